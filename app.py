@@ -1,0 +1,173 @@
+"""A small app with login, profile and logout through Auth0: its routes and pages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import (
+    Flask,
+    abort,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.wrappers import Response
+
+import auth
+from auth import auth0
+from stores import SpanningSessionInterface
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """Build the app.
+
+    Args:
+        config: Flask's own settings, which win over those in the environment
+            (``FLASK_SESSION_COOKIE_DOMAIN`` and the like) and over those made here.
+
+    Raises:
+        SetupError: Settings in the environment are missing or wrong.
+    """
+    app = Flask(__name__)
+    _configure(app, config or {})
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's own provider
+    app.session_interface = SpanningSessionInterface()
+    app.async_to_sync = auth.kept_loops  # type: ignore  # Flask's documented seam
+    auth.init_app(app)
+    app.register_error_handler(HTTPException, _error_page)
+    app.after_request(_add_headers)
+    _add_login(app)
+    _add_pages(app)
+    return app
+
+
+def _add_login(app: Flask) -> None:
+    @app.get("/login")
+    async def login() -> Response:
+        try:
+            return redirect(await auth0.start_interactive_login(auth.login_options()))
+        except Exception as error:
+            raise auth.explain(error) from error
+
+    @app.get("/callback")
+    async def callback() -> Response:
+        try:
+            result = await auth0.complete_interactive_login(request.url)
+        except Exception as error:
+            return auth.failed_callback(error)
+        session.permanent = True
+        return redirect(auth.return_to(result.get("app_state")))
+
+    @app.get("/logout")
+    async def logout() -> Response:
+        return redirect(await auth0.logout(auth.logout_options()))
+
+
+def _add_pages(app: Flask) -> None:
+    @app.get("/")
+    async def home() -> str:
+        return render_template("home.html", user=await auth0.get_user())
+
+    @app.get("/profile")
+    @auth.login_required
+    async def profile() -> str:
+        state = await auth0.get_session() or abort(401)
+        return render_template(
+            "profile.html", user=state["user"], session=_times(state["session"])
+        )
+
+    @app.get("/api/me")
+    async def me() -> Response:
+        user = await auth0.get_user()
+        if user is None:
+            return auth.problem(auth.signed_out())
+        return jsonify(user)
+
+    @app.get("/healthz")
+    def healthz() -> str:
+        return "ok"
+
+
+def _configure(app: Flask, config: Mapping[str, Any]) -> None:
+    settings = auth0.settings
+    app.config.from_mapping(
+        SESSION_COOKIE_SECURE=settings.callback.scheme == "https",
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_REFRESH_EACH_REQUEST=False,
+        PERMANENT_SESSION_LIFETIME=settings.session_max_seconds,
+    )
+    app.config.from_prefixed_env()
+    app.config.from_mapping(config)
+    if app.config["SESSION_COOKIE_SECURE"]:
+        app.config["SESSION_COOKIE_NAME"] = _prefixed_cookie_name(app)
+    proxies = int(os.environ.get("TRUSTED_PROXIES") or 0)
+    if proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as Flask shows it
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+        )
+
+
+def _prefixed_cookie_name(app: Flask) -> str:
+    """Use the prefixes that browsers enforce (RFC 6265bis section 4.1.3)."""
+    name = str(app.config["SESSION_COOKIE_NAME"])
+    if name.startswith("__"):
+        return name
+    path = app.config["SESSION_COOKIE_PATH"] or app.config["APPLICATION_ROOT"]
+    host_only = path == "/" and not app.config["SESSION_COOKIE_DOMAIN"]
+    return f"__Host-{name}" if host_only else f"__Secure-{name}"
+
+
+def _add_headers(response: Response) -> Response:
+    headers = response.headers
+    if request.endpoint != "static":
+        headers.setdefault("Cache-Control", "no-store")
+    headers["Content-Security-Policy"] = (
+        "default-src 'none'; style-src 'self'; img-src 'self' https:; "
+        f"form-action 'self' https://{auth0.settings.domain}; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    )
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "same-origin"
+    return response
+
+
+def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, str]]:
+    if auth.prefers_json():
+        return auth.problem(error)
+    failed_login = isinstance(error, auth.LoginError)
+    page = render_template(
+        "error.html",
+        title="That sign-in did not work" if failed_login else error.name,
+        status=error.code,
+        message=error.description,
+        hint=getattr(error, "hint", ""),
+        detail=getattr(error, "detail", None),
+        code=getattr(error, "error", None),
+        reference=getattr(error, "reference", None),
+        retry_url=_retry_url(error) if failed_login else None,
+    )
+    headers = dict(error.get_headers())
+    return page, error.code or 500, {**headers, "Content-Type": "text/html"}
+
+
+def _retry_url(error: HTTPException) -> str:
+    started_for = auth.return_to(getattr(error, "app_state", None))
+    return url_for("login", return_to=started_for)
+
+
+def _times(own: Mapping[str, Any]) -> dict[str, datetime]:
+    created_at, used_at = own["created_at"], own["used_at"]
+    ends_at = min(
+        created_at + auth0.settings.session_max_seconds,
+        used_at + auth0.settings.session_idle_seconds,
+    )
+    times = {"created_at": created_at, "used_at": used_at, "expires_at": ends_at}
+    return {name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}

@@ -1,0 +1,136 @@
+"""Auth0 login for Flask: one client, one `init_app`, one line to protect a view."""
+
+from __future__ import annotations
+
+import logging
+from typing import TypeVar
+
+import click
+from flask import Flask
+
+from login import (
+    KEY,
+    Auth0Client,
+    Installed,
+    LoginError,
+    Settings,
+    SetupError,
+    answer_early,
+    explain,
+    failed_callback,
+    kept_loops,
+    login_options,
+    login_required,
+    logout_options,
+    prefers_json,
+    problem,
+    return_to,
+    signed_out,
+)
+from stores import FlaskSessionStateStore, FlaskSessionTransactionStore, derive
+
+__all__ = [
+    "LoginError",
+    "Settings",
+    "SetupError",
+    "auth0",
+    "build_client",
+    "explain",
+    "failed_callback",
+    "init_app",
+    "kept_loops",
+    "login_options",
+    "login_required",
+    "logout_options",
+    "prefers_json",
+    "problem",
+    "return_to",
+    "signed_out",
+]
+
+App = TypeVar("App", bound=Flask)
+
+
+def build_client(settings: Settings) -> Auth0Client:
+    """Build the SDK's client, wired to stores that seal into ``flask.session``."""
+    authorization_params = {"scope": settings.scope}
+    if settings.audience:
+        authorization_params["audience"] = settings.audience
+    return Auth0Client(
+        settings,
+        domain=settings.domain,
+        client_id=settings.client_id,
+        client_secret=settings.client_secret,
+        client_assertion_signing_key=settings.client_assertion_signing_key,
+        redirect_uri=settings.redirect_uri,
+        secret=settings.secrets[0],
+        state_store=FlaskSessionStateStore(
+            secrets=settings.secrets,
+            domain=settings.domain,
+            scope=settings.scope,
+            idle_seconds=settings.session_idle_seconds,
+            max_seconds=settings.session_max_seconds,
+        ),
+        transaction_store=FlaskSessionTransactionStore(secrets=settings.secrets),
+        authorization_params=authorization_params,
+        organization=settings.organization,
+        pushed_authorization_requests=settings.pushed_authorization_requests,
+    )
+
+
+def init_app(
+    app: App,
+    *,
+    login: str = "login",
+    callback: str = "callback",
+    logout: str = "logout",
+) -> App:
+    """Make the login known to an app.
+
+    What the app has set stays as it is; a missing ``SECRET_KEY`` is derived from
+    ``AUTH0_SECRET``.
+
+    Args:
+        app: The app.
+        login: Endpoint that starts a login.
+        callback: Endpoint that Auth0 sends browsers back to.
+        logout: Endpoint that ends the session.
+
+    Returns:
+        The same app.
+
+    Raises:
+        SetupError: The settings are wrong, and this is neither a test nor another
+            ``flask`` command than ``run``.
+    """
+    app.extensions[KEY] = Installed(
+        client=auth0, login=login, callback=callback, logout=logout
+    )
+    problems = auth0.settings.problems + _problems(app)
+    if problems and not app.testing:
+        _refuse(problems)
+    if not app.secret_key:
+        app.secret_key = derive(auth0.settings.secrets[0], "flask signing key")
+    app.before_request(answer_early)
+    return app
+
+
+def _problems(app: Flask) -> tuple[str, ...]:
+    if str(app.config["SESSION_COOKIE_SAMESITE"]).lower() == "strict":
+        return (
+            "SESSION_COOKIE_SAMESITE is Strict: browsers would keep the cookie back "
+            "when Auth0 sends somebody back, and login would go round in circles. "
+            "Set it to Lax.",
+        )
+    return ()
+
+
+def _refuse(problems: tuple[str, ...]) -> None:
+    """Stop a server; let ``flask routes`` and the like go on, with a warning."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name == "run":
+        raise SetupError(problems)
+    logging.getLogger(__name__).warning(SetupError(problems).message)
+
+
+auth0 = build_client(Settings.from_environment())

@@ -1,0 +1,149 @@
+"""The client: the SDK's `ServerClient`, made to hold up under Flask."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+from auth0_server_python.error import ApiError
+from flask import current_app, has_request_context
+
+from .loops import network
+from .sdk import ServerClient
+from .settings import Settings, SetupError
+
+#: Seconds that the provider's clock and ours may differ by.
+CLOCK_TOLERANCE = 60
+
+_STAY_ON_THE_CALLERS_LOOP = {"get_user", "get_session", "logout"}
+
+
+class _OneLoopClient(ServerClient[Any]):
+    """Runs what can reach the network on one loop, whichever loop it is called from.
+
+    The methods are set below: every public coroutine method but those that only
+    look into the session.
+    """
+
+    settings: Settings
+
+    def require_setup(self) -> None:
+        """Raise `SetupError` where the settings are wrong, but not in tests."""
+        if self.settings.problems and not (current_app and current_app.testing):
+            raise SetupError(self.settings.problems)
+
+    def read_session(self) -> dict[str, Any] | None:
+        """Return the session without awaiting anything, or None if signed out.
+
+        The same as ``await get_session()``, for sync views, guards and templates.
+        """
+        self.require_setup()
+        state: dict[str, Any] | None = self._state_store.read()
+        return state
+
+
+def _on_the_network_loop(
+    method: Callable[..., Awaitable[Any]],
+) -> Callable[..., Awaitable[Any]]:
+    @wraps(method)
+    async def call(self: _OneLoopClient, *args: Any, **kwargs: Any) -> Any:
+        if network.is_running_here():  # the SDK calls itself
+            return await method(self, *args, **kwargs)
+        self.require_setup()
+        if has_request_context():
+            self.read_session()  # what may block is done here, not on that loop
+        return await network.run(_coroutine(method(self, *args, **kwargs)))
+
+    return call
+
+
+async def _coroutine(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+for _name, _method in inspect.getmembers(ServerClient, inspect.iscoroutinefunction):
+    if not _name.startswith("_") and _name not in _STAY_ON_THE_CALLERS_LOOP:
+        setattr(_OneLoopClient, _name, _on_the_network_loop(_method))
+
+
+class Auth0Client(_OneLoopClient):
+    """The SDK's client with what it leaves open closed; used like it.
+
+    Args:
+        settings: Where they are wrong, every use raises `SetupError`.
+        options: What `ServerClient` takes.
+    """
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self.settings = settings
+
+    async def complete_interactive_login(
+        self, url: str, store_options: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Complete a login; its transaction is used up whether it succeeds or not.
+
+        An exception carries the ``app_state`` of the login it ended, where that is
+        known, so that trying again can lead to the same page.
+        """
+        state = parse_qs(urlsplit(url).query).get("state", [""])[0]
+        identifier = f"{self._transaction_identifier}:{state}"
+        transaction = await self._transaction_store.get(identifier, store_options)
+        try:
+            result = await super().complete_interactive_login(url, store_options or {})
+            if not result["state_data"].get("user"):
+                await self._state_store.delete(self._state_identifier)
+                raise ApiError("missing_id_token", "The provider sent no ID token.")
+        except Exception as error:
+            await self._transaction_store.delete(identifier, store_options)
+            error.app_state = getattr(transaction, "app_state", None)  # type: ignore[attr-defined]  # see above
+            raise
+        return result
+
+    async def get_token_by_refresh_token(
+        self, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Refresh; the answer has the scope that was asked for.
+
+        One that names none grants what was asked for (RFC 6749 section 5.1), and
+        the SDK looks a token up by what was asked for.
+        """
+        answer: dict[str, Any] = await super().get_token_by_refresh_token(options)
+        return {**answer, "scope": options.get("scope") or answer.get("scope") or ""}
+
+    async def _verify_and_decode_jwt(
+        self, token: str, jwks: dict[str, Any], audience: str | None = None
+    ) -> dict[str, Any]:
+        """Verify an ID token or logout token (OpenID Connect Core section 3.1.3.7).
+
+        The one private method of the SDK we override, since nothing public reaches
+        what it decides: it allows the clocks no difference, does not require
+        ``iat``, does not hold ``iss`` against the configured domain, and knows no
+        key that is newer than ten minutes. The private names it needs are used here
+        only.
+        """
+        kid = jwt.get_unverified_header(token).get("kid")
+        if kid not in [key.get("kid") for key in jwks.get("keys", [])]:
+            self._discovery_cache.pop(self.settings.domain, None)
+            jwks = await self._get_jwks_cached(self.settings.domain)
+        keys = [key for key in jwks.get("keys", []) if key.get("kid") == kid]
+        if not keys:
+            raise jwt.InvalidTokenError("no key of the provider has this kid")
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            jwt.PyJWK.from_dict(keys[0]).key,
+            algorithms=["RS256"],
+            audience=audience,
+            leeway=CLOCK_TOLERANCE,
+            options={"require": ["iss", "aud", "exp", "iat"], "verify_iss": False},
+        )
+        ours = self._normalize_url(self.settings.domain)
+        if self._normalize_url(claims["iss"]) != ours:
+            raise jwt.InvalidIssuerError("issued by another domain than AUTH0_DOMAIN")
+        if claims.get("azp", audience) != audience:
+            raise jwt.InvalidAudienceError("issued to another client")
+        return claims

@@ -1,0 +1,150 @@
+"""Two kinds of event loop: one for the network, and kept ones for async views."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from asgiref.sync import ThreadSensitiveContext, async_to_sync
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Idle loops kept at most; more are closed when they come back.
+MOST_IDLE = 64
+_UNSET = object()
+
+
+class _NetworkLoop:
+    """One loop in a thread of its own, as long as the process lives.
+
+    `ServerClient` keeps connections, locks and the token it has just been handed on
+    one object: it was written for one loop, and Flask gives every view its own.
+    A daemon thread, so that no process waits for it at its end.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, in a forked child: threads do not come along."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def is_running_here(self) -> bool:
+        return asyncio.get_running_loop() is self._loop
+
+    async def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine there, with the caller's context, and wait here."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
+        return await asyncio.wrap_future(future)
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name="auth0-network", daemon=True
+                ).start()
+            return self._loop
+
+
+network = _NetworkLoop()
+_idle: deque[asyncio.Runner] = deque()
+
+
+def kept_loops(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    """Make an async view callable from sync code, on a loop that is kept.
+
+    For ``app.async_to_sync``, the seam that Flask documents for this.
+    Making a loop and an executor for every call, as Flask's own bridge does, takes
+    several times as long as the rest of a request.
+    Every call has a loop to itself while it runs, so a view that blocks holds up
+    only its own request.
+
+    Args:
+        function: A coroutine function. Nothing bound to a loop (a client, a lock)
+            may outlive its call in a global.
+
+    Returns:
+        A function that runs it to its end: context variables set inside are seen
+        outside, tasks left behind are cancelled.
+
+    Raises:
+        RuntimeError: From the function returned, where a loop already runs in the
+            thread; asgiref says what to do.
+    """
+    return partial(_run, function)
+
+
+def _run(
+    function: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    if _a_loop_runs_here():
+        return async_to_sync(function)(*args, **kwargs)
+    runner, context = _take(), copy_context()
+    try:
+        return runner.run(_alone(function(*args, **kwargs)), context=context)
+    finally:
+        _take_over(context)
+        _put_back(runner)
+
+
+async def _alone(coroutine: Coroutine[Any, Any, R]) -> R:
+    """Await a coroutine, and leave the loop as it was found."""
+    try:
+        # without it asgiref runs the sync calls of all requests on one thread
+        async with ThreadSensitiveContext():
+            return await coroutine
+    finally:
+        left_behind = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left_behind:
+            task.cancel()
+        if left_behind:
+            await asyncio.gather(*left_behind, return_exceptions=True)
+
+
+def _a_loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _take_over(context: Context) -> None:
+    for variable, value in context.items():
+        if variable.get(_UNSET) is not value:
+            variable.set(value)
+
+
+def _take() -> asyncio.Runner:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return asyncio.Runner(loop_factory=asyncio.new_event_loop)
+
+
+def _put_back(runner: asyncio.Runner) -> None:
+    if len(_idle) < MOST_IDLE:
+        _idle.append(runner)
+    else:
+        runner.close()
+
+
+def _close_idle() -> None:
+    while _idle:
+        _idle.pop().close()
+
+
+# A forked child must not share a loop's selector with its parent: idle loops are
+# closed before a fork, and made anew on both sides when they are wanted.
+os.register_at_fork(before=_close_idle, after_in_child=network.forget)
+atexit.register(_close_idle)

@@ -1,0 +1,56 @@
+"""Where a visitor goes after login: to a page of this app, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from flask import request, url_for
+
+from .extension import installed
+
+#: Bytes of a ``return_to``; it travels in a cookie.
+MOST_BYTES = 512
+#: What browsers drop from an address, or read as a slash.
+_UNSAFE = re.compile(r"[\\\x00-\x20\x7f]")
+
+
+def safe_return_to(value: str | None) -> str:
+    """Return a path of this app to go to after login, with query and fragment.
+
+    Args:
+        value: Whatever a visitor sent: a path, or a whole address of this app.
+
+    Returns:
+        The path, or the app's root for what is foreign, too long, or leads back to
+        login, callback or logout.
+    """
+    root = f"{request.script_root}/"
+    if not value or len(value.encode("utf-8", "replace")) > MOST_BYTES:
+        return root
+    if "\\" in value or any(
+        ord(letter) < 0x21 or ord(letter) == 0x7F for letter in value
+    ):
+        return root
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return root
+    ours = ("", ""), tuple(installed().client.settings.callback[:2])
+    path = urlunsplit(("", "", *parts[2:]))
+    if parts[:2] not in ours or not path.startswith("/") or path.startswith("//"):
+        return root
+    return root if _loops(parts.path) else path
+
+
+def here() -> str:
+    """Return the path and query of this request; of a form, the page it was on."""
+    if request.method in {"GET", "HEAD"}:
+        return urlunsplit(("", "", *urlsplit(request.url)[2:]))
+    return safe_return_to(request.referrer)
+
+
+def _loops(path: str) -> bool:
+    endpoints = installed()
+    names = endpoints.login, endpoints.callback, endpoints.logout
+    return unquote(path).rstrip("/") in [url_for(name).rstrip("/") for name in names]

@@ -1,0 +1,221 @@
+"""The settings: read from the environment, checked all at once, frozen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Self
+from urllib.parse import SplitResult, urlsplit
+
+import click
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_NEW_KEY = "python3 -c 'import secrets; print(secrets.token_hex(32))'"
+_DASHBOARD = (
+    "You find it at https://manage.auth0.com, Applications, "
+    "your Regular Web Application, Settings."
+)
+_PLACEHOLDER = "your-"
+
+
+class SetupError(click.ClickException):
+    """The app is set up wrongly; ``flask run`` prints this without a traceback.
+
+    Attributes:
+        problems: One sentence each: the variable, what is wrong, the cure.
+            Never a value.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        super().__init__(
+            f"The Auth0 login is not set up yet:\n{lines}\n"
+            "Settings are read from the environment and from the file .env "
+            "(start with: cp .env.example .env)."
+        )
+
+
+def _split(value: str, wrong: str) -> SplitResult:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # reading it is what checks it
+    except ValueError:
+        raise ValueError(wrong) from None
+    if not parts.hostname or "@" in parts.netloc:
+        raise ValueError(wrong)
+    return parts
+
+
+def _bare_domain(value: str) -> str:
+    wrong = "is not a domain such as tenant.eu.auth0.com"
+    parts = _split(value if "://" in value else f"https://{value}", wrong)
+    if parts.scheme != "https" or parts.path.strip("/") or parts.query:
+        raise ValueError(wrong)
+    return parts.netloc.lower()
+
+
+def _callback(value: str) -> str:
+    wrong = "is not an address such as http://localhost:5000/callback"
+    parts = _split(value, wrong)
+    if parts.scheme not in {"http", "https"} or parts.fragment:
+        raise ValueError(wrong)
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK_NAMES:
+        raise ValueError("must begin with https:// anywhere but on localhost")
+    return value
+
+
+def _several(value: object) -> object:
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _long_enough(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    if any(len(secret.encode()) < 32 for secret in secrets):
+        raise ValueError("needs at least 32 bytes (each, where there are several)")
+    return secrets
+
+
+def _with_openid(value: str) -> str:
+    if "openid" not in value.split():
+        raise ValueError("must contain openid, else nobody is told who signs in")
+    return value
+
+
+class Settings(BaseModel):
+    """Everything that can be set, each under its environment variable's name.
+
+    Frozen; its ``repr`` shows no secret.
+    `problems` is empty where all is well; otherwise it says what is wrong, and the
+    other values are those of `for_tests`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    domain: Annotated[str, AfterValidator(_bare_domain)] = Field(
+        validation_alias="AUTH0_DOMAIN", description=_DASHBOARD
+    )
+    client_id: str = Field(validation_alias="AUTH0_CLIENT_ID", description=_DASHBOARD)
+    client_secret: str | None = Field(
+        default=None, validation_alias="AUTH0_CLIENT_SECRET", repr=False
+    )
+    client_assertion_signing_key: str | None = Field(
+        default=None, validation_alias="AUTH0_CLIENT_ASSERTION_SIGNING_KEY", repr=False
+    )
+    secrets: Annotated[
+        tuple[str, ...], BeforeValidator(_several), AfterValidator(_long_enough)
+    ] = Field(
+        validation_alias="AUTH0_SECRET",
+        repr=False,
+        description=f"Make one with: {_NEW_KEY}",
+    )
+    redirect_uri: Annotated[str, AfterValidator(_callback)] = Field(
+        validation_alias="AUTH0_REDIRECT_URI",
+        description="It is the address of your callback route, the same as in "
+        "Allowed Callback URLs; http://localhost:5000/callback for a start.",
+    )
+    scope: Annotated[str, AfterValidator(_with_openid)] = Field(
+        default="openid profile email", validation_alias="AUTH0_SCOPE"
+    )
+    audience: str | None = Field(default=None, validation_alias="AUTH0_AUDIENCE")
+    organization: str | None = Field(
+        default=None, validation_alias="AUTH0_ORGANIZATION"
+    )
+    pushed_authorization_requests: bool = Field(
+        default=False, validation_alias="AUTH0_PUSHED_AUTHORIZATION_REQUESTS"
+    )
+    session_idle_seconds: int = Field(
+        default=86_400, gt=0, validation_alias="AUTH0_SESSION_IDLE_SECONDS"
+    )
+    session_max_seconds: int = Field(
+        default=604_800, gt=0, validation_alias="AUTH0_SESSION_MAX_SECONDS"
+    )
+    problems: tuple[str, ...] = Field(default=(), validation_alias="")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the settings; never raise.
+
+        Args:
+            environment: Read instead of ``os.environ``, into which ``.env`` is
+                loaded first where python-dotenv is installed.
+
+        Returns:
+            The settings, or those of `for_tests` with `problems`.
+        """
+        if environment is None:
+            _load_dotenv()
+            environment = os.environ
+        names = [str(field.validation_alias) for field in cls.model_fields.values()]
+        given = {name: environment.get(name, "").strip() for name in names}
+        given = {name: value for name, value in given.items() if _is_set(value)}
+        problems = _without_credential(given)
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as error:
+            problems = _sentences(error, given) + problems
+        return cls.for_tests(problems) if problems else settings
+
+    @classmethod
+    def for_tests(cls, problems: tuple[str, ...] = ()) -> Self:
+        """Return fixed values that reach no tenant, for tests and unfinished setups."""
+        return cls(
+            domain="tenant.auth0.invalid",
+            client_id="test-client",
+            client_secret="test-client-secret",  # noqa: S106 - signs in nowhere
+            secrets=("a fixed secret, good for tests only",),
+            redirect_uri="http://localhost:5000/callback",
+            problems=problems,
+        )
+
+    @property
+    def callback(self) -> SplitResult:
+        """`redirect_uri`, split."""
+        return urlsplit(self.redirect_uri)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port that browsers reach the app at."""
+        return f"{self.callback.scheme}://{self.callback.netloc}"
+
+
+def _load_dotenv() -> None:
+    try:
+        from dotenv import find_dotenv, load_dotenv
+    except ImportError:
+        return
+    load_dotenv(find_dotenv(usecwd=True))
+
+
+def _is_set(value: str) -> bool:
+    return bool(value) and not value.startswith(_PLACEHOLDER)
+
+
+def _sentences(error: ValidationError, given: Mapping[str, str]) -> tuple[str, ...]:
+    cures = {f.validation_alias: f.description for f in Settings.model_fields.values()}
+    sentences = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0])
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        what = message if name in given else "is missing"
+        sentences.append(f"{name} {what}. {cures[name] or ''}".rstrip())
+    return tuple(sentences)
+
+
+def _without_credential(given: Mapping[str, str]) -> tuple[str, ...]:
+    names = ("AUTH0_CLIENT_SECRET", "AUTH0_CLIENT_ASSERTION_SIGNING_KEY")
+    if any(name in given for name in names):
+        return ()
+    return (f"{names[0]} (or {names[1]}) is missing. {_DASHBOARD}",)

@@ -1,0 +1,329 @@
+"""The two stores: what the SDK keeps in ``flask.session``, and how long it is good."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from secrets import token_urlsafe
+from typing import Any
+
+from auth0_server_python.auth_types import TransactionData
+from auth0_server_python.store import StateStore, TransactionStore
+from auth0_server_python.store.abstract import AbstractDataStore
+from auth0_server_python.utils import State
+from flask import current_app, g, session
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import InternalServerError
+
+from .cookies import TRANSACTION_SECONDS, bytes_left
+from .jwe import BadSeal, seal, unseal
+
+logger = logging.getLogger(__name__)
+
+#: The identifiers that the client gives to the SDK.
+STATE_IDENTIFIER = "_a0_session"
+TRANSACTION_IDENTIFIER = "_a0_tx"
+
+#: Bytes that the transactions of one browser take together at most.
+TRANSACTION_BYTES = 2_000
+_DEFAULT_AUDIENCE = "default"  # what the SDK calls a token without audience
+
+
+class SessionTooLarge(InternalServerError):
+    """What is to be kept about a user does not fit into cookies.
+
+    Attributes:
+        parts: The three heaviest parts, each as (claim or token, bytes).
+    """
+
+    error = "session_too_large"
+    description = "Your account carries more data than this site can keep in cookies."
+    hint = "Nothing is wrong with your password. Please tell whoever runs this site."
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.parts = _heaviest(state)
+
+
+class _SealingStore(AbstractDataStore[dict[str, Any]]):
+    def __init__(self, *, secrets: Sequence[str]) -> None:
+        super().__init__({"secret": secrets[0]})
+        self._secrets = tuple(secrets)
+
+    # the SDK types what is sealed like what is plain
+    def encrypt(  # type: ignore[override]
+        self, identifier: str, state_data: dict[str, Any]
+    ) -> str:
+        """Seal under the newest secret, instead of the way the SDK would."""
+        return seal(identifier, state_data, self._secrets)
+
+    def decrypt(self, identifier: str, encrypted_data: object) -> dict[str, Any]:
+        """Open what was sealed for this identifier; raise `BadSeal` otherwise."""
+        return unseal(identifier, encrypted_data, self._secrets)
+
+
+class FlaskSessionStateStore(_SealingStore, StateStore):
+    """Keeps who is signed in, sealed, in ``flask.session``.
+
+    Args:
+        secrets: Newest first; the first seals, all open.
+        domain: The Auth0 domain; a session of another one is over.
+        scope: What the client asks for by default (RFC 6749 section 3.3).
+        idle_seconds: Seconds without a request after which a session is over.
+        max_seconds: Seconds after login at which a session is over in any case.
+    """
+
+    def __init__(
+        self,
+        *,
+        secrets: Sequence[str],
+        domain: str,
+        scope: str,
+        idle_seconds: int,
+        max_seconds: int,
+    ) -> None:
+        super().__init__(secrets=secrets)
+        self._domain = domain
+        self._scope = scope
+        self.idle_seconds = idle_seconds
+        self.max_seconds = max_seconds
+
+    async def set(
+        self,
+        identifier: str,
+        state: dict[str, Any] | BaseModel,
+        remove_if_expires: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep a state; called by the SDK after a login and after a refresh.
+
+        Raises:
+            SessionTooLarge: It does not fit; what was there before stays.
+        """
+        data = _plain(state)
+        if identifier == STATE_IDENTIFIER:
+            self._mend(data)
+        self._write(identifier, data)
+
+    async def get(
+        self, identifier: str, options: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Return a state as a plain dict, which the SDK takes as well as a model."""
+        return self.read(identifier)
+
+    async def delete(
+        self, identifier: str, options: dict[str, Any] | None = None
+    ) -> None:
+        """Forget a state; what else is in ``flask.session`` stays."""
+        session.pop(identifier, None)
+
+    def read(self, identifier: str = STATE_IDENTIFIER) -> dict[str, Any] | None:
+        """Return a state, or None if there is none that holds.
+
+        Whatever a visitor sent, this does not raise.
+        It opens a session once a request, and notes that it was used.
+        """
+        sealed = session.get(identifier)
+        if sealed is None:
+            return None
+        opened: tuple[object, dict[str, Any]] | None = g.get(_memo(identifier))
+        if opened and opened[0] is sealed:
+            return opened[1]
+        try:
+            data = self.decrypt(identifier, sealed)
+            if identifier == STATE_IDENTIFIER:
+                self._check(data)
+        except (BadSeal, KeyError) as reason:
+            logger.info("A session was put aside: %s.", reason)
+            session.pop(identifier, None)
+            return None
+        self._remember(identifier, sealed, data)
+        if identifier == STATE_IDENTIFIER:
+            self._note_use(data)
+        return data
+
+    def _check(self, data: dict[str, Any]) -> None:
+        now, own = time.time(), data["session"]
+        if data["domain"] != self._domain:
+            raise BadSeal("of another Auth0 domain")
+        if now - own["created_at"] >= self.max_seconds:
+            raise BadSeal("at the end of its absolute lifetime")
+        if now - own["used_at"] >= self.idle_seconds:
+            raise BadSeal("idle for too long")
+        if State.is_session_ceiling_reached(data["internal"].get("session_expires_at")):
+            raise BadSeal("at the end that the identity provider set")
+
+    def _note_use(self, data: dict[str, Any]) -> None:
+        """Write `used_at` seldom, so that most responses set no cookie."""
+        kept = current_app.permanent_session_lifetime.total_seconds()
+        now = time.time()
+        if now - data["session"]["used_at"] > min(self.idle_seconds, kept) / 20:
+            data["session"]["used_at"] = now
+            with suppress(SessionTooLarge):  # logged; a read is not to fail for it
+                self._write(STATE_IDENTIFIER, data)
+
+    def _mend(self, data: dict[str, Any]) -> None:
+        """Add what is ours, and put right what the SDK would trip over later."""
+        now = time.time()
+        own = data.get("session") or {"id": token_urlsafe(16), "created_at": now}
+        data["session"] = {**own, "used_at": now}
+        data["token_sets"] = _token_sets(data.get("token_sets", []), self._scope)
+        data["connection_token_sets"] = [
+            {**tokens, "audience": tokens.get("audience") or _DEFAULT_AUDIENCE}
+            for tokens in data.get("connection_token_sets", [])
+        ]
+
+    def _write(self, identifier: str, data: dict[str, Any]) -> None:
+        sealed, before = self.encrypt(identifier, data), dict(session)
+        session[identifier] = sealed
+        left = bytes_left(current_app, session)
+        if left is not None and left < 0:
+            session.pop(identifier)
+            session.update(before)
+            raise _too_large(data, left)
+        self._remember(identifier, sealed, data)
+
+    def _remember(self, identifier: str, sealed: object, data: dict[str, Any]) -> None:
+        setattr(g, _memo(identifier), (sealed, data))
+
+
+class FlaskSessionTransactionStore(_SealingStore, TransactionStore):
+    """Keeps logins under way, sealed: for an hour, in 2,000 bytes together.
+
+    Args:
+        secrets: Newest first; the first seals, all open.
+    """
+
+    async def set(
+        self,
+        identifier: str,
+        state: dict[str, Any] | BaseModel,
+        remove_if_expires: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep a transaction; the oldest go where there is no room for all.
+
+        Raises:
+            SessionTooLarge: It takes more than all may take together.
+        """
+        data = _plain(state)
+        sealed = self.encrypt(identifier, {**data, "created_at": time.time()})
+        room = TRANSACTION_BYTES - len(identifier) - len(sealed)
+        if room < 0:
+            raise _too_large(data, room)
+        held = _held()
+        for other in self._by_age(held):
+            room -= len(other) + len(held[other])
+            if room < 0:
+                del held[other]
+        held[identifier] = sealed
+
+    # the SDK reads attributes of it, although it promises a dict
+    async def get(  # type: ignore[override]
+        self, identifier: str, options: dict[str, Any] | None = None
+    ) -> TransactionData | None:
+        """Return a transaction, or None if there is none that holds."""
+        held = _held()
+        if identifier not in held:
+            return None
+        data = self._open(identifier, held[identifier])
+        if data is None:
+            del held[identifier]
+        return data
+
+    async def delete(
+        self, identifier: str, options: dict[str, Any] | None = None
+    ) -> None:
+        """Forget a transaction."""
+        _held().pop(identifier, None)
+
+    def forget_all(self) -> None:
+        """Forget every login under way in this browser."""
+        held = _held()
+        for identifier in _identifiers(held):
+            del held[identifier]
+
+    def _open(self, identifier: str, sealed: object) -> TransactionData | None:
+        try:
+            data = TransactionData.model_validate(self.decrypt(identifier, sealed))
+        except (BadSeal, ValidationError):
+            logger.info("A login under way was put aside: its cookie does not open.")
+            return None
+        fresh = time.time() - _created_at(data) < TRANSACTION_SECONDS
+        return data if fresh else None
+
+    def _by_age(self, held: Mapping[str, Any]) -> list[str]:
+        """Name the transactions, newest first; what does not open counts as oldest."""
+        opened = {name: self._open(name, held[name]) for name in _identifiers(held)}
+        ages = {name: _created_at(data) for name, data in opened.items()}
+        return sorted(ages, key=lambda name: ages[name], reverse=True)
+
+
+def _created_at(data: TransactionData | None) -> float:
+    return float(getattr(data, "created_at", 0.0))
+
+
+def _held() -> MutableMapping[str, Any]:
+    """Return where transactions are: beside the session, or within Flask's own."""
+    beside: MutableMapping[str, Any] | None = getattr(session, "transactions", None)
+    return session if beside is None else beside
+
+
+def _identifiers(held: Mapping[str, Any]) -> list[str]:
+    return [name for name in held if name.startswith(f"{TRANSACTION_IDENTIFIER}:")]
+
+
+def _memo(identifier: str) -> str:
+    return f"_auth0 {identifier}"
+
+
+def _plain(state: dict[str, Any] | BaseModel) -> dict[str, Any]:
+    if isinstance(state, BaseModel):
+        return state.model_dump(exclude_none=True)
+    return dict(state)
+
+
+def _token_sets(token_sets: list[dict[str, Any]], scope: str) -> list[dict[str, Any]]:
+    """Put right what a refresh leaves behind, the newest of each kind last.
+
+    The SDK files a token without audience under None, and one without scope (which
+    means "as requested", RFC 6749 section 5.1) under nothing, and finds neither
+    again.
+    """
+    now = time.time()
+    good = [tokens for tokens in token_sets[:-1] if tokens["expires_at"] > now]
+    kinds: dict[tuple[str, str], dict[str, Any]] = {}
+    for tokens in good + token_sets[-1:]:
+        audience = tokens.get("audience") or _DEFAULT_AUDIENCE
+        granted = [*scope.split(), *(tokens.get("scope") or "").split()]
+        scopes = " ".join(dict.fromkeys(granted))
+        kind = (audience, " ".join(sorted(dict.fromkeys(granted))))
+        kinds.pop(kind, None)
+        kinds[kind] = {**tokens, "audience": audience, "scope": scopes}
+    return list(kinds.values())
+
+
+def _too_large(data: Mapping[str, Any], left: int) -> SessionTooLarge:
+    error = SessionTooLarge(data)
+    logger.error(
+        "%d bytes too many for cookies. The heaviest parts: %s. Ask for fewer claims "
+        "or a smaller token, or set AUTH0_REDIS_URL to keep sessions in Redis.",
+        -left,
+        ", ".join(f"{name} {size} bytes" for name, size in error.parts),
+    )
+    return error
+
+
+def _heaviest(state: Mapping[str, Any]) -> list[tuple[str, int]]:
+    sizes = {
+        f"claim {claim}": value for claim, value in (state.get("user") or {}).items()
+    }
+    for tokens in state.get("token_sets", []):
+        sizes[f"access token for {tokens['audience']}"] = tokens.get("access_token")
+    for name in ("id_token", "refresh_token", "app_state"):
+        sizes[name] = state.get(name)
+    weighed = [(name, len(json.dumps(value))) for name, value in sizes.items() if value]
+    return sorted(weighed, key=lambda part: -part[1])[:3]
