@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
+from auth0_server_python.auth_types import StartInteractiveLoginOptions
 from auth0_server_python.error import ApiError
 from flask import current_app, has_request_context
 
@@ -16,6 +17,9 @@ from .loops import network
 from .sdk import ServerClient
 from .settings import Settings, SetupError
 
+#: What the stores know a session and a login under way by.
+STATE_IDENTIFIER = "_a0_session"
+TRANSACTION_IDENTIFIER = "_a0_tx"
 #: Seconds that the provider's clock and ours may differ by.
 CLOCK_TOLERANCE = 60
 
@@ -79,8 +83,24 @@ class Auth0Client(_OneLoopClient):
     """
 
     def __init__(self, settings: Settings, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(
+            state_identifier=STATE_IDENTIFIER,
+            transaction_identifier=TRANSACTION_IDENTIFIER,
+            **options,
+        )
         self.settings = settings
+
+    async def start_interactive_login(
+        self,
+        options: StartInteractiveLoginOptions | None = None,
+        store_options: dict[str, Any] | None = None,
+    ) -> str:
+        """Start a login; return the address at Auth0 to send the browser to."""
+        try:
+            return await super().start_interactive_login(options, store_options or {})
+        except Exception:
+            self._forget_what_was_discovered()
+            raise
 
     async def complete_interactive_login(
         self, url: str, store_options: dict[str, Any] | None = None
@@ -90,17 +110,19 @@ class Auth0Client(_OneLoopClient):
         An exception carries the ``app_state`` of the login it ended, where that is
         known, so that trying again can lead to the same page.
         """
-        state = parse_qs(urlsplit(url).query).get("state", [""])[0]
-        identifier = f"{self._transaction_identifier}:{state}"
+        query = parse_qs(urlsplit(url).query)
+        identifier = f"{TRANSACTION_IDENTIFIER}:{query.get('state', [''])[0]}"
         transaction = await self._transaction_store.get(identifier, store_options)
         try:
             result = await super().complete_interactive_login(url, store_options or {})
             if not result["state_data"].get("user"):
-                await self._state_store.delete(self._state_identifier)
+                await self._state_store.delete(STATE_IDENTIFIER)
                 raise ApiError("missing_id_token", "The provider sent no ID token.")
         except Exception as error:
             await self._transaction_store.delete(identifier, store_options)
             error.app_state = getattr(transaction, "app_state", None)  # type: ignore[attr-defined]  # see above
+            if transaction and "error" not in query:
+                self._forget_what_was_discovered()
             raise
         return result
 
@@ -127,15 +149,14 @@ class Auth0Client(_OneLoopClient):
         only.
         """
         kid = jwt.get_unverified_header(token).get("kid")
-        if kid not in [key.get("kid") for key in jwks.get("keys", [])]:
-            self._discovery_cache.pop(self.settings.domain, None)
-            jwks = await self._get_jwks_cached(self.settings.domain)
-        keys = [key for key in jwks.get("keys", []) if key.get("kid") == kid]
-        if not keys:
+        if (key := _key_of(jwks, kid)) is None:
+            self._forget_what_was_discovered()
+            key = _key_of(await self._get_jwks_cached(self.settings.domain), kid)
+        if key is None:
             raise jwt.InvalidTokenError("no key of the provider has this kid")
         claims: dict[str, Any] = jwt.decode(
             token,
-            jwt.PyJWK.from_dict(keys[0]).key,
+            jwt.PyJWK.from_dict(key).key,
             algorithms=["RS256"],
             audience=audience,
             leeway=CLOCK_TOLERANCE,
@@ -147,3 +168,16 @@ class Auth0Client(_OneLoopClient):
         if claims.get("azp", audience) != audience:
             raise jwt.InvalidAudienceError("issued to another client")
         return claims
+
+    def _forget_what_was_discovered(self) -> None:
+        """Fetch discovery and keys anew next time: the SDK keeps nonsense, too."""
+        self._discovery_cache.clear()
+
+
+def _key_of(jwks: Any, kid: Any) -> dict[str, Any] | None:
+    """Find a key by its id (RFC 7517 section 4.5) in whatever the provider sent."""
+    keys = jwks.get("keys") if isinstance(jwks, dict) else None
+    for key in keys if isinstance(keys, list) else []:
+        if isinstance(key, dict) and key.get("kid") == kid:
+            return key
+    return None

@@ -124,6 +124,7 @@ _NONSENSE = {
     "metadata_error",
     "jwks_fetch_error",
     "missing_jwks_uri",
+    "authorization_url_error",
     "invalid_response",
     "configuration_error",
 }

@@ -11,8 +11,8 @@ from .extension import installed
 
 #: Bytes of a ``return_to``; it travels in a cookie.
 MOST_BYTES = 512
-#: What browsers drop from an address, or read as a slash.
-_UNSAFE = re.compile(r"[\\\x00-\x20\x7f]")
+#: What browsers drop from an address or read as a slash, and what names a host.
+_UNSAFE = re.compile(r"[\\\x00-\x20\x7f]|^//")
 
 
 def safe_return_to(value: str | None) -> str:
@@ -28,9 +28,7 @@ def safe_return_to(value: str | None) -> str:
     root = f"{request.script_root}/"
     if not value or len(value.encode("utf-8", "replace")) > MOST_BYTES:
         return root
-    if "\\" in value or any(
-        ord(letter) < 0x21 or ord(letter) == 0x7F for letter in value
-    ):
+    if _UNSAFE.search(value):
         return root
     try:
         parts = urlsplit(value)

@@ -1,0 +1,45 @@
+"""The provider's description of itself (OpenID Connect Discovery, section 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def describe(issuer: str, origin: str) -> dict[str, Any]:
+    """Return the metadata document.
+
+    Args:
+        issuer: The TLS port's address, with a final slash.
+        origin: The plain http port's, without: browsers do not trust the
+            certificate of the other.
+    """
+    return {
+        "issuer": issuer,
+        "authorization_endpoint": f"{origin}/authorize",
+        "token_endpoint": f"{issuer}oauth/token",
+        "userinfo_endpoint": f"{issuer}userinfo",
+        "jwks_uri": f"{issuer}.well-known/jwks.json",
+        "revocation_endpoint": f"{issuer}oauth/revoke",
+        "end_session_endpoint": f"{issuer}oidc/logout",
+        **_SUPPORTED,
+    }
+
+
+_SUPPORTED = {
+    "scopes_supported": [
+        *("openid", "profile", "email", "address", "phone", "offline_access"),
+    ],
+    "response_types_supported": ["code"],
+    "response_modes_supported": ["query"],
+    "grant_types_supported": ["authorization_code", "refresh_token"],
+    "code_challenge_methods_supported": ["S256"],
+    "subject_types_supported": ["public"],
+    "id_token_signing_alg_values_supported": ["RS256"],
+    "token_endpoint_auth_methods_supported": [
+        *("client_secret_basic", "client_secret_post"),
+    ],
+    "claims_supported": [
+        *("aud", "auth_time", "email", "email_verified", "exp", "family_name"),
+        *("given_name", "iat", "iss", "name", "nickname", "picture", "sid", "sub"),
+    ],
+}

@@ -1,0 +1,141 @@
+"""The tenant on its two ports."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tenant import certificate
+from tenant.connections import Connections
+from tenant.front import Front, Seen
+from tenant.provider import Provider
+from tenant.server import Listener
+from tenant.web import create_app
+
+_PATIENCE = 0.15
+
+
+class Tenant(Provider):
+    """A stand-in for an Auth0 tenant, on loopback.
+
+    One port speaks TLS, for an app's back channel; one plain http, for
+    browsers, which would not trust the certificate. Both serve the same.
+    """
+
+    def __init__(self, *, tls_port: int = 0, http_port: int = 0) -> None:
+        """Make a tenant that is yet to be started.
+
+        Args:
+            tls_port: The port for TLS; 0 for any that is free.
+            http_port: The port for plain http; 0 likewise.
+        """
+        super().__init__()
+        self._wanted_ports = (tls_port, http_port)
+        self._connections = Connections()
+        self._running: ExitStack | None = None
+        self._ca_file: Path | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen on both ports.
+
+        Raises:
+            OSError: If a port is taken.
+            RuntimeError: If the tenant is running already.
+        """
+        if self._running is not None:
+            raise RuntimeError("The tenant is running already.")
+        self.stopping.clear()
+        self._connections.reopen()
+        with ExitStack() as stack:
+            self._open(stack)
+            self._running = stack.pop_all()
+
+    def stop(self) -> None:
+        """End all connections and free the ports; nothing is left behind.
+
+        Does nothing where the tenant is not running.
+        """
+        if self._running is not None:
+            self.stopping.set()
+            self._running.close()
+            self._running = None
+            self._ca_file = None
+
+    @property
+    def ca_file(self) -> str:
+        """Path of the CA's certificate (PEM), for SSL_CERT_FILE.
+
+        Raises:
+            RuntimeError: If the tenant is not running.
+        """
+        if self._ca_file is None:
+            raise RuntimeError("The certificate is there only while the tenant runs.")
+        return str(self._ca_file)
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now, idle ones among them."""
+        return len(self._connections)
+
+    def close_connections(self) -> None:
+        """Close idle connections, as a provider that tidies up would.
+
+        A connection with a request under way ends after its answer. Those
+        that were idle are gone when this returns.
+        """
+        self._connections.close(_PATIENCE)
+
+    def environ(
+        self, redirect_uri: str = "http://localhost:5000/callback"
+    ) -> dict[str, str]:
+        """Return the environment variables that point an app to this tenant.
+
+        Args:
+            redirect_uri: The app's callback.
+
+        Raises:
+            RuntimeError: If the tenant is not running.
+        """
+        return {
+            "AUTH0_DOMAIN": self.domain,
+            "AUTH0_CLIENT_ID": self.client_id,
+            "AUTH0_CLIENT_SECRET": self.client_secret,
+            "AUTH0_SECRET": self._app_secret,
+            "AUTH0_REDIRECT_URI": redirect_uri,
+            "SSL_CERT_FILE": self.ca_file,
+            # An .env file of the user's own would point to another tenant.
+            "PYTHON_DOTENV_DISABLED": "1",
+            "FLASK_SKIP_DOTENV": "1",
+        }
+
+    def _open(self, stack: ExitStack) -> None:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="tenant-"))
+        self._ca_file = Path(directory, "ca.pem")
+        context = certificate.make(self._ca_file)
+        app = create_app(self)
+        front = Front(app.wsgi_app, self._note, self.faults, self.stopping)
+        stack.callback(self._connections.close_for_good, _PATIENCE)
+        tls_port, http_port = self._wanted_ports
+        tls = Listener(tls_port, front, self._connections, context)
+        stack.callback(tls.close)
+        http = Listener(http_port, front, self._connections)
+        stack.callback(http.close)
+        self._ports = (tls.port, http.port)
+
+    def _note(self, seen: Seen) -> None:
+        self.requests.append(seen)

@@ -1,0 +1,121 @@
+"""Tokens and the answers that carry them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import jwt
+
+from tenant.directory import Grant, User
+from tenant.forgery import Draft, Forgery
+from tenant.provider import Provider
+
+_ID_TOKEN_LIFETIME = 36000
+
+# OpenID Connect Core, section 5.4: which scope a standard claim belongs to.
+_SCOPES = {
+    "profile": (
+        "name family_name given_name middle_name nickname preferred_username "
+        "profile picture website gender birthdate zoneinfo locale updated_at"
+    ),
+    "email": "email email_verified",
+    "address": "address",
+    "phone": "phone_number phone_number_verified",
+}
+_SCOPE_OF = {claim: scope for scope, all_ in _SCOPES.items() for claim in all_.split()}
+
+
+def user_claims(user: User, scope: tuple[str, ...]) -> dict[str, Any]:
+    """Return the user's claims that these scopes allow.
+
+    Claims that no scope governs, such as those with a namespaced name, are
+    always among them.
+    """
+    granted = {None, *scope}
+    return {
+        name: value
+        for name, value in user.claims.items()
+        if _SCOPE_OF.get(name) in granted
+    }
+
+
+def token_response(
+    provider: Provider, grant: Grant, refresh_token: str | None
+) -> dict[str, Any]:
+    """Return a token response (RFC 6749, section 5.1; OIDC Core, 3.1.3.3)."""
+    answer: dict[str, Any] = {
+        "access_token": _access_token(provider, grant),
+        "refresh_token": refresh_token,
+        "id_token": _id_token(provider, grant) if "openid" in grant.scope else None,
+        "scope": None if provider.omit_scope else " ".join(grant.scope),
+        "expires_in": provider.access_token_lifetime,
+        "token_type": "Bearer",
+    }
+    return {name: value for name, value in answer.items() if value is not None}
+
+
+def _access_token(provider: Provider, grant: Grant) -> str:
+    token = _jwt_access_token(provider, grant) if grant.audience else None
+    return provider.directory.access_tokens.put(
+        grant, key=token, lifetime=provider.access_token_lifetime
+    )
+
+
+def _jwt_access_token(provider: Provider, grant: Grant) -> str:
+    now = int(provider.now())
+    userinfo = f"{provider.issuer}userinfo"
+    openid = "openid" in grant.scope
+    claims = {
+        "iss": provider.issuer,
+        "sub": grant.session.user.sub,
+        "aud": [grant.audience, userinfo] if openid else grant.audience,
+        "iat": now,
+        "exp": now + provider.access_token_lifetime,
+        "scope": " ".join(grant.scope),
+        "azp": provider.client_id,
+        # Two tokens of one second would be the same otherwise.
+        "jti": secrets.token_urlsafe(16),
+    }
+    return _sign(_draft(provider, claims))
+
+
+def _id_token(provider: Provider, grant: Grant) -> str | None:
+    forgery: Forgery = provider.forgeries.take()
+    if forgery.absent:
+        return None
+    draft = _draft(provider, _id_claims(provider, grant))
+    forgery.apply(draft)
+    return _sign(draft)
+
+
+def _id_claims(provider: Provider, grant: Grant) -> dict[str, Any]:
+    """Claims as OpenID Connect Core, section 2, and its Auth0 dialect have them."""
+    now = int(provider.now())
+    claims = {
+        **user_claims(grant.session.user, grant.scope),
+        "iss": provider.issuer,
+        "aud": provider.client_id,
+        "iat": now,
+        "exp": now + _ID_TOKEN_LIFETIME,
+        "auth_time": int(grant.session.auth_time),
+        "sid": grant.session.sid,
+    }
+    return claims if grant.nonce is None else {**claims, "nonce": grant.nonce}
+
+
+def _draft(provider: Provider, claims: Mapping[str, Any]) -> Draft:
+    key = provider.keys.current
+    return Draft(dict(claims), key.kid, key.private, provider.client_secret)
+
+
+def _sign(draft: Draft) -> str:
+    # jwt.encode() would refuse claims of a wrong type, which a forgery may want.
+    return jwt.PyJWS().encode(
+        json.dumps(draft.claims).encode(),
+        draft.key,
+        draft.algorithm,
+        headers={"kid": draft.kid},
+    )

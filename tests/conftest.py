@@ -1,0 +1,129 @@
+"""What the stories need: a tenant, the app on a socket, visitors, a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from visitor import Visitor
+from werkzeug.serving import make_server
+
+from tenant import Tenant
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+_tenant = Tenant()
+_listener = socket.create_server(("127.0.0.1", 0))
+SITE = f"http://localhost:{_listener.getsockname()[1]}"
+
+
+def pytest_configure() -> None:
+    """Start the tenant before any test imports ``auth``, which reads the settings."""
+    _tenant.start()
+    os.environ.update(_tenant.environ(redirect_uri=f"{SITE}/callback"))
+    os.environ["AUTH0_SCOPE"] = "openid profile email offline_access"
+
+
+def pytest_unconfigure() -> None:
+    """Stop the tenant."""
+    _tenant.stop()
+    _listener.close()
+
+
+@pytest.fixture
+def tenant() -> Iterator[Tenant]:
+    """The local tenant, without what another test asked of it."""
+    _tenant.reset()
+    yield _tenant
+    _tenant.reset()
+
+
+@pytest.fixture(scope="session")
+def app() -> Flask:
+    """The app, as anybody runs it, and a view that hands out the access token."""
+    from app import create_app
+    from auth import auth0
+
+    app = create_app()
+
+    @app.get("/token")
+    async def token() -> str:
+        return await auth0.get_access_token()
+
+    return app
+
+
+@pytest.fixture(scope="session")
+def site(app: Flask) -> Iterator[str]:
+    """The app on a real socket; the address to browse to."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, fd=_listener.fileno())
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield SITE
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def trust() -> ssl.SSLContext:
+    """What trusts the tenant's certificate."""
+    return ssl.create_default_context(cafile=str(_tenant.ca_file))
+
+
+@pytest.fixture
+async def visitors(
+    site: str, tenant: Tenant, trust: ssl.SSLContext
+) -> AsyncIterator[Callable[..., Visitor]]:
+    """Make visitors, each with a browser of their own."""
+    made: list[Visitor] = []
+
+    def visitor(username: str = "alice", *, at: str = site) -> Visitor:
+        made.append(Visitor(at, trust, username=username))
+        return made[-1]
+
+    yield visitor
+    await asyncio.gather(*(visitor.http.aclose() for visitor in made))
+
+
+@pytest.fixture
+def nothing_discovered() -> None:
+    """The app knows nothing of the tenant yet; the SDK has no public way for it."""
+    from auth import auth0
+
+    auth0._discovery_cache.clear()
+
+
+@pytest.fixture
+def alice(visitors: Callable[..., Visitor]) -> Visitor:
+    """A visitor who signs in as Alice."""
+    return visitors("alice")
+
+
+class Clock:
+    """A clock that tests set forward; it shifts ``time.time`` for all of the app."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+        self._real = time.time
+
+    def time(self) -> float:
+        return self._real() + self.offset
+
+    def forward(self, seconds: float) -> None:
+        self.offset += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the app in this process."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time", clock.time)
+    return clock

@@ -1,0 +1,466 @@
+"""What visitors and providers may send that they should not, and what it gets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from visitor import Visitor, on_site
+
+from tenant import Fault, Tenant
+
+Visitors = Callable[..., Visitor]
+SCRIPT = "<script>alert(1)</script>"
+
+
+async def back_from_tenant(visitor: Visitor) -> str:
+    """Sign in up to the point where the browser is sent back; return that address."""
+    page = await visitor.start()
+    answer = await visitor.choose(page, username=visitor.username)
+    return answer.headers["Location"]
+
+
+async def assert_can_sign_in(visitor: Visitor) -> None:
+    await visitor.login()
+    assert await visitor.claims()
+
+
+def code_of(page: httpx.Response) -> str:
+    """Return the stable code that an error page shows."""
+    return page.text.partition("<code>")[2].partition("</code>")[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("", "incomplete_callback"),
+        ("?code=x", "incomplete_callback"),
+        ("?state=", "incomplete_callback"),
+        ("?state=unknown", "missing_transaction"),
+        ("?state=unknown&code=x", "missing_transaction"),
+        (
+            f"?state=unknown&error=access_denied&error_description={SCRIPT}",
+            "missing_transaction",
+        ),
+        (f"?state={SCRIPT}", "missing_transaction"),
+        ("?state=%00%ff%0d%0aSet-Cookie:x", "missing_transaction"),
+        ("?state=a&state=b", "missing_transaction"),
+        ("?" + "state=x&" * 1000, "missing_transaction"),
+    ],
+)
+async def test_a_callback_that_nobody_began(
+    alice: Visitor, query: str, code: str
+) -> None:
+    answer = await alice.get(f"/callback{query}")
+
+    assert answer.status_code == 400
+    assert code_of(answer) == code
+    assert "Try again" in answer.text
+    assert "<script" not in answer.text
+    await assert_can_sign_in(alice)
+
+
+async def test_a_callback_without_a_code(alice: Visitor) -> None:
+    address = await back_from_tenant(alice)
+
+    answer = await alice.http.get(address.replace("code=", "kode="))
+
+    assert (answer.status_code, code_of(answer)) == (400, "incomplete_callback")
+    await assert_can_sign_in(alice)
+
+
+async def test_a_callback_used_twice(alice: Visitor, visitors: Visitors) -> None:
+    address = await back_from_tenant(alice)
+    assert (await alice.http.get(address)).status_code == 302
+
+    again = await alice.http.get(address)
+    assert (again.status_code, again.headers["Location"]) == (302, "/")
+    assert await alice.claims()
+
+    mallory = visitors("bob")
+    stolen = await mallory.http.get(address)
+    assert (stolen.status_code, code_of(stolen)) == (400, "missing_transaction")
+    assert await mallory.claims() is None
+
+
+async def test_a_callback_that_failed_cannot_be_used_again(
+    alice: Visitor, tenant: Tenant
+) -> None:
+    address = await back_from_tenant(alice)
+    tenant.fail("token", Fault.status(500))
+    await alice.http.get(address)
+
+    again = await alice.http.get(address)
+
+    assert (again.status_code, code_of(again)) == (400, "missing_transaction")
+
+
+async def test_somebody_elses_callback_signs_nobody_in(
+    visitors: Visitors,
+) -> None:
+    alice, mallory = visitors("alice"), visitors("bob")
+    await alice.start()
+    address = await back_from_tenant(mallory)
+
+    answer = await alice.http.get(address)
+
+    assert answer.status_code == 400
+    assert await alice.claims() is None
+
+
+async def test_a_visitor_who_declines_can_try_again_for_the_same_page(
+    alice: Visitor,
+) -> None:
+    page = await alice.start("/login?return_to=/profile")
+
+    answer = await alice.follow(await alice.choose(page, action="deny"))
+
+    assert (answer.status_code, code_of(answer)) == (403, "access_denied")
+    assert 'href="/login?return_to=/profile"' in answer.text
+    assert "User did not authorize the request" in answer.text
+    await assert_can_sign_in(alice)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        ("access_denied", 403, "access_denied"),
+        ("login_required", 403, "login_refused"),
+        (SCRIPT, 403, "login_refused"),
+        ("server_error", 502, "provider_unavailable"),
+        ("temporarily_unavailable", 502, "provider_unavailable"),
+    ],
+)
+async def test_what_the_provider_says_is_escaped(
+    alice: Visitor, error: str, status: int, code: str
+) -> None:
+    began = await back_from_tenant(alice)
+    state = parse_qs(urlsplit(began).query)["state"][0]
+
+    answer = await alice.http.get(
+        f"{alice.site}/callback",
+        params={"state": state, "error": error, "error_description": SCRIPT},
+    )
+
+    assert (answer.status_code, code_of(answer)) == (status, code)
+    assert "<script" not in answer.text
+    await assert_can_sign_in(alice)
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "signature",
+        "issuer",
+        "audience",
+        "algorithm",
+        "none",
+        "expired",
+        "unknown_key",
+        "no_iat",
+        "absent",
+    ],
+)
+async def test_a_wrong_id_token_signs_nobody_in(
+    alice: Visitor, tenant: Tenant, forgery: str
+) -> None:
+    tenant.forge(forgery)
+
+    answer = await alice.login()
+
+    assert (answer.status_code, code_of(answer)) == (400, "invalid_token")
+    assert await alice.claims() is None
+    await assert_can_sign_in(alice)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"azp": "another-client"},
+        {"sub": None},
+        {"iss": "https://evil.example.com/"},
+        {"iat": 4_000_000_000},
+    ],
+)
+async def test_an_id_token_with_wrong_claims_signs_nobody_in(
+    alice: Visitor, tenant: Tenant, claims: dict[str, Any]
+) -> None:
+    tenant.forge(claims=claims)
+
+    answer = await alice.login()
+
+    assert (answer.status_code, code_of(answer)) == (400, "invalid_token")
+    assert await alice.claims() is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fault", "status", "code"),
+    [
+        ("token", Fault.status(500), 502, "provider_unreachable"),
+        ("token", Fault.status(503), 502, "provider_unreachable"),
+        ("token", Fault.status(429), 502, "provider_unreachable"),
+        ("token", Fault.broken_json(), 502, "unexpected_answer"),
+        ("token", Fault.reset(), 502, "provider_unreachable"),
+        (
+            "token",
+            Fault.body({"error": "invalid_grant"}, status=403),
+            400,
+            "code_refused",
+        ),
+        (
+            "token",
+            Fault.body({"error": "access_denied"}, status=401),
+            500,
+            "client_refused",
+        ),
+        ("token", Fault.body({}, status=200), 400, "invalid_token"),
+        (
+            "token",
+            Fault.body({"access_token": 1, "id_token": 2}, status=200),
+            400,
+            "invalid_token",
+        ),
+        ("jwks", Fault.status(500), 502, "provider_unreachable"),
+        ("jwks", Fault.body({"keys": "none"}, status=200), 400, "invalid_token"),
+    ],
+    ids=str,
+)
+async def test_a_provider_that_fails_signs_nobody_in_and_out(
+    alice: Visitor,
+    tenant: Tenant,
+    endpoint: str,
+    fault: Any,
+    status: int,
+    code: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tenant.rotate_keys()
+    address = await back_from_tenant(alice)
+    tenant.fail(endpoint, fault)
+    with caplog.at_level(logging.INFO):
+        answer = await alice.http.get(address)
+
+    assert (answer.status_code, code_of(answer)) == (status, code)
+    assert (answer.headers.get("Retry-After") is not None) == (status == 502)
+    reference = answer.text.partition("Reference <code>")[2].partition("<")[0]
+    assert len(reference) == 8
+    assert reference in caplog.text
+    assert tenant.client_secret not in caplog.text + answer.text
+    tenant.clear_faults()
+    await assert_can_sign_in(alice)
+
+
+async def test_a_slow_token_endpoint_is_given_up_on(
+    alice: Visitor, tenant: Tenant
+) -> None:
+    address = await back_from_tenant(alice)
+    tenant.fail("token", Fault.slow(8))
+
+    answer = await alice.http.get(address)
+
+    assert (answer.status_code, code_of(answer)) == (502, "provider_unreachable")
+    await assert_can_sign_in(alice)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.status(500),
+        Fault.broken_json(),
+        Fault.reset(),
+        Fault.body({}, status=200),
+        Fault.body({"authorization_endpoint": 1}, status=200),
+    ],
+    ids=["500", "broken", "reset", "empty", "nonsense"],
+)
+async def test_discovery_that_fails_is_told_and_gets_well(
+    alice: Visitor, tenant: Tenant, fault: Any, nothing_discovered: None
+) -> None:
+    tenant.fail("discovery", fault)
+
+    answer = await alice.get("/login?return_to=/profile")
+
+    assert answer.status_code == 502
+    assert code_of(answer) in {"provider_unreachable", "unexpected_answer"}
+    await assert_can_sign_in(alice)
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "session=garbage",
+        "session=",
+        "session=.eJw.a.b",
+        "session=3~abc",
+        "session=9~abc; session.1=x",
+        "session=eyJfYTBfc2Vzc2lvbiI6ICJmb3JlaWduIn0.aSA.AAAA",
+        "session=%00%01",
+        'session="quoted;',
+        "session_a0_tx.x=garbage",
+        "=; ;;; a",
+    ],
+)
+async def test_a_garbage_cookie_is_a_visitor_who_is_signed_out(
+    alice: Visitor, cookie: str
+) -> None:
+    for path in ("/", "/api/me", "/profile", "/login", "/logout", "/callback?state=x"):
+        answer = await alice.get(path, Cookie=cookie)
+        assert answer.status_code in {200, 302, 400, 401}, path
+    await assert_can_sign_in(alice)
+
+
+async def test_a_tampered_session_is_none_and_is_cleared(alice: Visitor) -> None:
+    await alice.login()
+    value = alice.cookies["session"]
+    flipped = "A" if value[40] != "A" else "B"
+    tampered = value[:40] + flipped + value[41:]
+
+    answer = await alice.http.get(
+        f"{alice.site}/", headers={"Cookie": f"session={tampered}"}
+    )
+
+    assert "Sign in" in answer.text
+    assert "session=; Expires=Thu, 01 Jan 1970" in answer.headers["Set-Cookie"]
+
+
+PATHS = [
+    "/",
+    "/login",
+    "/callback?state=x",
+    "/profile",
+    "/api/me",
+    "/logout",
+    "/healthz",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_head_starts_and_ends_nothing(alice: Visitor, path: str) -> None:
+    await alice.login()
+    before = alice.cookies
+
+    answer = await alice.http.head(f"{alice.site}{path}")
+
+    assert answer.status_code in {200, 204}
+    assert alice.cookies == before
+    assert await alice.claims()
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Sec-Purpose": "prefetch;prerender"},
+        {"Purpose": "prefetch"},
+        {"X-Moz": "prefetch"},
+    ],
+)
+async def test_a_prefetch_starts_and_ends_nothing(
+    alice: Visitor, path: str, header: dict[str, str]
+) -> None:
+    await alice.login()
+
+    answer = await alice.get(path, **header)
+
+    assert answer.status_code == 204
+    assert "Set-Cookie" not in answer.headers
+    assert await alice.claims()
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_post_is_not_for_any_of_these(alice: Visitor, path: str) -> None:
+    answer = await alice.http.post(f"{alice.site}{path}", data={"a": SCRIPT})
+
+    assert answer.status_code == 405
+    assert "HEAD" in answer.headers["Allow"]
+    assert "<script" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example.com", "localhost:abc", "[", "a b", SCRIPT]
+)
+@pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
+async def test_the_host_header_leads_nowhere(
+    alice: Visitor, host: str, path: str
+) -> None:
+    answer = await alice.get(path, Host=host)
+
+    assert answer.status_code < 500
+    assert "evil" not in answer.text + str(answer.headers)
+    assert "<script" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/" + SCRIPT,
+        "/%00",
+        "/%ff",
+        "/..%2f..%2fetc/passwd",
+        "/static/../app.py",
+        "/login/x",
+    ],
+)
+async def test_a_page_that_is_not_there(alice: Visitor, path: str) -> None:
+    answer = await alice.get(path)
+
+    assert answer.status_code == 404
+    assert "<script" not in answer.text
+    assert on_site(answer, alice.site)
+
+
+async def test_programs_get_problem_json(alice: Visitor) -> None:
+    for path, status in {"/api/me": 401, "/profile": 401, "/nowhere": 404}.items():
+        answer = await alice.get(path, Accept="application/json")
+        assert answer.status_code == status
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["status"] == status
+    assert "WWW-Authenticate" in (await alice.get("/api/me")).headers
+
+
+async def test_every_page_carries_the_headers(alice: Visitor) -> None:
+    await alice.login()
+    for path in ("/", "/profile", "/api/me", "/nowhere", "/callback"):
+        headers = (await alice.get(path)).headers
+        assert headers["Cache-Control"].endswith("no-store")
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert "script-src" not in headers["Content-Security-Policy"]
+
+
+async def test_no_token_or_secret_is_logged_or_shown(
+    alice: Visitor, tenant: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        address = await back_from_tenant(alice)
+        tenant.forge("audience")
+        failed = await alice.http.get(address)
+        await alice.login()
+        pages = [(await alice.get(path)).text for path in ("/", "/profile", "/api/me")]
+
+    code = address.partition("code=")[2].partition("&")[0]
+    said = "".join(
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith(("login", "stores", "auth", "app"))
+    )
+    for text in (said, failed.text, *pages):
+        assert code not in text
+        assert tenant.client_secret not in text
+        assert "eyJ" not in text
+
+
+async def test_healthz_touches_no_session(alice: Visitor) -> None:
+    await alice.login()
+
+    answer = await alice.get("/healthz")
+
+    assert answer.status_code == 200
+    assert "Set-Cookie" not in answer.headers
+    assert "Cookie" not in answer.headers.get("Vary", "")

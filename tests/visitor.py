@@ -1,0 +1,102 @@
+"""A visitor with a browser of their own: cookies, redirects, and verbs."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+_FIELD = re.compile(
+    r'name="state"[^>]*?value="([^"]*)"|value="([^"]*)"[^>]*?name="state"'
+)
+
+
+class Visitor:
+    """Somebody at a browser, who signs in as one of the tenant's users."""
+
+    def __init__(self, site: str, verify: Any, *, username: str = "alice") -> None:
+        self.site = site
+        self.username = username
+        self.http = httpx.AsyncClient(
+            verify=verify, headers={"Accept": "text/html"}, timeout=30, trust_env=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.http.aclose()
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        """Ask for a page of the site and stay where it answers."""
+        return await self.http.get(urljoin(self.site, path), headers=headers)
+
+    async def follow(self, response: httpx.Response) -> httpx.Response:
+        """Go where a response sends us, to the end."""
+        while response.has_redirect_location:
+            response = await self.http.get(response.next_request.url)  # type: ignore[union-attr]
+        return response
+
+    async def go(self, path: str) -> httpx.Response:
+        """Ask for a page of the site and follow it to its end."""
+        return await self.follow(await self.get(path))
+
+    async def start(self, path: str = "/login") -> httpx.Response:
+        """Begin a login; ends on the tenant's login page, or back at the site."""
+        return await self.go(path)
+
+    async def choose(self, page: httpx.Response, **fields: str) -> httpx.Response:
+        """Fill in the tenant's login page; answers with the way back to the site."""
+        return await self.http.post(
+            urljoin(str(page.url), "/u/login"),
+            data={"state": state_of(page), "action": "login", **fields},
+        )
+
+    async def login(self, path: str = "/login", **fields: str) -> httpx.Response:
+        """Sign in, whatever page that begins at; ends on the site."""
+        page = await self.start(path)
+        if on_site(page, self.site):
+            return page
+        fields = fields or {"username": self.username}
+        return await self.follow(await self.choose(page, **fields))
+
+    async def claims(self) -> dict[str, Any] | None:
+        """Say who the site takes us for, or None if signed out."""
+        response = await self.get("/api/me")
+        assert response.status_code in {200, 401}, response.text
+        claims: dict[str, Any] = response.json()
+        return claims if response.status_code == 200 else None
+
+    async def logout(self) -> httpx.Response:
+        """Sign out, here and at the tenant."""
+        return await self.go("/logout")
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Our cookies for the site, by name."""
+        return {
+            cookie.name: cookie.value or ""
+            for cookie in self.http.cookies.jar
+            if cookie.name != "auth0_local"
+        }
+
+
+def state_of(page: httpx.Response) -> str:
+    """Return the hidden state of the tenant's login page."""
+    found = _FIELD.search(page.text)
+    assert found, page.text
+    return unescape(found[1] or found[2])
+
+
+def on_site(response: httpx.Response, site: str) -> bool:
+    """Tell whether a response is the site's, not the tenant's."""
+    return urlsplit(str(response.url)).netloc == urlsplit(site).netloc
