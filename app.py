@@ -143,9 +143,10 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
     if auth.prefers_json():
         return auth.problem(error)
     failed_login = isinstance(error, auth.LoginError)
+    ours = hasattr(error, "hint")
     page = render_template(
         "error.html",
-        title="That sign-in did not work" if failed_login else error.name,
+        title="That sign-in did not work" if ours else error.name,
         status=error.code,
         message=error.description,
         hint=getattr(error, "hint", ""),

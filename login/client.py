@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
-from auth0_server_python.auth_types import StartInteractiveLoginOptions
+from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.error import ApiError
 from flask import current_app, has_request_context
 
@@ -26,6 +26,29 @@ CLOCK_TOLERANCE = 60
 _STAY_ON_THE_CALLERS_LOOP = {"get_user", "get_session", "logout"}
 
 
+class StateStore(Protocol):
+    """What the client asks of a store of sessions, beyond what the SDK does."""
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the session, or None."""
+
+    async def delete(self, identifier: str) -> None:
+        """Forget it."""
+
+
+class TransactionStore(Protocol):
+    """What the client asks of a store of logins under way."""
+
+    async def get(self, identifier: str) -> Any:
+        """Return one, or None."""
+
+    async def delete(self, identifier: str) -> None:
+        """Forget one."""
+
+    def forget_all(self) -> None:
+        """Forget all."""
+
+
 class _OneLoopClient(ServerClient[Any]):
     """Runs what can reach the network on one loop, whichever loop it is called from.
 
@@ -34,6 +57,7 @@ class _OneLoopClient(ServerClient[Any]):
     """
 
     settings: Settings
+    sessions: StateStore
 
     def require_setup(self) -> None:
         """Raise `SetupError` where the settings are wrong, but not in tests."""
@@ -46,8 +70,7 @@ class _OneLoopClient(ServerClient[Any]):
         The same as ``await get_session()``, for sync views, guards and templates.
         """
         self.require_setup()
-        state: dict[str, Any] | None = self._state_store.read()
-        return state
+        return self.sessions.read()
 
 
 def _on_the_network_loop(
@@ -79,16 +102,29 @@ class Auth0Client(_OneLoopClient):
 
     Args:
         settings: Where they are wrong, every use raises `SetupError`.
-        options: What `ServerClient` takes.
+        state_store: Where sessions are.
+        transaction_store: Where logins under way are.
+        options: What else `ServerClient` takes.
     """
 
-    def __init__(self, settings: Settings, **options: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        state_store: StateStore,
+        transaction_store: TransactionStore,
+        **options: Any,
+    ) -> None:
         super().__init__(
+            state_store=state_store,
             state_identifier=STATE_IDENTIFIER,
+            transaction_store=transaction_store,
             transaction_identifier=TRANSACTION_IDENTIFIER,
             **options,
         )
         self.settings = settings
+        self.sessions = state_store
+        self.transactions = transaction_store
 
     async def start_interactive_login(
         self,
@@ -112,19 +148,29 @@ class Auth0Client(_OneLoopClient):
         """
         query = parse_qs(urlsplit(url).query)
         identifier = f"{TRANSACTION_IDENTIFIER}:{query.get('state', [''])[0]}"
-        transaction = await self._transaction_store.get(identifier, store_options)
+        transaction = await self.transactions.get(identifier)
         try:
             result = await super().complete_interactive_login(url, store_options or {})
             if not result["state_data"].get("user"):
-                await self._state_store.delete(STATE_IDENTIFIER)
+                await self.sessions.delete(STATE_IDENTIFIER)
                 raise ApiError("missing_id_token", "The provider sent no ID token.")
         except Exception as error:
-            await self._transaction_store.delete(identifier, store_options)
+            await self.transactions.delete(identifier)
             error.app_state = getattr(transaction, "app_state", None)  # type: ignore[attr-defined]  # see above
             if transaction and "error" not in query:
                 self._forget_what_was_discovered()
             raise
         return result
+
+    async def logout(
+        self,
+        options: LogoutOptions | None = None,
+        store_options: dict[str, Any] | None = None,
+    ) -> str:
+        """Sign out here, logins under way too; return the address that does it there."""
+        self.require_setup()
+        self.transactions.forget_all()
+        return await super().logout(options, store_options)
 
     async def get_token_by_refresh_token(
         self, options: dict[str, Any]

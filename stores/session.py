@@ -41,11 +41,16 @@ class SessionTooLarge(InternalServerError):
 
     error = "session_too_large"
     description = "Your account carries more data than this site can keep in cookies."
-    hint = "Nothing is wrong with your password. Please tell whoever runs this site."
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         super().__init__()
         self.parts = _heaviest(state)
+        parts = ", ".join(f"{name} ({size} bytes)" for name, size in self.parts)
+        self.hint = (
+            f"The heaviest parts are {parts}. Whoever runs this site can ask "
+            "for fewer claims or a smaller token, or set AUTH0_REDIS_URL to keep "
+            "sessions in Redis."
+        )
 
 
 class _SealingStore(AbstractDataStore[dict[str, Any]]):
@@ -119,6 +124,8 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
     ) -> None:
         """Forget a state; what else is in ``flask.session`` stays."""
         session.pop(identifier, None)
+        if session.keys() == {"_permanent"}:  # Flask's own mark, of nothing now
+            session.clear()
 
     def read(self, identifier: str = STATE_IDENTIFIER) -> dict[str, Any] | None:
         """Return a state, or None if there is none that holds.
@@ -309,10 +316,7 @@ def _token_sets(token_sets: list[dict[str, Any]], scope: str) -> list[dict[str, 
 def _too_large(data: Mapping[str, Any], left: int) -> SessionTooLarge:
     error = SessionTooLarge(data)
     logger.error(
-        "%d bytes too many for cookies. The heaviest parts: %s. Ask for fewer claims "
-        "or a smaller token, or set AUTH0_REDIS_URL to keep sessions in Redis.",
-        -left,
-        ", ".join(f"{name} {size} bytes" for name, size in error.parts),
+        "A session was not kept: %d bytes too many for cookies. %s", -left, error.hint
     )
     return error
 

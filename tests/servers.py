@@ -1,0 +1,91 @@
+"""Servers in processes of their own, as anybody starts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+FLASK_RUN = [str(BIN / "flask"), "run", "--port", "{port}"]
+GUNICORN = [
+    *(str(BIN / "gunicorn"), "--workers", "2", "--threads", "8", "--preload"),
+    *("--bind", "127.0.0.1:{port}", "app:create_app()"),
+]
+
+
+class Server:
+    """A server process, and the address to browse to."""
+
+    def __init__(self, process: subprocess.Popen[bytes], site: str) -> None:
+        self.process = process
+        self.site = site
+
+    def stop(self, how: signal.Signals) -> float:
+        """Tell it to end; return the seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(how)
+        self.process.wait(timeout=40)
+        return time.monotonic() - began
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return this environment with nothing in it that sets up a login."""
+    kept = {
+        n: v for n, v in os.environ.items() if not n.startswith(("AUTH0_", "FLASK"))
+    }
+    return {**kept, "PYTHON_DOTENV_DISABLED": "1", "FLASK_SKIP_DOTENV": "1", **more}
+
+
+@contextmanager
+def serving(
+    command: list[str], environment: Mapping[str, str], port: int
+) -> Iterator[Server]:
+    """Run a server until the block ends."""
+    with TemporaryFile("w+") as log:  # a pipe that nobody reads fills up and blocks
+        process = subprocess.Popen(
+            [word.format(port=port) for word in command],
+            cwd=ROOT,
+            env=clean_environment(environment),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            assert _answers(port, process), _text_of(log)
+            yield Server(process, f"http://localhost:{port}")
+        finally:
+            process.terminate()
+            process.wait(timeout=40)
+
+
+def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def _text_of(log: IO[str]) -> str:
+    log.seek(0)
+    return f"the server did not start:\n{log.read()}"

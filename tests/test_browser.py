@@ -1,0 +1,172 @@
+"""The pages in a real browser."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from servers import FLASK_RUN, ROOT, clean_environment, free_port, serving
+from services import path_of
+
+from tenant import Tenant
+
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, as the machine has it."""
+    chromium = path_of("chromium", "chromium-browser", "google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[str]:
+    """``python -m tenant``, as the README says it; the address it prints."""
+    path_of("chromium", "chromium-browser", "google-chrome")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tenant"],
+        cwd=ROOT,
+        env=clean_environment({"PYTHONUNBUFFERED": "1"}),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    line = process.stdout.readline()
+    found = re.search(r"http://localhost:\d+", line)
+    assert found, line
+    yield found[0]
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+    process.stdout.close()
+    assert time.monotonic() - began < 5  # a hang, not a speed
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that trusts no certificate it should not, and runs no script of ours."""
+    context = browser.new_context()
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    context.close()
+    refusals = [text for text in complaints if "Security" in text]
+    assert not refusals
+
+
+def show(page: Page, name: str) -> None:
+    """Keep pictures of a page where SCREENSHOTS names a folder, to look at."""
+    if not SCREENSHOTS:
+        return
+    for scheme in ("light", "dark"):
+        for width in (1280, 360):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 800})
+            page.screenshot(path=Path(SCREENSHOTS, f"{name}-{scheme}-{width}.png"))
+
+
+def test_from_home_through_login_and_profile_to_logout_and_home(
+    page: Page, stand_in: str
+) -> None:
+    page.goto(stand_in)
+    show(page, "home")
+    page.get_by_role("link", name="Sign in").first.click()
+    show(page, "tenant")
+    page.get_by_role("button", name="Alice").click()
+    expect(page).to_have_url(f"{stand_in}/")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Alice")
+    show(page, "signed-in")
+    page.get_by_role("link", name="Profile").first.click()
+    expect(page.get_by_text("alice@example.com").first).to_be_visible()
+    show(page, "profile")
+    page.get_by_role("link", name="Sign out").first.click()
+
+    expect(page).to_have_url(f"{stand_in}/")
+    expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
+    assert [cookie["name"] for cookie in page.context.cookies(stand_in)] == []
+
+
+def test_a_visitor_with_no_more_than_a_sub(page: Page, stand_in: str) -> None:
+    page.goto(f"{stand_in}/profile")
+    page.get_by_role("button", name=re.compile("nobody", re.IGNORECASE)).click()
+
+    expect(page).to_have_url(f"{stand_in}/profile")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Signed in")
+    show(page, "profile-bare")
+
+
+def test_a_visitor_who_declines_gets_a_page_and_can_try_again(
+    page: Page, stand_in: str
+) -> None:
+    page.goto(f"{stand_in}/login")
+    page.get_by_role("button", name="Deny").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        "That sign-in did not work"
+    )
+    show(page, "denied")
+    page.get_by_role("link", name="Try again").click()
+    page.get_by_role("button", name="Alice").click()
+
+    expect(page).to_have_url(f"{stand_in}/")
+
+
+def test_a_page_that_is_not_there(page: Page, stand_in: str) -> None:
+    page.goto(f"{stand_in}/nowhere")
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not Found")
+    show(page, "not-found")
+
+
+def test_the_back_button_after_login_and_two_tabs(page: Page, stand_in: str) -> None:
+    page.goto(f"{stand_in}/login?return_to=/profile")
+    other = page.context.new_page()
+    other.goto(f"{stand_in}/login")
+    other.get_by_role("button", name="Alice").click()
+    expect(other).to_have_url(f"{stand_in}/")
+    page.get_by_role("button", name="Bob").click()
+    expect(page).to_have_url(f"{stand_in}/profile")
+
+    page.go_back()
+    page.go_forward()
+
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Bob")
+
+
+def test_a_long_session_over_several_cookies_comes_and_goes(
+    browser: Browser, tenant: Tenant
+) -> None:
+    heavy = random.Random(1).randbytes(1200).hex()  # noqa: S311 - the same every time
+    tenant.add_user("heavy", **{"https://a.example/x": heavy})
+    port = free_port()
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    with (
+        serving(FLASK_RUN, environment, port) as server,
+        browser.new_context(ignore_https_errors=True) as context,
+    ):
+        page = context.new_page()
+        page.goto(f"{server.site}/profile")
+        page.get_by_role("button", name="heavy").click()
+        expect(page).to_have_url(f"{server.site}/profile")
+        kept = [c for c in context.cookies(server.site) if "session" in c["name"]]
+        assert len(kept) == 3
+        assert sum(len(c["name"]) + len(c["value"]) for c in kept) > 6000
+        page.goto(f"{server.site}/logout")
+
+        kept = [c for c in context.cookies(server.site) if "session" in c["name"]]
+        assert kept == []

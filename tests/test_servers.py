@@ -1,0 +1,139 @@
+"""The app under the servers that people run it with."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from servers import (
+    BIN,
+    FLASK_RUN,
+    GUNICORN,
+    ROOT,
+    Server,
+    clean_environment,
+    free_port,
+    serving,
+)
+from visitor import Visitor
+
+from tenant import Tenant
+
+Visitors = Callable[..., Visitor]
+USERS = 16
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, tenant: Tenant) -> Iterator[Server]:
+    """A server against the tenant, started by the command that the test names."""
+    port = free_port()
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    with serving(request.param, environment, port) as server:
+        yield server
+
+
+async def _log_in_again_and_again(visitor: Visitor, times: int) -> list[str | None]:
+    seen = []
+    for _ in range(times):
+        visitor.http.cookies.delete("session")
+        await visitor.login()
+        claims = await visitor.claims() or {}
+        seen.append(claims.get("sub"))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("server", "times"),
+    [(FLASK_RUN, 25), (GUNICORN, 100)],
+    ids=["flask run", "gunicorn"],
+    indirect=["server"],
+)
+async def test_many_users_log_in_at_once_and_each_sees_their_own(
+    server: Server, visitors: Visitors, tenant: Tenant, times: int
+) -> None:
+    names = [f"user{number}" for number in range(USERS)]
+    for name in names:
+        tenant.add_user(name)
+    everybody = [visitors(name, at=server.site) for name in names]
+
+    seen = await asyncio.gather(
+        *(_log_in_again_and_again(visitor, times) for visitor in everybody)
+    )
+
+    assert seen == [[f"auth0|{name}"] * times for name in names]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "server", [FLASK_RUN, GUNICORN], ids=["flask run", "gunicorn"], indirect=True
+)
+async def test_a_server_that_was_used_ends_at_once(
+    server: Server, visitors: Visitors, how: signal.Signals
+) -> None:
+    visitor = visitors(at=server.site)
+    await visitor.login()
+    assert await visitor.claims()
+    await visitor.http.aclose()
+
+    assert server.stop(how) < 2  # it hung for 30 seconds where a thread was waited for
+
+
+def test_a_flask_command_ends_at_once(tenant: Tenant) -> None:
+    began = time.monotonic()
+    ended = _flask(["routes"], tenant.environ())
+
+    assert "/callback" in ended.stdout
+    assert ended.returncode == 0
+    assert time.monotonic() - began < 10  # a hang, not a speed
+
+
+def test_flask_run_without_settings_says_what_is_missing() -> None:
+    ended = _flask(["run", "--port", str(free_port())], {})
+
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "Warning" not in ended.stderr
+    for name in (
+        "AUTH0_DOMAIN",
+        "AUTH0_CLIENT_ID",
+        "AUTH0_CLIENT_SECRET",
+        "AUTH0_SECRET",
+        "AUTH0_REDIRECT_URI",
+    ):
+        assert f"- {name} " in ended.stderr
+
+
+def test_other_flask_commands_go_on_without_settings() -> None:
+    ended = _flask(["routes"], {})
+
+    assert ended.returncode == 0
+    assert "/profile" in ended.stdout
+    assert "AUTH0_DOMAIN is missing" in ended.stderr
+
+
+def test_a_samesite_that_would_loop_is_told_at_start(tenant: Tenant) -> None:
+    environment = {**tenant.environ(), "FLASK_SESSION_COOKIE_SAMESITE": "Strict"}
+
+    ended = _flask(["run", "--port", str(free_port())], environment)
+
+    assert ended.returncode == 1
+    assert "SESSION_COOKIE_SAMESITE is Strict" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def _flask(
+    words: list[str], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / "flask"), *words],
+        cwd=ROOT,
+        env=clean_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
