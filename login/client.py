@@ -167,7 +167,7 @@ class Auth0Client(_OneLoopClient):
         options: LogoutOptions | None = None,
         store_options: dict[str, Any] | None = None,
     ) -> str:
-        """Sign out here, logins under way too; return the address that does it there."""
+        """Sign out here, logins under way too; return the address to do it there."""
         self.require_setup()
         self.transactions.forget_all()
         return await super().logout(options, store_options)
