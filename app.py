@@ -23,7 +23,6 @@ from werkzeug.wrappers import Response
 
 import auth
 from auth import auth0
-from stores import SpanningSessionInterface
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -39,9 +38,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app = Flask(__name__)
     _configure(app, config or {})
     app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's own provider
-    app.session_interface = SpanningSessionInterface()
     app.async_to_sync = auth.kept_loops  # type: ignore  # Flask's documented seam
-    auth.init_app(app)
+    auth.init_app(app, several_cookies=True)
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_add_headers)
     _add_login(app)
@@ -63,8 +61,9 @@ def _add_login(app: Flask) -> None:
             result = await auth0.complete_interactive_login(request.url)
         except Exception as error:
             return auth.failed_callback(error)
-        session.permanent = True
-        return redirect(auth.return_to(result.get("app_state")))
+        app_state = result.get("app_state")
+        session.permanent = auth.remember(app_state)
+        return redirect(auth.return_to(app_state))
 
     @app.get("/logout")
     async def logout() -> Response:
@@ -108,11 +107,19 @@ def _configure(app: Flask, config: Mapping[str, Any]) -> None:
     app.config.from_mapping(config)
     if app.config["SESSION_COOKIE_SECURE"]:
         app.config["SESSION_COOKIE_NAME"] = _prefixed_cookie_name(app)
-    proxies = int(os.environ.get("TRUSTED_PROXIES") or 0)
-    if proxies:
+    if proxies := _trusted_proxies():
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as Flask shows it
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
         )
+
+
+def _trusted_proxies() -> int:
+    given = os.environ.get("TRUSTED_PROXIES") or "0"
+    if given.isdecimal():
+        return int(given)
+    raise auth.SetupError(
+        ("TRUSTED_PROXIES is not a number: set how many proxies stand in front.",)
+    )
 
 
 def _prefixed_cookie_name(app: Flask) -> str:

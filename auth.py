@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from flask import Flask
@@ -24,10 +24,20 @@ from login import (
     logout_options,
     prefers_json,
     problem,
+    remember,
     return_to,
     signed_out,
 )
-from stores import FlaskSessionStateStore, FlaskSessionTransactionStore, derive
+from stores import (
+    FlaskSessionStateStore,
+    FlaskSessionTransactionStore,
+    SpanningSessionInterface,
+    derive,
+)
+
+if TYPE_CHECKING:
+    from flask.sessions import SessionInterface
+    from redis import Redis
 
 __all__ = [
     "LoginError",
@@ -44,6 +54,7 @@ __all__ = [
     "logout_options",
     "prefers_json",
     "problem",
+    "remember",
     "return_to",
     "signed_out",
 ]
@@ -84,17 +95,21 @@ def init_app(
     login: str = "login",
     callback: str = "callback",
     logout: str = "logout",
+    several_cookies: bool = False,
+    redis: Redis | None = None,
 ) -> App:
     """Make the login known to an app.
 
     What the app has set stays as it is; a missing ``SECRET_KEY`` is derived from
-    ``AUTH0_SECRET``.
+    ``AUTH0_SECRET``, with fallbacks where that has several.
 
     Args:
         app: The app.
         login: Endpoint that starts a login.
         callback: Endpoint that Auth0 sends browsers back to.
         logout: Endpoint that ends the session.
+        several_cookies: Let a long session span several cookies.
+        redis: A client of redis-py to keep sessions in, as ``AUTH0_REDIS_URL`` does.
 
     Returns:
         The same app.
@@ -110,9 +125,28 @@ def init_app(
     if problems and not app.testing:
         _refuse(problems)
     if not app.secret_key:
-        app.secret_key = derive(auth0.settings.secrets[0], "flask signing key")
+        keys = [derive(s, "flask signing key") for s in auth0.settings.secrets]
+        app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = keys[0], keys[1:]
+    if redis or auth0.settings.redis_url:
+        app.session_interface = _in_redis(redis)
+    elif several_cookies:
+        app.session_interface = SpanningSessionInterface()
     app.before_request(answer_early)
     return app
+
+
+def _in_redis(client: Redis | None) -> SessionInterface:
+    settings = auth0.settings
+    try:
+        from stores.in_redis import RedisSessionInterface, connect
+    except ImportError:
+        needs = "AUTH0_REDIS_URL needs the package redis: pip install redis"
+        raise SetupError((needs,)) from None
+    return RedisSessionInterface(
+        client or connect(settings.redis_url or ""),
+        secrets=settings.secrets,
+        seconds=settings.session_max_seconds,
+    )
 
 
 def _problems(app: Flask) -> tuple[str, ...]:

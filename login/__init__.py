@@ -10,6 +10,7 @@ from .routes import (
     failed_callback,
     login_options,
     logout_options,
+    remember,
     return_to,
 )
 from .settings import Settings, SetupError
@@ -30,6 +31,7 @@ __all__ = [
     "logout_options",
     "prefers_json",
     "problem",
+    "remember",
     "return_to",
     "signed_out",
 ]

@@ -48,7 +48,9 @@ def answer_early() -> Response | None:
 def login_options() -> StartInteractiveLoginOptions:
     """Return the options of a login from the query of this request.
 
-    Passed on are ``return_to`` (checked), ``organization``, ``invitation``,
+    Kept until it is completed are ``return_to`` (checked) and ``remember`` (see
+    `remember`).
+    Passed on are ``organization``, ``invitation``,
     ``screen_hint``, ``connection``, ``login_hint``, ``prompt``, ``max_age`` and
     ``ui_locales`` (from Accept-Language where the query has none), and nothing else.
 
@@ -62,7 +64,10 @@ def login_options() -> StartInteractiveLoginOptions:
     passed_on = {name: _argument(name) for name in _PASSED_ON}
     passed_on["ui_locales"] = passed_on["ui_locales"] or _languages()
     return StartInteractiveLoginOptions(
-        app_state={"return_to": safe_return_to(request.args.get("return_to"))},
+        app_state={
+            "return_to": safe_return_to(request.args.get("return_to")),
+            "remember": request.args.get("remember") != "0",
+        },
         authorization_params={name: v for name, v in passed_on.items() if v},
         organization=organization,
         invitation=_argument("invitation"),
@@ -77,6 +82,18 @@ def return_to(app_state: Any) -> str:
     """
     wanted = app_state.get("return_to") if isinstance(app_state, dict) else None
     return safe_return_to(wanted)
+
+
+def remember(app_state: Any) -> bool:
+    """Tell whether the browser is to keep the session when it is closed.
+
+    It is, unless the login was started with ``?remember=0``: for
+    ``flask.session.permanent``.
+
+    Args:
+        app_state: What came back from the login; ``result.get("app_state")``.
+    """
+    return not isinstance(app_state, dict) or bool(app_state.get("remember", True))
 
 
 def failed_callback(error: Exception) -> Response:

@@ -83,6 +83,12 @@ def _long_enough(secrets: tuple[str, ...]) -> tuple[str, ...]:
     return secrets
 
 
+def _redis(value: str | None) -> str | None:
+    if value and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("is not an address such as redis://localhost:6379/0")
+    return value
+
+
 def _with_openid(value: str) -> str:
     if "openid" not in value.split():
         raise ValueError("must contain openid, else nobody is told who signs in")
@@ -141,6 +147,9 @@ class Settings(BaseModel):
     )
     session_max_seconds: int = Field(
         default=604_800, gt=0, validation_alias="AUTH0_SESSION_MAX_SECONDS"
+    )
+    redis_url: Annotated[str | None, AfterValidator(_redis)] = Field(
+        default=None, repr=False, validation_alias="AUTH0_REDIS_URL"
     )
     problems: tuple[str, ...] = Field(default=(), validation_alias="")
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, request
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask.sessions import (
+    SecureCookieSession,
+    SecureCookieSessionInterface,
+    SessionInterface,
+)
 from itsdangerous import BadData
 
 if TYPE_CHECKING:
     from flask import Request, Response
     from flask.sessions import SessionMixin
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that a login may take, and its cookie lives.
 TRANSACTION_SECONDS = 3600
@@ -22,30 +29,74 @@ TOTAL_BYTES = 7_600
 PIECE_BYTES = 3_000
 #: Bytes of a cookie that Flask's own interface writes, its name included.
 _SINGLE_BYTES = 3_950
+#: Bytes of Set-Cookie in one answer that common proxies may not take.
+_LONG_HEADERS = 3_500
 _MOST_PIECES = -(-TOTAL_BYTES // PIECE_BYTES)
 _TRANSACTION_PREFIX = "_a0_tx:"
 
 
-class SpanningSession(SecureCookieSession):
-    """Flask's session, with the transactions of logins under way beside it.
+class LoginsUnderWay:
+    """The transactions of a browser, beside its session.
+
+    Each travels in a cookie of its own, so that logins started at the same moment do
+    not overwrite one another, nor a session.
 
     Attributes:
-        transactions: Sealed transactions by the identifier the SDK gave them. Each
-            travels in a cookie of its own, so that logins started at the same
-            moment do not overwrite one another.
+        transactions: Sealed, by the identifier the SDK gave them.
+    """
+
+    def __init__(self, cookies: Mapping[str, str], name: str) -> None:
+        prefix = _transaction_name(name, _TRANSACTION_PREFIX)
+        self._received = {
+            _TRANSACTION_PREFIX + cookie.removeprefix(prefix): value
+            for cookie, value in cookies.items()
+            if cookie.startswith(prefix)
+        }
+        self.transactions = dict(self._received)
+
+    def save(
+        self, response: Response, name: str, attributes: Mapping[str, Any]
+    ) -> None:
+        """Write the cookies of those that are new, clear those that are gone."""
+        for identifier in self._received.keys() - self.transactions.keys():
+            response.delete_cookie(_transaction_name(name, identifier), **attributes)
+        for identifier, sealed in self.transactions.items():
+            if self._received.get(identifier) != sealed:
+                cookie = _transaction_name(name, identifier)
+                response.set_cookie(
+                    cookie, sealed, max_age=TRANSACTION_SECONDS, **attributes
+                )
+
+
+def cookie_attributes(interface: SessionInterface, app: Flask) -> dict[str, Any]:
+    """Return what every cookie of an app carries, by the app's own settings."""
+    return {
+        "domain": interface.get_cookie_domain(app),
+        "path": interface.get_cookie_path(app),
+        "secure": interface.get_cookie_secure(app),
+        "partitioned": interface.get_cookie_partitioned(app),
+        "samesite": interface.get_cookie_samesite(app),
+        "httponly": interface.get_cookie_httponly(app),
+    }
+
+
+class SpanningSession(SecureCookieSession):
+    """Flask's session, with the logins under way beside it.
+
+    Attributes:
+        under_way: The logins under way.
         unreadable: Cookies came that are no session; they are cleared.
     """
 
     def __init__(
         self,
+        under_way: LoginsUnderWay,
         initial: Mapping[str, Any] | None = None,
         *,
-        transactions: Mapping[str, str] | None = None,
         unreadable: bool = False,
     ) -> None:
         super().__init__(initial)
-        self.received = dict(transactions or {})
-        self.transactions = dict(self.received)
+        self.under_way = under_way
         self.unreadable = unreadable
 
 
@@ -59,7 +110,7 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
     piece makes it no session.
     """
 
-    session_class = SpanningSession
+    _warned = False
 
     def open_session(self, app: Flask, request: Request) -> SpanningSession | None:
         """Open the session a request came with; called by Flask."""
@@ -67,16 +118,15 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
         if serializer is None:
             return None
         name = self.get_cookie_name(app)
-        transactions = _transactions(name, request.cookies)
+        under_way = LoginsUnderWay(request.cookies, name)
         value = _join(name, request.cookies)
         if not value:
-            return SpanningSession(transactions=transactions)
+            return SpanningSession(under_way)
         max_age = int(app.permanent_session_lifetime.total_seconds())
         try:
-            data = serializer.loads(value, max_age=max_age)
+            return SpanningSession(under_way, serializer.loads(value, max_age=max_age))
         except BadData:
-            return SpanningSession(transactions=transactions, unreadable=True)
-        return SpanningSession(data, transactions=transactions)
+            return SpanningSession(under_way, unreadable=True)
 
     def save_session(
         self, app: Flask, session: SessionMixin, response: Response
@@ -86,75 +136,58 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
             response.vary.add("Cookie")
         if not isinstance(session, SpanningSession):
             return
-        self._save_transactions(app, session, response)
-        name = self.get_cookie_name(app)
+        name, attributes = self.get_cookie_name(app), cookie_attributes(self, app)
+        session.under_way.save(response, name, attributes)
         if not session:
             if session.modified or session.unreadable:
-                self._clear(app, response, _names(name))
+                _clear(response, _names(name), attributes)
         elif self.should_set_cookie(app, session):
-            self._write(app, session, response, name)
+            self._write(app, session, response, name, attributes)
+            self._warn_of_long_headers(response)
 
     def bytes_left(self, app: Flask, session: SessionMixin) -> int:
         """Return how many more bytes of cookies there may be; negative if too many."""
         name, value = self.get_cookie_name(app), self._signed(app, session)
-        pieces = len(_split(value))
-        taken = len(value) + pieces * (len(name) + 8)
-        for identifier, sealed in getattr(session, "transactions", {}).items():
-            taken += len(name) + len(identifier) + len(sealed) + 4
+        taken = len(value) + len(_split(value)) * (len(name) + 8)
+        if isinstance(session, SpanningSession):
+            for identifier, sealed in session.under_way.transactions.items():
+                taken += len(name) + len(identifier) + len(sealed) + 4
         return TOTAL_BYTES - taken
+
+    def _warn_of_long_headers(self, response: Response) -> None:
+        length = sum(map(len, response.headers.getlist("Set-Cookie")))
+        if length > _LONG_HEADERS and not self._warned:
+            self._warned = True
+            logger.warning(
+                "An answer sets %d bytes of cookies. nginx with its default "
+                "proxy_buffer_size of 4k answers 502 to that: set it to 16k.",
+                length,
+            )
 
     def _signed(self, app: Flask, session: SessionMixin) -> str:
         serializer = self.get_signing_serializer(app)
         return str(serializer.dumps(dict(session))) if serializer else ""
 
-    def _attributes(self, app: Flask) -> dict[str, Any]:
-        return {
-            "domain": self.get_cookie_domain(app),
-            "path": self.get_cookie_path(app),
-            "secure": self.get_cookie_secure(app),
-            "partitioned": self.get_cookie_partitioned(app),
-            "samesite": self.get_cookie_samesite(app),
-            "httponly": self.get_cookie_httponly(app),
-        }
-
     def _write(
-        self, app: Flask, session: SessionMixin, response: Response, name: str
+        self,
+        app: Flask,
+        session: SessionMixin,
+        response: Response,
+        name: str,
+        attributes: Mapping[str, Any],
     ) -> None:
         pieces = _split(self._signed(app, session))
         if len(pieces) > _MOST_PIECES:
-            app.logger.error(
+            logger.error(
                 "The session was not written: with what this app keeps in it, it is "
                 "longer than browsers and servers take. AUTH0_REDIS_URL lifts that."
             )
             return
         expires = self.get_expiration_time(app, session)
-        attributes = self._attributes(app)
         for cookie, piece in zip(_names(name), pieces, strict=False):
             response.set_cookie(cookie, piece, expires=expires, **attributes)
         left_over = _names(name)[len(pieces) :]
-        self._clear(app, response, [n for n in left_over if n in request.cookies])
-
-    def _clear(self, app: Flask, response: Response, names: list[str]) -> None:
-        for name in names:
-            response.delete_cookie(name, **self._attributes(app))
-        response.vary.add("Cookie")
-
-    def _save_transactions(
-        self, app: Flask, session: SpanningSession, response: Response
-    ) -> None:
-        if session.transactions == session.received:
-            return
-        name, attributes = self.get_cookie_name(app), self._attributes(app)
-        for identifier in session.received.keys() - session.transactions.keys():
-            response.delete_cookie(_transaction_name(name, identifier), **attributes)
-        for identifier, sealed in session.transactions.items():
-            if session.received.get(identifier) != sealed:
-                response.set_cookie(
-                    _transaction_name(name, identifier),
-                    sealed,
-                    max_age=TRANSACTION_SECONDS,
-                    **attributes,
-                )
+        _clear(response, [n for n in left_over if n in request.cookies], attributes)
 
 
 def bytes_left(app: Flask, session: SessionMixin) -> int | None:
@@ -164,13 +197,21 @@ def bytes_left(app: Flask, session: SessionMixin) -> int | None:
     grows too long, and whoever signs in then is sent round in circles.
     """
     interface = app.session_interface
-    if isinstance(interface, SpanningSessionInterface):
-        return interface.bytes_left(app, session)
+    if (left := getattr(interface, "bytes_left", None)) is not None:
+        return int(left(app, session))
     if isinstance(interface, SecureCookieSessionInterface):
         serializer = interface.get_signing_serializer(app)
         value = str(serializer.dumps(dict(session))) if serializer else ""
         return _SINGLE_BYTES - len(interface.get_cookie_name(app)) - len(value)
     return None
+
+
+def _clear(
+    response: Response, names: Iterable[str], attributes: Mapping[str, Any]
+) -> None:
+    for name in names:
+        response.delete_cookie(name, **attributes)
+    response.vary.add("Cookie")
 
 
 def _names(name: str) -> list[str]:
@@ -200,12 +241,3 @@ def _join(name: str, cookies: Mapping[str, str]) -> str:
 
 def _transaction_name(name: str, identifier: str) -> str:
     return name + identifier.replace(":", ".")
-
-
-def _transactions(name: str, cookies: Mapping[str, str]) -> dict[str, str]:
-    prefix = _transaction_name(name, _TRANSACTION_PREFIX)
-    return {
-        _TRANSACTION_PREFIX + cookie.removeprefix(prefix): value
-        for cookie, value in cookies.items()
-        if cookie.startswith(prefix)
-    }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
+import time
 import zlib
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
@@ -15,6 +18,10 @@ from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
+logger = logging.getLogger(__name__)
+
+#: Characters of a seal at most; joserfc makes longer ones, but does not open them.
+MOST_LETTERS = 60_000
 _ALGORITHMS = ["dir", "A256GCM", "DEF"]
 
 
@@ -77,9 +84,36 @@ def unseal(identifier: str, sealed: object, secrets: Sequence[str]) -> dict[str,
         data = json.loads(opened.plaintext or b"")
     except (JoseError, ValueError, zlib.error) as error:
         raise BadSeal("tampered with, cut short or made for another use") from error
+    if secret != secrets[0]:
+        _old_reads.note()
     if not isinstance(data, dict):
         raise BadSeal("not a JSON object")
     return data
+
+
+class _OldReads:
+    """Counts what an old secret still opened, and says so once a minute."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reads = 0
+        self._said_at = 0.0
+
+    def note(self) -> None:
+        now = time.time()
+        with self._lock:
+            self._reads += 1
+            if now - self._said_at < 60:
+                return
+            reads, self._reads, self._said_at = self._reads, 0, now
+        logger.warning(
+            "Reads that still needed an old secret since this was last said: %d. "
+            "When this line stays away, the old ones can go from AUTH0_SECRET.",
+            reads,
+        )
+
+
+_old_reads = _OldReads()
 
 
 def _made_under(sealed: object, secrets: Sequence[str]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from functools import partial
 from secrets import token_urlsafe
 from typing import Any
 
@@ -14,12 +14,13 @@ from auth0_server_python.auth_types import TransactionData
 from auth0_server_python.store import StateStore, TransactionStore
 from auth0_server_python.store.abstract import AbstractDataStore
 from auth0_server_python.utils import State
-from flask import current_app, g, session
+from flask import Response, after_this_request, current_app, g, session
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import InternalServerError
 
-from .cookies import TRANSACTION_SECONDS, bytes_left
-from .jwe import BadSeal, seal, unseal
+from .cookies import TRANSACTION_SECONDS, LoginsUnderWay, bytes_left
+from .folding import fold, unfold
+from .jwe import MOST_LETTERS, BadSeal, seal, unseal
+from .too_large import SessionTooLarge, too_large
 
 logger = logging.getLogger(__name__)
 
@@ -30,27 +31,6 @@ TRANSACTION_IDENTIFIER = "_a0_tx"
 #: Bytes that the transactions of one browser take together at most.
 TRANSACTION_BYTES = 2_000
 _DEFAULT_AUDIENCE = "default"  # what the SDK calls a token without audience
-
-
-class SessionTooLarge(InternalServerError):
-    """What is to be kept about a user does not fit into cookies.
-
-    Attributes:
-        parts: The three heaviest parts, each as (claim or token, bytes).
-    """
-
-    error = "session_too_large"
-    description = "Your account carries more data than this site can keep in cookies."
-
-    def __init__(self, state: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.parts = _heaviest(state)
-        parts = ", ".join(f"{name} ({size} bytes)" for name, size in self.parts)
-        self.hint = (
-            f"The heaviest parts are {parts}. Whoever runs this site can ask "
-            "for fewer claims or a smaller token, or set AUTH0_REDIS_URL to keep "
-            "sessions in Redis."
-        )
 
 
 class _SealingStore(AbstractDataStore[dict[str, Any]]):
@@ -140,7 +120,7 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         if opened and opened[0] is sealed:
             return opened[1]
         try:
-            data = self.decrypt(identifier, sealed)
+            data = unfold(self.decrypt(identifier, sealed))
             if identifier == STATE_IDENTIFIER:
                 self._check(data)
         except (BadSeal, KeyError) as reason:
@@ -168,29 +148,28 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         kept = current_app.permanent_session_lifetime.total_seconds()
         now = time.time()
         if now - data["session"]["used_at"] > min(self.idle_seconds, kept) / 20:
-            data["session"]["used_at"] = now
+            data["session"]["used_at"] = round(now, 3)
             with suppress(SessionTooLarge):  # logged; a read is not to fail for it
                 self._write(STATE_IDENTIFIER, data)
 
     def _mend(self, data: dict[str, Any]) -> None:
         """Add what is ours, and put right what the SDK would trip over later."""
-        now = time.time()
-        own = data.get("session") or {"id": token_urlsafe(16), "created_at": now}
+        now = round(time.time(), 3)
+        own = data.get("session") or _new_session(now)
         data["session"] = {**own, "used_at": now}
         data["token_sets"] = _token_sets(data.get("token_sets", []), self._scope)
-        data["connection_token_sets"] = [
-            {**tokens, "audience": tokens.get("audience") or _DEFAULT_AUDIENCE}
-            for tokens in data.get("connection_token_sets", [])
-        ]
+        for tokens in data.setdefault("connection_token_sets", []):
+            tokens["audience"] = tokens.get("audience") or _DEFAULT_AUDIENCE
 
     def _write(self, identifier: str, data: dict[str, Any]) -> None:
-        sealed, before = self.encrypt(identifier, data), dict(session)
+        sealed, before = self.encrypt(identifier, fold(data)), dict(session)
         session[identifier] = sealed
-        left = bytes_left(current_app, session)
-        if left is not None and left < 0:
+        lefts = MOST_LETTERS - len(sealed), bytes_left(current_app, session)
+        left = min(bytes_ for bytes_ in lefts if bytes_ is not None)
+        if left < 0:
             session.pop(identifier)
             session.update(before)
-            raise _too_large(data, left)
+            raise too_large(data, left)
         self._remember(identifier, sealed, data)
 
     def _remember(self, identifier: str, sealed: object, data: dict[str, Any]) -> None:
@@ -220,7 +199,7 @@ class FlaskSessionTransactionStore(_SealingStore, TransactionStore):
         sealed = self.encrypt(identifier, {**data, "created_at": time.time()})
         room = TRANSACTION_BYTES - len(identifier) - len(sealed)
         if room < 0:
-            raise _too_large(data, room)
+            raise too_large(data, room)
         held = _held()
         for other in self._by_age(held):
             room -= len(other) + len(held[other])
@@ -269,14 +248,26 @@ class FlaskSessionTransactionStore(_SealingStore, TransactionStore):
         return sorted(ages, key=lambda name: ages[name], reverse=True)
 
 
+def _new_session(now: float) -> dict[str, Any]:
+    """Begin a session; where the interface gives it an id, that one is new, too."""
+    if regenerate := getattr(current_app.session_interface, "regenerate", None):
+        after_this_request(partial(_renew_id, regenerate))
+    return {"id": token_urlsafe(16), "created_at": now}
+
+
+def _renew_id(regenerate: Callable[[Any], None], response: Response) -> Response:
+    regenerate(session)
+    return response
+
+
 def _created_at(data: TransactionData | None) -> float:
     return float(getattr(data, "created_at", 0.0))
 
 
 def _held() -> MutableMapping[str, Any]:
     """Return where transactions are: beside the session, or within Flask's own."""
-    beside: MutableMapping[str, Any] | None = getattr(session, "transactions", None)
-    return session if beside is None else beside
+    under_way: LoginsUnderWay | None = getattr(session, "under_way", None)
+    return session if under_way is None else under_way.transactions
 
 
 def _identifiers(held: Mapping[str, Any]) -> list[str]:
@@ -311,23 +302,3 @@ def _token_sets(token_sets: list[dict[str, Any]], scope: str) -> list[dict[str, 
         kinds.pop(kind, None)
         kinds[kind] = {**tokens, "audience": audience, "scope": scopes}
     return list(kinds.values())
-
-
-def _too_large(data: Mapping[str, Any], left: int) -> SessionTooLarge:
-    error = SessionTooLarge(data)
-    logger.error(
-        "A session was not kept: %d bytes too many for cookies. %s", -left, error.hint
-    )
-    return error
-
-
-def _heaviest(state: Mapping[str, Any]) -> list[tuple[str, int]]:
-    sizes = {
-        f"claim {claim}": value for claim, value in (state.get("user") or {}).items()
-    }
-    for tokens in state.get("token_sets", []):
-        sizes[f"access token for {tokens['audience']}"] = tokens.get("access_token")
-    for name in ("id_token", "refresh_token", "app_state"):
-        sizes[name] = state.get(name)
-    weighed = [(name, len(json.dumps(value))) for name, value in sizes.items() if value]
-    return sorted(weighed, key=lambda part: -part[1])[:3]

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from redis_server import RedisServer
 from visitor import Visitor
 from werkzeug.serving import make_server
 
@@ -105,6 +106,20 @@ def nothing_discovered() -> None:
 def alice(visitors: Callable[..., Visitor]) -> Visitor:
     """A visitor who signs in as Alice."""
     return visitors("alice")
+
+
+@pytest.fixture(scope="session")
+def _redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_server(_redis: RedisServer) -> RedisServer:
+    """A redis-server with nothing in it."""
+    _redis.say("FLUSHALL")
+    return _redis
 
 
 class Clock:

@@ -125,6 +125,16 @@ def test_a_samesite_that_would_loop_is_told_at_start(tenant: Tenant) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_a_number_of_proxies_that_is_none_is_told_at_start(tenant: Tenant) -> None:
+    environment = {**tenant.environ(), "TRUSTED_PROXIES": "all"}
+
+    ended = _flask(["run", "--port", str(free_port())], environment)
+
+    assert ended.returncode == 1
+    assert "TRUSTED_PROXIES is not a number" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def _flask(
     words: list[str], environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:

@@ -68,6 +68,7 @@ def test_placeholders_of_the_example_count_as_missing() -> None:
         ("AUTH0_REDIRECT_URI", "http://app.example.com/cb", "must begin with https"),
         ("AUTH0_REDIRECT_URI", "app.example.com/cb", "is not an address"),
         ("AUTH0_REDIRECT_URI", "https://app.example.com/#x", "is not an address"),
+        ("AUTH0_REDIS_URL", "my.redis.example:6379", "is not an address such as"),
         ("AUTH0_SCOPE", "profile email", "must contain openid"),
         ("AUTH0_SESSION_IDLE_SECONDS", "a day", "valid integer"),
         ("AUTH0_SESSION_MAX_SECONDS", "0", "greater than 0"),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from auth0_server_python.auth_types import StateData, TransactionData
 from conftest import Clock
 from flask import Flask, jsonify, request, session
-from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis_server import RedisServer
 
 from stores import (
     FlaskSessionStateStore,
@@ -28,33 +30,61 @@ SECRET, OLD = "s" * 32, "o" * 32
 DOMAIN = "tenant.example.com"
 DAY = 86_400
 AppFor = Callable[..., Flask]
-
-INTERFACES = {
-    "several cookies": SpanningSessionInterface,
-    "Flask's own": SecureCookieSessionInterface,
-}
+Secrets = tuple[str, ...]
 
 
-@pytest.fixture(params=INTERFACES)
+def several_cookies(app: Flask, _: pytest.FixtureRequest, secrets: Secrets) -> None:
+    app.session_interface = SpanningSessionInterface()
+
+
+def flasks_own(app: Flask, _: pytest.FixtureRequest, secrets: Secrets) -> None:
+    pass
+
+
+def in_redis(app: Flask, request: pytest.FixtureRequest, secrets: Secrets) -> None:
+    from stores.in_redis import RedisSessionInterface, connect
+
+    client = connect(request.getfixturevalue("redis_server").url)
+    request.addfinalizer(client.close)
+    app.session_interface = RedisSessionInterface(
+        client, secrets=secrets, seconds=7 * DAY
+    )
+
+
+def flask_session(app: Flask, request: pytest.FixtureRequest, secrets: Secrets) -> None:
+    """The published way to keep Flask's session in Redis."""
+    from flask_session import Session
+    from redis import Redis
+
+    client = Redis.from_url(request.getfixturevalue("redis_server").url)
+    request.addfinalizer(client.close)
+    app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
+    Session(app)  # type: ignore[no-untyped-call]  # it has no types
+
+
+BACKENDS = [several_cookies, flasks_own, in_redis, flask_session]
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.__name__)
 def app_for(request: pytest.FixtureRequest) -> AppFor:
     """Make an app over each of the session interfaces."""
 
-    def make(**options: Any) -> Flask:
-        return _app(INTERFACES[request.param], **options)
+    def make(secrets: Secrets = (SECRET,), **options: Any) -> Flask:
+        app = _app(secrets, **options)
+        request.param(app, request, secrets)
+        return app
 
     return make
 
 
 def _app(
-    interface: type[SecureCookieSessionInterface],
-    secrets: tuple[str, ...] = (SECRET,),
+    secrets: Secrets = (SECRET,),
     domain: str = DOMAIN,
     idle: int = DAY,
     most: int = 7 * DAY,
 ) -> Flask:
     app = Flask(__name__)
     app.secret_key = "of flask"
-    app.session_interface = interface()
     state = FlaskSessionStateStore(
         secrets=secrets,
         domain=domain,
@@ -401,7 +431,8 @@ def test_a_session_and_a_transaction_are_not_interchangeable(app_for: AppFor) ->
     client.post("/state", json=alices())
     with client.session_transaction() as opened:
         sealed = opened[STATE]
-        held = getattr(opened, "transactions", opened)
+        under_way = getattr(opened, "under_way", None)
+        held = opened if under_way is None else under_way.transactions
         held["_a0_tx:stolen"] = sealed
 
     assert client.get("/transaction/stolen").get_json() is None
@@ -412,16 +443,118 @@ def test_what_is_too_large_is_refused_and_named(
 ) -> None:
     client = app_for().test_client()
     client.post("/state", json=alices(name="before"))
-    huge = alices(**{"https://example.com/groups": noise(9000)}, nickname=noise(500))
+    groups = {"https://example.com/groups": noise(90_000)}
 
-    answer = client.post("/state", json=huge)
+    answer = client.post("/state", json=alices(**groups, nickname=noise(500)))
 
     assert answer.status_code == 500
-    assert "claim https://example.com/groups (9002 bytes)" in caplog.text
+    assert "claim https://example.com/groups (90002 bytes)" in caplog.text
     assert "claim nickname (502 bytes)" in caplog.text
     assert "AUTH0_REDIS_URL" in caplog.text
     assert noise(500)[:20] not in caplog.text + answer.text
     assert (user_of(client) or {})["name"] == "before"
+
+
+def test_writes_at_the_same_moment_leave_one_of_them_whole(app_for: AppFor) -> None:
+    app = app_for()
+    client = app.test_client()
+    client.post("/state", json=alices())
+
+    def write(number: int) -> FlaskClient:
+        tab = app.test_client()
+        move_cookies(client, tab)
+        assert tab.post("/own", json={"number": number}).status_code == 200
+        return tab
+
+    with ThreadPoolExecutor(8) as pool:
+        tabs = list(pool.map(write, range(24)))
+
+    for tab in tabs:
+        assert (user_of(tab) or {})["sub"] == "auth0|alice"
+        assert tab.get("/own").get_json()["number"] in range(24)
+
+
+@pytest.mark.parametrize("backend", [in_redis, flask_session])
+def test_a_session_id_from_before_the_login_is_worth_nothing_after_it(
+    request: pytest.FixtureRequest, backend: Any
+) -> None:
+    app = _app()
+    backend(app, request, (SECRET,))
+    victim, attacker = app.test_client(), app.test_client()
+    attacker.post("/own", json={"planted": 1})
+    move_cookies(attacker, victim)
+    victim.post("/state", json=alices())
+
+    assert (user_of(victim) or {})["sub"] == "auth0|alice"
+    assert victim.get("/own").get_json() == {"planted": 1}
+    assert user_of(attacker) is None
+    assert attacker.get("/own").get_json() == {}
+
+
+def test_an_id_that_a_visitor_made_up_is_not_taken_over(
+    request: pytest.FixtureRequest,
+) -> None:
+    app = _app()
+    in_redis(app, request, (SECRET,))
+    client = app.test_client()
+    client.set_cookie("session", "x" * 43)
+    client.post("/own", json={"a": 1})
+
+    assert cookies_of(client)["session"] != "x" * 43
+    assert client.get("/own").get_json() == {"a": 1}
+
+
+def test_a_session_ended_meanwhile_is_not_brought_back_by_a_slow_request(
+    request: pytest.FixtureRequest,
+) -> None:
+    app = _app()
+    in_redis(app, request, (SECRET,))
+    client, other = app.test_client(), app.test_client()
+    client.post("/state", json=alices())
+    move_cookies(client, other)
+    with app.test_request_context(
+        headers={"Cookie": f"session={cookies_of(client)['session']}"}
+    ) as slow:
+        session["note"] = 1
+        other.delete("/state")
+        app.process_response(app.make_response("late"))
+        assert slow.session is not None
+
+    assert user_of(client) is None
+
+
+def test_redis_sees_nothing_in_clear_and_lets_go_in_time(
+    request: pytest.FixtureRequest, redis_server: RedisServer
+) -> None:
+    app = _app()
+    in_redis(app, request, (SECRET,))
+    client = app.test_client()
+    client.post("/state", json=alices())
+    client.post("/own", json={"cart": "of-the-app"})
+    key = f"auth0-flask:session:{cookies_of(client)['session']}"
+
+    assert b"of-the-app" not in redis_server.say(f"GET {key}")
+    assert redis_server.say(f"TTL {key}").strip() in {b":604800", b":604799"}
+
+
+def test_reads_that_need_an_old_secret_are_counted_once_a_minute(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = _app((OLD,)).test_client()
+    before.post("/state", json=alices())
+    after = _app((SECRET, OLD)).test_client()
+    move_cookies(before, after)
+    clock.forward(61)
+    user_of(after)
+    caplog.clear()
+    for _ in range(5):
+        user_of(after)
+    assert "old secret" not in caplog.text
+
+    clock.forward(61)
+    user_of(after)
+
+    assert "since this was last said: 6." in caplog.text
 
 
 def test_every_decoded_byte_of_a_session_matters(app_for: AppFor) -> None:
@@ -470,7 +603,8 @@ def test_whatever_comes_in_cookies_signs_nobody_in(
 
 
 def spanning() -> FlaskClient:
-    app = _app(SpanningSessionInterface)
+    app = _app()
+    app.session_interface = SpanningSessionInterface()
     app.config["SESSION_REFRESH_EACH_REQUEST"] = False
     return app.test_client()
 
@@ -495,6 +629,33 @@ def test_every_cookie_is_one_that_browsers_keep() -> None:
     assert all(len(cookie) < 4093 for cookie in cookies)
     sent = "; ".join(f"{name}={value}" for name, value in cookies_of(client).items())
     assert len(sent) <= TOTAL_BYTES
+
+
+def test_an_answer_that_proxies_may_refuse_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = spanning()
+    for _ in range(3):
+        client.post("/state", json=alices(bio=noise(4000)))
+
+    assert caplog.text.count("proxy_buffer_size") == 1
+
+
+def test_claims_that_stand_in_the_id_token_are_kept_once() -> None:
+    claims = {"sub": "auth0|alice", "https://a.example/groups": noise(2000)}
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
+    token = f"e30.{payload.rstrip('=')}.c2ln"
+    client, other = spanning(), spanning()
+
+    client.post("/state", json={**alices(), "user": claims, "id_token": token})
+    other.post(
+        "/state", json={**alices(), "user": {**claims, "name": "A"}, "id_token": token}
+    )
+
+    assert user_of(client) == claims
+    assert user_of(other) == {**claims, "name": "A"}
+    once, twice = (sum(map(len, cookies_of(c).values())) for c in (client, other))
+    assert once < twice * 0.7
 
 
 def test_deleting_clears_every_cookie() -> None:

@@ -1,0 +1,133 @@
+"""Sessions in Redis: through outages, without anybody being signed out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis_server import DURABLE, RedisServer
+from servers import GUNICORN, Server, free_port, serving
+from visitor import Visitor
+
+from tenant import Tenant
+
+Visitors = Callable[..., Visitor]
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of this test's own, that writes everything down at once."""
+    server = RedisServer(tmp_path, *DURABLE).start()
+    yield server
+    server.thaw()
+    server.kill()
+
+
+@pytest.fixture
+def server(tenant: Tenant, durable: RedisServer) -> Iterator[Server]:
+    """The app on two workers, with its sessions in Redis."""
+    port = free_port()
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    environment["AUTH0_REDIS_URL"] = durable.url
+    with serving(GUNICORN, environment, port) as server:
+        yield server
+
+
+async def test_the_whole_login_with_an_id_in_the_cookie_and_nothing_else(
+    server: Server, visitors: Visitors
+) -> None:
+    alice, bob = visitors("alice", at=server.site), visitors("bob", at=server.site)
+    await alice.login("/profile")
+    await bob.login()
+
+    assert ((await alice.claims()) or {})["sub"] == "auth0|alice"
+    assert ((await bob.claims()) or {})["sub"] == "auth0|bob"
+    assert {name: len(value) for name, value in alice.cookies.items()} == {
+        "session": 43
+    }
+    await alice.logout()
+    assert alice.cookies == {}
+    assert await alice.claims() is None
+    assert await bob.claims()
+
+
+@pytest.mark.parametrize("outage", ["kill", "freeze"])
+async def test_an_outage_is_told_soon_and_signs_nobody_out(
+    server: Server, durable: RedisServer, visitors: Visitors, outage: str
+) -> None:
+    alice, bob = visitors("alice", at=server.site), visitors("bob", at=server.site)
+    await alice.login()
+    page = await bob.start()
+    getattr(durable, outage)()
+
+    for path in ("/", "/profile", "/api/me", "/login"):
+        began = time.monotonic()
+        answer = await alice.get(path)
+        assert answer.status_code == 503, path
+        assert answer.headers["Retry-After"]
+        assert "sessions_unavailable" in answer.text
+        assert time.monotonic() - began < 4  # gives up, rather than hangs
+    assert (await alice.get("/healthz")).status_code == 200
+    assert (await alice.get("/static/style.css")).status_code == 200
+    ended = await bob.follow(await bob.choose(page, username="bob"))
+    assert ended.status_code == 503
+    assert "sessions_unavailable" in ended.text
+
+    _bring_back(durable, outage)
+    assert await alice.claims()
+    await bob.login()
+    assert await bob.claims()
+
+
+def _bring_back(durable: RedisServer, outage: str) -> None:
+    if outage == "freeze":
+        durable.thaw()
+    else:
+        durable.start()
+
+
+async def test_a_replica_that_takes_no_writes_is_an_outage_for_logins_only(
+    server: Server, durable: RedisServer, visitors: Visitors
+) -> None:
+    alice, bob = visitors("alice", at=server.site), visitors("bob", at=server.site)
+    await alice.login()
+    durable.say(f"REPLICAOF 127.0.0.1 {free_port()}")
+
+    assert await alice.claims()
+    ended = await bob.login()
+    assert ended.status_code == 503
+    assert (await alice.get("/logout")).status_code == 503
+    assert await alice.claims()
+
+    durable.say("REPLICAOF NO ONE")
+    await bob.login()
+    assert await bob.claims()
+
+
+async def test_redis_killed_under_load_and_started_again_loses_nobody(
+    server: Server, durable: RedisServer, visitors: Visitors, tenant: Tenant
+) -> None:
+    everybody = []
+    for number in range(10):
+        tenant.add_user(f"user{number}")
+        everybody.append(visitors(f"user{number}", at=server.site))
+    await asyncio.gather(*(visitor.login() for visitor in everybody))
+
+    async def ask(visitor: Visitor) -> list[int]:
+        seen = []
+        for turn in range(10):
+            seen.append((await visitor.get("/api/me")).status_code)
+            if visitor is everybody[0] and turn == 3:
+                durable.kill()
+            if visitor is everybody[0] and turn == 6:
+                durable.start()
+        return seen
+
+    answers = await asyncio.gather(*(ask(visitor) for visitor in everybody))
+
+    assert {status for seen in answers for status in seen} == {200, 503}
+    for number, visitor in enumerate(everybody):
+        assert ((await visitor.claims()) or {})["sub"] == f"auth0|user{number}"
