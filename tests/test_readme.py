@@ -55,6 +55,27 @@ def test_every_setting_is_in_its_table_and_in_the_example() -> None:
         assert f"{name}=" in example, name
 
 
+def test_its_table_of_sizes_is_what_is_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from bench.sizes import main
+
+    main()
+    measured = capsys.readouterr().out
+
+    stated = README[README.index(measured.partition("\n")[0]) :]
+    for said, found in zip(stated.splitlines(), measured.splitlines(), strict=False):
+        words, *numbers = said.strip("| ").split(" | ")
+        assert found.startswith(f"| {words} |") or set(said) <= set("|-")
+        for one, other in zip(numbers, found.strip("| ").split(" | ")[1:], strict=True):
+            if one.replace(",", "").isdecimal():
+                assert _number(other) == pytest.approx(_number(one), rel=0.02)
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
 def test_its_links_lead_somewhere() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
