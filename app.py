@@ -24,6 +24,15 @@ from werkzeug.wrappers import Response
 import auth
 from auth import auth0
 
+_OWNERS = {
+    "apple": "Apple",
+    "facebook": "Facebook",
+    "github": "GitHub",
+    "google-oauth2": "Google",
+    "linkedin": "LinkedIn",
+    "windowslive": "Microsoft",
+}
+
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Build the app.
@@ -73,7 +82,8 @@ def _add_login(app: Flask) -> None:
 def _add_pages(app: Flask) -> None:
     @app.get("/")
     async def home() -> str:
-        return render_template("home.html", user=await auth0.get_user())
+        user = await auth0.get_user()
+        return render_template("home.html", user=user, connections=_connections())
 
     @app.get("/profile")
     @auth.login_required
@@ -93,6 +103,12 @@ def _add_pages(app: Flask) -> None:
     @app.get("/healthz")
     def healthz() -> str:
         return "ok"
+
+
+def _connections() -> list[tuple[str, str]]:
+    """Name the connections as their owners write themselves."""
+    names = auth0.settings.connections
+    return [(name, _OWNERS.get(name, name.replace("-", " ").title())) for name in names]
 
 
 def _configure(app: Flask, config: Mapping[str, Any]) -> None:
@@ -150,10 +166,10 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
     if auth.prefers_json():
         return auth.problem(error)
     failed_login = isinstance(error, auth.LoginError)
-    ours = hasattr(error, "hint")
+    unsure = (error.code or 500) >= 500  # then asking who is signed in may fail, too
     page = render_template(
         "error.html",
-        title="That sign-in did not work" if ours else error.name,
+        title=getattr(error, "title", error.name),
         status=error.code,
         message=error.description,
         hint=getattr(error, "hint", ""),
@@ -161,6 +177,7 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
         code=getattr(error, "error", None),
         reference=getattr(error, "reference", None),
         retry_url=_retry_url(error) if failed_login else None,
+        **({"auth_user": {}} if unsure else {}),
     )
     headers = dict(error.get_headers())
     return page, error.code or 500, {**headers, "Content-Type": "text/html"}

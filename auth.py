@@ -13,20 +13,30 @@ from login import (
     Auth0Client,
     Installed,
     LoginError,
+    LoginRefused,
     Settings,
     SetupError,
     answer_early,
+    auth_user,
     explain,
     failed_callback,
     kept_loops,
+    login_as,
+    login_failed,
     login_options,
     login_required,
     logout_options,
     prefers_json,
     problem,
+    public,
     remember,
+    requires_claim,
     return_to,
+    session_revoked,
     signed_out,
+    tokens_refreshed,
+    user_logged_in,
+    user_logged_out,
 )
 from stores import (
     FlaskSessionStateStore,
@@ -41,22 +51,32 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoginError",
+    "LoginRefused",
     "Settings",
     "SetupError",
     "auth0",
+    "auth_user",
     "build_client",
     "explain",
     "failed_callback",
     "init_app",
     "kept_loops",
+    "login_as",
+    "login_failed",
     "login_options",
     "login_required",
     "logout_options",
     "prefers_json",
     "problem",
+    "public",
     "remember",
+    "requires_claim",
     "return_to",
+    "session_revoked",
     "signed_out",
+    "tokens_refreshed",
+    "user_logged_in",
+    "user_logged_out",
 ]
 
 App = TypeVar("App", bound=Flask)
@@ -132,6 +152,7 @@ def init_app(
     elif several_cookies:
         app.session_interface = SpanningSessionInterface()
     app.before_request(answer_early)
+    app.context_processor(lambda: {"auth_user": auth_user})
     return app
 
 

@@ -1,9 +1,9 @@
 """What ``auth.py`` is made of, one idea a module; copied along with it."""
 
 from .client import Auth0Client
-from .errors import LoginError, explain, prefers_json, problem
+from .errors import LoginError, LoginRefused, explain, prefers_json, problem
 from .extension import KEY, Installed
-from .guards import login_required, signed_out
+from .guards import login_required, public, requires_claim, signed_out
 from .loops import kept_loops
 from .routes import (
     answer_early,
@@ -14,24 +14,43 @@ from .routes import (
     return_to,
 )
 from .settings import Settings, SetupError
+from .signals import (
+    login_failed,
+    session_revoked,
+    tokens_refreshed,
+    user_logged_in,
+    user_logged_out,
+)
+from .testing import login_as
+from .user import auth_user
 
 __all__ = [
     "KEY",
     "Auth0Client",
     "Installed",
     "LoginError",
+    "LoginRefused",
     "Settings",
     "SetupError",
     "answer_early",
+    "auth_user",
     "explain",
     "failed_callback",
     "kept_loops",
+    "login_as",
+    "login_failed",
     "login_options",
     "login_required",
     "logout_options",
     "prefers_json",
     "problem",
+    "public",
     "remember",
+    "requires_claim",
     "return_to",
+    "session_revoked",
     "signed_out",
+    "tokens_refreshed",
+    "user_logged_in",
+    "user_logged_out",
 ]

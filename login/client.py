@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -12,10 +13,13 @@ import jwt
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.error import ApiError
 from flask import current_app, has_request_context
+from werkzeug.exceptions import HTTPException
 
+from .errors import CheckFailed, explain
 from .loops import network
 from .sdk import ServerClient
 from .settings import Settings, SetupError
+from .signals import login_failed, tell, user_logged_in, user_logged_out
 
 #: What the stores know a session and a login under way by.
 STATE_IDENTIFIER = "_a0_session"
@@ -26,11 +30,25 @@ CLOCK_TOLERANCE = 60
 _STAY_ON_THE_CALLERS_LOOP = {"get_user", "get_session", "logout"}
 
 
+def is_fresh(user: Mapping[str, Any], max_age: float) -> bool:
+    """Tell whether somebody proved who they are that many seconds ago at most.
+
+    OpenID Connect Core section 3.1.3.7, step 13; clocks may differ.
+    """
+    auth_time = user.get("auth_time")
+    if not isinstance(auth_time, int | float):
+        return False
+    return time.time() - auth_time <= max_age + CLOCK_TOLERANCE
+
+
 class StateStore(Protocol):
     """What the client asks of a store of sessions, beyond what the SDK does."""
 
     def read(self) -> dict[str, Any] | None:
         """Return the session, or None."""
+
+    def keep(self, identifier: str, state: dict[str, Any]) -> None:
+        """Keep one."""
 
     async def delete(self, identifier: str) -> None:
         """Forget it."""
@@ -149,18 +167,32 @@ class Auth0Client(_OneLoopClient):
         query = parse_qs(urlsplit(url).query)
         identifier = f"{TRANSACTION_IDENTIFIER}:{query.get('state', [''])[0]}"
         transaction = await self.transactions.get(identifier)
+        result: dict[str, Any] | None = None
         try:
             result = await super().complete_interactive_login(url, store_options or {})
             if not result["state_data"].get("user"):
-                await self.sessions.delete(STATE_IDENTIFIER)
                 raise ApiError("missing_id_token", "The provider sent no ID token.")
+            _check_freshness(result)
         except Exception as error:
             await self.transactions.delete(identifier)
+            if result is not None:
+                await self.sessions.delete(STATE_IDENTIFIER)  # it was kept already
             error.app_state = getattr(transaction, "app_state", None)  # type: ignore[attr-defined]  # see above
             if transaction and "error" not in query:
                 self._forget_what_was_discovered()
+            await tell(login_failed, error=explain(error))
             raise
+        await self._welcome(result["state_data"]["user"])
         return result
+
+    async def _welcome(self, user: dict[str, Any]) -> None:
+        """Tell the app's receivers; one that raises signs nobody in."""
+        try:
+            await tell(user_logged_in, user=user)
+        except Exception as error:
+            await self.sessions.delete(STATE_IDENTIFIER)
+            error.is_the_apps_own = not isinstance(error, HTTPException)  # type: ignore[attr-defined]  # for failed_callback
+            raise
 
     async def logout(
         self,
@@ -169,8 +201,12 @@ class Auth0Client(_OneLoopClient):
     ) -> str:
         """Sign out here, logins under way too; return the address to do it there."""
         self.require_setup()
+        state = self.sessions.read()
         self.transactions.forget_all()
-        return await super().logout(options, store_options)
+        url = await super().logout(options, store_options)
+        if state:
+            await tell(user_logged_out, user=state["user"])
+        return url
 
     async def get_token_by_refresh_token(
         self, options: dict[str, Any]
@@ -218,6 +254,14 @@ class Auth0Client(_OneLoopClient):
     def _forget_what_was_discovered(self) -> None:
         """Fetch discovery and keys anew next time: the SDK keeps nonsense, too."""
         self._discovery_cache.clear()
+
+
+def _check_freshness(result: Mapping[str, Any]) -> None:
+    """Hold a login that asked for ``max_age`` to it, lest it be asked for for ever."""
+    app_state = result.get("app_state")
+    max_age = app_state.get("max_age") if isinstance(app_state, dict) else None
+    if max_age is not None and not is_fresh(result["state_data"]["user"], max_age):
+        raise CheckFailed("not_fresh")
 
 
 def _key_of(jwks: Any, kid: Any) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 from auth0_server_python.error import (
@@ -57,6 +57,8 @@ _TEXTS = {
     "code_refused": ("This sign-in was used before, or took too long.", _AGAIN),
     "invalid_token": ("What Auth0 sent does not hold up to our checks.", _AGAIN),
     "wrong_organization": ("That is not the organization to sign in with.", _AGAIN),
+    "not_fresh": ("Auth0 did not ask you again who you are.", _AGAIN),
+    "login_refused_here": ("This site did not let you in.", _AGAIN),
     "session_over": ("Your session was over before it began.", _AGAIN),
     "provider_unreachable": ("Auth0 does not answer right now.", _LATER),
     "provider_unavailable": ("Auth0 cannot sign you in right now.", _LATER),
@@ -64,7 +66,17 @@ _TEXTS = {
 }
 
 
-class LoginError(HTTPException):
+class ForBoth(HTTPException):
+    """An error that answers programs and people, each in their way."""
+
+    def get_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer a program as RFC 9457 says, and anybody else with a page."""
+        if has_request_context() and prefers_json():
+            return problem(self)
+        return super().get_response(*args, **kwargs)
+
+
+class LoginError(ForBoth):
     """A login that cannot go on; catching it is enough to catch all four kinds.
 
     Attributes:
@@ -76,6 +88,8 @@ class LoginError(HTTPException):
         app_state: What the login was started with, or None.
     """
 
+    title = "That sign-in did not work"
+
     def __init__(self, error: str, *, detail: str | None = None) -> None:
         sentence, self.hint = _TEXTS[error]
         super().__init__(sentence)
@@ -84,12 +98,6 @@ class LoginError(HTTPException):
         self.reference = secrets.token_hex(4)
         self.app_state: Any = None
 
-    def get_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Answer a program as RFC 9457 says, and anybody else with a page."""
-        if has_request_context() and prefers_json():
-            return problem(self)
-        return super().get_response(*args, **kwargs)
-
 
 class WrongSetup(LoginError, InternalServerError):
     """The app or the tenant is set up wrongly; the log says where."""
@@ -97,6 +105,18 @@ class WrongSetup(LoginError, InternalServerError):
 
 class ProviderRefused(LoginError, Forbidden):
     """Auth0 said no."""
+
+
+class LoginRefused(LoginError, Forbidden):
+    """This app said no: for receivers of `user_logged_in` to raise.
+
+    Args:
+        message: A sentence for the visitor.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("login_refused_here")
+        self.description = message
 
 
 class CheckFailed(LoginError, BadRequest):
@@ -144,7 +164,10 @@ def explain(error: Exception) -> HTTPException:
     """
     if isinstance(error, HTTPException):
         return error
+    if (known := getattr(error, "explained", None)) is not None:
+        return cast(HTTPException, known)
     explained = _kind(error)
+    error.explained = explained  # type: ignore[attr-defined]  # to be logged once
     explained.app_state = getattr(error, "app_state", None)
     level = logging.INFO if (explained.code or 500) < 500 else logging.ERROR
     logger.log(
@@ -162,6 +185,8 @@ def prefers_json() -> bool:
     if request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
         return True
     if request.headers.get("X-Requested-With") == "XMLHttpRequest":
+        return True
+    if request.headers.get("Authorization", "").lower().startswith("bearer "):
         return True
     json = ("application/json", "application/problem+json")
     return request.accept_mimetypes.best_match(["text/html", *json]) in json

@@ -62,11 +62,15 @@ def login_options() -> StartInteractiveLoginOptions:
     if own and organization not in {None, own}:
         raise CheckFailed("wrong_organization")
     passed_on = {name: _argument(name) for name in _PASSED_ON}
+    if not (passed_on["max_age"] or "0").isdecimal():
+        passed_on["max_age"] = None
+    max_age = int(passed_on["max_age"]) if passed_on["max_age"] else None
     passed_on["ui_locales"] = passed_on["ui_locales"] or _languages()
     return StartInteractiveLoginOptions(
         app_state={
             "return_to": safe_return_to(request.args.get("return_to")),
             "remember": request.args.get("remember") != "0",
+            "max_age": max_age,
         },
         authorization_params={name: v for name, v in passed_on.items() if v},
         organization=organization,
@@ -104,10 +108,13 @@ def failed_callback(error: Exception) -> Response:
 
     Raises:
         HTTPException: Anything else, explained.
+        Exception: What a receiver of `user_logged_in` raised, as it is.
     """
     stale = isinstance(error, MissingTransactionError)
     if stale and installed().client.read_session() is not None:
         return redirect(safe_return_to(None))
+    if getattr(error, "is_the_apps_own", False):
+        raise error
     raise explain(error) from error
 
 

@@ -142,6 +142,9 @@ class Settings(BaseModel):
     pushed_authorization_requests: bool = Field(
         default=False, validation_alias="AUTH0_PUSHED_AUTHORIZATION_REQUESTS"
     )
+    connections: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
+        default=(), validation_alias="AUTH0_CONNECTIONS"
+    )
     session_idle_seconds: int = Field(
         default=86_400, gt=0, validation_alias="AUTH0_SESSION_IDLE_SECONDS"
     )

@@ -29,6 +29,7 @@ class SessionsUnavailable(ServiceUnavailable):
     """Redis cannot be reached, or refuses; nobody is signed out by that."""
 
     error = "sessions_unavailable"
+    title = "Out of order for a moment"
     description = "This site cannot look up who is signed in right now."
     hint = "Please try again in a moment. If you were signed in, you still are."
 

@@ -88,6 +88,10 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         Raises:
             SessionTooLarge: It does not fit; what was there before stays.
         """
+        self.keep(identifier, state)
+
+    def keep(self, identifier: str, state: dict[str, Any] | BaseModel) -> None:
+        """Do what `set` does, without awaiting anything."""
         data = _plain(state)
         if identifier == STATE_IDENTIFIER:
             self._mend(data)

@@ -20,6 +20,7 @@ class SessionTooLarge(InternalServerError):
     """
 
     error = "session_too_large"
+    title = "Too much to keep"
     description = "Your account carries more data than this site can keep in cookies."
 
     def __init__(self, state: Mapping[str, Any]) -> None:
