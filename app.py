@@ -88,9 +88,9 @@ def _add_pages(app: Flask) -> None:
     @app.get("/profile")
     @auth.login_required
     async def profile() -> str:
-        state = await auth0.get_session() or abort(401)
+        state = auth0.read_session() or abort(401)
         return render_template(
-            "profile.html", user=state["user"], session=_times(state["session"])
+            "profile.html", user=state["user"], session=_times(state)
         )
 
     @app.get("/api/me")
@@ -141,7 +141,7 @@ def _trusted_proxies() -> int:
 def _prefixed_cookie_name(app: Flask) -> str:
     """Use the prefixes that browsers enforce (RFC 6265bis section 4.1.3)."""
     name = str(app.config["SESSION_COOKIE_NAME"])
-    if name.startswith("__"):
+    if name != Flask.default_config["SESSION_COOKIE_NAME"]:
         return name
     path = app.config["SESSION_COOKIE_PATH"] or app.config["APPLICATION_ROOT"]
     host_only = path == "/" and not app.config["SESSION_COOKIE_DOMAIN"]
@@ -188,11 +188,8 @@ def _retry_url(error: HTTPException) -> str:
     return url_for("login", return_to=started_for)
 
 
-def _times(own: Mapping[str, Any]) -> dict[str, datetime]:
-    created_at, used_at = own["created_at"], own["used_at"]
-    ends_at = min(
-        created_at + auth0.settings.session_max_seconds,
-        used_at + auth0.settings.session_idle_seconds,
-    )
-    times = {"created_at": created_at, "used_at": used_at, "expires_at": ends_at}
-    return {name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}
+def _times(state: Mapping[str, Any]) -> dict[str, datetime]:
+    own, ends_at = state["session"], auth0.sessions.ends_at(state)
+    times = {**own, "expires_at": ends_at}
+    names = ("created_at", "used_at", "expires_at")
+    return {name: datetime.fromtimestamp(times[name], UTC) for name in names}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
+from weakref import WeakSet
 
 import jwt
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.error import ApiError
-from flask import current_app, has_request_context
+from flask import current_app, g, has_request_context
 from werkzeug.exceptions import HTTPException
 
-from .errors import CheckFailed, explain
+from .errors import CheckFailed, ProviderDown, explain
 from .loops import network
 from .sdk import ServerClient
 from .settings import Settings, SetupError
@@ -24,6 +26,7 @@ from .signals import login_failed, tell, user_logged_in, user_logged_out
 #: What the stores know a session and a login under way by.
 STATE_IDENTIFIER = "_a0_session"
 TRANSACTION_IDENTIFIER = "_a0_tx"
+_VERIFIED = "_auth0_verified"  # in g: an ID token was, in this request
 #: Seconds that the provider's clock and ours may differ by.
 CLOCK_TOLERANCE = 60
 
@@ -46,6 +49,15 @@ class StateStore(Protocol):
 
     def read(self) -> dict[str, Any] | None:
         """Return the session, or None."""
+
+    def sealed(self) -> str | None:
+        """Return the session as it lies in ``flask.session``."""
+
+    def restore(self, sealed: str | None) -> None:
+        """Put back what `sealed` returned."""
+
+    def ends_at(self, state: Mapping[str, Any]) -> float:
+        """Return when a session ends, if it is not used again."""
 
     def keep(self, identifier: str, state: dict[str, Any]) -> None:
         """Keep one."""
@@ -133,13 +145,15 @@ class Auth0Client(_OneLoopClient):
         transaction_store: TransactionStore,
         **options: Any,
     ) -> None:
-        super().__init__(
-            state_store=state_store,
-            state_identifier=STATE_IDENTIFIER,
-            transaction_store=transaction_store,
-            transaction_identifier=TRANSACTION_IDENTIFIER,
+        self._options = {
+            "state_store": state_store,
+            "state_identifier": STATE_IDENTIFIER,
+            "transaction_store": transaction_store,
+            "transaction_identifier": TRANSACTION_IDENTIFIER,
             **options,
-        )
+        }
+        super().__init__(**self._options)
+        _clients.add(self)
         self.settings = settings
         self.sessions = state_store
         self.transactions = transaction_store
@@ -152,7 +166,8 @@ class Auth0Client(_OneLoopClient):
         """Start a login; return the address at Auth0 to send the browser to."""
         try:
             return await super().start_interactive_login(options, store_options or {})
-        except Exception:
+        except Exception as error:
+            error.asked_directly = True  # type: ignore[attr-defined]  # for explain()
             self._forget_what_was_discovered()
             raise
 
@@ -167,32 +182,51 @@ class Auth0Client(_OneLoopClient):
         query = parse_qs(urlsplit(url).query)
         identifier = f"{TRANSACTION_IDENTIFIER}:{query.get('state', [''])[0]}"
         transaction = await self.transactions.get(identifier)
-        result: dict[str, Any] | None = None
+        before = self.sessions.sealed()
+        g.pop(_VERIFIED, None)
         try:
             result = await super().complete_interactive_login(url, store_options or {})
-            if not result["state_data"].get("user"):
-                raise ApiError("missing_id_token", "The provider sent no ID token.")
+            if not g.pop(_VERIFIED, False):
+                raise ApiError("missing_id_token", "There was no ID token to verify.")
             _check_freshness(result)
         except Exception as error:
             await self.transactions.delete(identifier)
-            if result is not None:
-                await self.sessions.delete(STATE_IDENTIFIER)  # it was kept already
+            self.sessions.restore(before)
             error.app_state = getattr(transaction, "app_state", None)  # type: ignore[attr-defined]  # see above
-            if transaction and "error" not in query:
-                self._forget_what_was_discovered()
-            await tell(login_failed, error=explain(error))
+            await self._tell_of_failure(error)
             raise
-        await self._welcome(result["state_data"]["user"])
+        await self._welcome(result["state_data"]["user"], before)
         return result
 
-    async def _welcome(self, user: dict[str, Any]) -> None:
+    async def _tell_of_failure(self, error: Exception) -> None:
+        explained = explain(error)
+        wrong_answer = getattr(explained, "error", "") == "invalid_token"
+        if wrong_answer or isinstance(explained, ProviderDown):
+            self._forget_what_was_discovered()
+        await tell(login_failed, error=explained)
+
+    async def _welcome(self, user: dict[str, Any], before: str | None) -> None:
         """Tell the app's receivers; one that raises signs nobody in."""
         try:
             await tell(user_logged_in, user=user)
         except Exception as error:
-            await self.sessions.delete(STATE_IDENTIFIER)
+            self.sessions.restore(before)
             error.is_the_apps_own = not isinstance(error, HTTPException)  # type: ignore[attr-defined]  # for failed_callback
             raise
+
+    async def get_user(
+        self, store_options: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Return the claims of whoever is signed in, or None."""
+        self.require_setup()
+        return await super().get_user(store_options)
+
+    async def get_session(
+        self, store_options: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Return the session of whoever is signed in, or None."""
+        self.require_setup()
+        return await super().get_session(store_options)
 
     async def logout(
         self,
@@ -211,13 +245,12 @@ class Auth0Client(_OneLoopClient):
     async def get_token_by_refresh_token(
         self, options: dict[str, Any]
     ) -> dict[str, Any]:
-        """Refresh; the answer has the scope that was asked for.
+        """Refresh; an answer without scope grants what was asked for.
 
-        One that names none grants what was asked for (RFC 6749 section 5.1), and
-        the SDK looks a token up by what was asked for.
+        RFC 6749 section 5.1.
         """
         answer: dict[str, Any] = await super().get_token_by_refresh_token(options)
-        return {**answer, "scope": options.get("scope") or answer.get("scope") or ""}
+        return {**answer, "scope": answer.get("scope") or options.get("scope") or ""}
 
     async def _verify_and_decode_jwt(
         self, token: str, jwks: dict[str, Any], audience: str | None = None
@@ -249,11 +282,28 @@ class Auth0Client(_OneLoopClient):
             raise jwt.InvalidIssuerError("issued by another domain than AUTH0_DOMAIN")
         if claims.get("azp", audience) != audience:
             raise jwt.InvalidAudienceError("issued to another client")
+        if has_request_context():
+            setattr(g, _VERIFIED, True)
         return claims
+
+    def begin_anew(self) -> None:
+        """Let go of the connections of the parent, in a forked child."""
+        super().__init__(**self._options)
 
     def _forget_what_was_discovered(self) -> None:
         """Fetch discovery and keys anew next time: the SDK keeps nonsense, too."""
         self._discovery_cache.clear()
+
+
+_clients: WeakSet[Auth0Client] = WeakSet()
+
+
+def _begin_anew() -> None:
+    for client in _clients:
+        client.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _check_freshness(result: Mapping[str, Any]) -> None:

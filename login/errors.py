@@ -77,7 +77,7 @@ class ForBoth(HTTPException):
 
 
 class LoginError(ForBoth):
-    """A login that cannot go on; catching it is enough to catch all four kinds.
+    """A login that cannot go on; `explain` makes one of everything else.
 
     Attributes:
         error: A stable code for programs.
@@ -97,6 +97,7 @@ class LoginError(ForBoth):
         self.detail = detail[:300] if detail else None
         self.reference = secrets.token_hex(4)
         self.app_state: Any = None
+        self.is_logged = False
 
 
 class WrongSetup(LoginError, InternalServerError):
@@ -148,6 +149,16 @@ _NONSENSE = {
     "invalid_response",
     "configuration_error",
 }
+_BY_TYPE: list[tuple[type[Exception], type[LoginError], str]] = [
+    (SetupError, WrongSetup, "setup_incomplete"),
+    (MissingTransactionError, CheckFailed, "missing_transaction"),
+    (MissingRequiredArgumentError, CheckFailed, "incomplete_callback"),
+    (IssuerValidationError, CheckFailed, "invalid_token"),
+    (OrganizationTokenValidationError, CheckFailed, "wrong_organization"),
+    (SessionExpiredError, CheckFailed, "session_over"),
+]
+#: What comes out of the SDK where an answer is not what it should be.
+_NONSENSE_RAISES = (Auth0Error, KeyError, ValueError, TypeError, AttributeError)
 _BAD_CREDENTIALS = {"invalid_client", "unauthorized_client", "access_denied"}
 
 
@@ -161,23 +172,35 @@ def explain(error: Exception) -> HTTPException:
     Returns:
         What to raise. Its text and the log line have the same reference, and
         neither shows a token, a secret or, unescaped, the provider's words.
+
+    Raises:
+        Exception: The error itself, where it is none of a login but a bug.
     """
     if isinstance(error, HTTPException):
+        if isinstance(error, LoginError):
+            _log(error, error)
         return error
     if (known := getattr(error, "explained", None)) is not None:
         return cast(HTTPException, known)
     explained = _kind(error)
     error.explained = explained  # type: ignore[attr-defined]  # to be logged once
     explained.app_state = getattr(error, "app_state", None)
-    level = logging.INFO if (explained.code or 500) < 500 else logging.ERROR
+    _log(explained, error)
+    return explained
+
+
+def _log(explained: LoginError, cause: Exception) -> None:
+    """Log a failed login once, however often it is asked about."""
+    if explained.is_logged:
+        return
+    explained.is_logged = True
     logger.log(
-        level,
+        logging.INFO if (explained.code or 500) < 500 else logging.ERROR,
         "Login failed: %s, reference %s, caused by %s",
         explained.error,
         explained.reference,
-        " < ".join(_describe(cause) for cause in _chain(error)),
+        " < ".join(_describe(link) for link in _chain(cause)),
     )
-    return explained
 
 
 def prefers_json() -> bool:
@@ -212,25 +235,18 @@ def problem(error: HTTPException) -> Response:
 
 
 def _kind(error: Exception) -> LoginError:
-    if isinstance(error, SetupError):
-        return WrongSetup("setup_incomplete")
-    if isinstance(error, MissingTransactionError):
-        return CheckFailed("missing_transaction")
-    if isinstance(error, MissingRequiredArgumentError):
-        return CheckFailed("incomplete_callback")
-    if isinstance(error, IssuerValidationError):
-        return CheckFailed("invalid_token")
-    if isinstance(error, OrganizationTokenValidationError):
-        return CheckFailed("wrong_organization")
-    if isinstance(error, SessionExpiredError):
-        return CheckFailed("session_over")
+    for kind, make, code in _BY_TYPE:
+        if isinstance(error, kind):
+            return make(code)
     if _first(error, httpx.HTTPError):
         return ProviderDown("provider_unreachable")
     if refusal := _first(error, OAuthError):
         return _token_endpoint_refused(str(refusal.error))
     if isinstance(error, ApiError):
         return _api_error(error)
-    return ProviderDown("unexpected_answer")
+    if isinstance(error, _NONSENSE_RAISES):
+        return ProviderDown("unexpected_answer")
+    raise error
 
 
 def _token_endpoint_refused(error: str) -> LoginError:
@@ -248,6 +264,8 @@ def _api_error(error: ApiError) -> LoginError:
         return CheckFailed("invalid_token")
     if error.code in _NONSENSE:
         return ProviderDown("unexpected_answer")
+    if getattr(error, "asked_directly", False):
+        return _token_endpoint_refused(error.code)
     if error.code in {"server_error", "temporarily_unavailable"}:
         return ProviderDown("provider_unavailable")
     code = "access_denied" if error.code == "access_denied" else "login_refused"

@@ -152,7 +152,7 @@ def _require(
 ) -> Mapping[str, Any]:
     """Return the claims of whoever is signed in, or turn the visitor away."""
     state = installed().client.read_session()
-    if state is None:
+    if not (state and state.get("user")):
         raise _turned_away(max_age=max_age, organization=organization)
     after_this_request(_not_stored)
     user: Mapping[str, Any] = state["user"]

@@ -139,6 +139,15 @@ def _put_back(runner: asyncio.Runner) -> None:
         runner.close()
 
 
+def _close_before_fork() -> None:
+    if not _a_loop_runs_here():
+        _close_idle()
+        return
+    helper = threading.Thread(target=_close_idle)  # closing runs a loop for a moment
+    helper.start()
+    helper.join()
+
+
 def _close_idle() -> None:
     while _idle:
         _idle.pop().close()
@@ -146,5 +155,5 @@ def _close_idle() -> None:
 
 # A forked child must not share a loop's selector with its parent: idle loops are
 # closed before a fork, and made anew on both sides when they are wanted.
-os.register_at_fork(before=_close_idle, after_in_child=network.forget)
+os.register_at_fork(before=_close_before_fork, after_in_child=network.forget)
 atexit.register(_close_idle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from posixpath import normpath
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from flask import request, url_for
@@ -25,7 +26,7 @@ def safe_return_to(value: str | None) -> str:
         The path, or the app's root for what is foreign, too long, or leads back to
         login, callback or logout.
     """
-    root = f"{request.script_root}/"
+    root = home()
     if not value or len(value.encode("utf-8", "replace")) > MOST_BYTES:
         return root
     if _UNSAFE.search(value):
@@ -41,6 +42,11 @@ def safe_return_to(value: str | None) -> str:
     return root if _loops(parts.path) else path
 
 
+def home() -> str:
+    """Return the path of the app's root."""
+    return f"{request.script_root}/"
+
+
 def here() -> str:
     """Return the path and query of this request; of a form, the page it was on."""
     if request.method in {"GET", "HEAD"}:
@@ -51,4 +57,5 @@ def here() -> str:
 def _loops(path: str) -> bool:
     endpoints = installed()
     names = endpoints.login, endpoints.callback, endpoints.logout
-    return unquote(path).rstrip("/") in [url_for(name).rstrip("/") for name in names]
+    plain = normpath(unquote(path))
+    return plain in [normpath(url_for(name)) for name in names]

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from .errors import CheckFailed, explain
 from .extension import installed
-from .returning import safe_return_to
+from .returning import home, safe_return_to
 from .settings import LOOPBACK_NAMES
 
 _PASSED_ON = (
@@ -22,7 +22,8 @@ _PASSED_ON = (
     "ui_locales",
     "max_age",
 )
-_MOST_LETTERS = 512
+_MOST_BYTES = 512
+_LONGEST_TAG = 35  # RFC 5646 section 4.4.1
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -41,7 +42,7 @@ def answer_early() -> Response | None:
         return Response(status=204, headers={"Cache-Control": "no-store"})
     if request.endpoint == endpoints.login and _on_another_loopback_name():
         origin = endpoints.client.settings.origin
-        return redirect(origin + request.full_path)
+        return redirect(origin + request.script_root + request.full_path)
     return None
 
 
@@ -112,7 +113,7 @@ def failed_callback(error: Exception) -> Response:
     """
     stale = isinstance(error, MissingTransactionError)
     if stale and installed().client.read_session() is not None:
-        return redirect(safe_return_to(None))
+        return redirect(home())
     if getattr(error, "is_the_apps_own", False):
         raise error
     raise explain(error) from error
@@ -125,20 +126,20 @@ def logout_options() -> LogoutOptions:
     """
     settings = installed().client.settings
     return LogoutOptions(
-        return_to=f"{settings.origin}{safe_return_to(None)}",
+        return_to=f"{settings.origin}{home()}",
         federated="federated" in request.args,
     )
 
 
 def _argument(name: str) -> str | None:
     value = request.args.get(name, "").strip()
-    return value if 0 < len(value) <= _MOST_LETTERS else None
+    return value if 0 < len(value.encode("utf-8", "replace")) <= _MOST_BYTES else None
 
 
 def _languages() -> str:
     """Return what the visitor reads (OpenID Connect Core section 3.1.2.1)."""
     wanted = [tag for tag in request.accept_languages.values() if tag != "*"]
-    return " ".join(wanted[:5])
+    return " ".join(tag for tag in wanted[:5] if len(tag) <= _LONGEST_TAG)
 
 
 def _is_prefetch() -> bool:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Annotated, Self
 from urllib.parse import SplitResult, urlsplit
 
 import click
+from auth0_server_python.auth_schemes.client_assertion import (
+    validate_client_assertion_key,
+)
+from auth0_server_python.error import ConfigurationError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,7 +29,15 @@ _DASHBOARD = (
     "You find it at https://manage.auth0.com, Applications, "
     "your Regular Web Application, Settings."
 )
-_PLACEHOLDER = "your-"
+#: As they stand in .env.example.
+_PLACEHOLDERS = {
+    "your-tenant.eu.auth0.com",
+    "your-client-id",
+    "your-client-secret",
+    "your-secret-of-32-bytes-or-more",
+}
+_TEN_YEARS = 315_360_000
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?")
 
 
 class SetupError(click.ClickException):
@@ -60,7 +74,10 @@ def _bare_domain(value: str) -> str:
     parts = _split(value if "://" in value else f"https://{value}", wrong)
     if parts.scheme != "https" or parts.path.strip("/") or parts.query:
         raise ValueError(wrong)
-    return parts.netloc.lower()
+    domain = parts.netloc.lower()
+    if not _DOMAIN.fullmatch(domain):
+        raise ValueError(wrong)
+    return domain
 
 
 def _callback(value: str) -> str:
@@ -70,7 +87,7 @@ def _callback(value: str) -> str:
         raise ValueError(wrong)
     if parts.scheme == "http" and parts.hostname not in LOOPBACK_NAMES:
         raise ValueError("must begin with https:// anywhere but on localhost")
-    return value
+    return parts._replace(netloc=parts.netloc.lower()).geturl()
 
 
 def _several(value: object) -> object:
@@ -81,6 +98,17 @@ def _long_enough(secrets: tuple[str, ...]) -> tuple[str, ...]:
     if any(len(secret.encode()) < 32 for secret in secrets):
         raise ValueError("needs at least 32 bytes (each, where there are several)")
     return secrets
+
+
+def _private_key(value: str | None) -> str | None:
+    if value is None:
+        return None
+    key = value.replace("\\n", "\n")  # as some put a PEM into one line
+    try:
+        validate_client_assertion_key(key, "RS256")
+    except ConfigurationError:
+        raise ValueError("is not a private RSA key in PEM form (PKCS#8)") from None
+    return key
 
 
 def _redis(value: str | None) -> str | None:
@@ -117,7 +145,9 @@ class Settings(BaseModel):
     client_secret: str | None = Field(
         default=None, validation_alias="AUTH0_CLIENT_SECRET", repr=False
     )
-    client_assertion_signing_key: str | None = Field(
+    client_assertion_signing_key: Annotated[
+        str | None, AfterValidator(_private_key)
+    ] = Field(
         default=None, validation_alias="AUTH0_CLIENT_ASSERTION_SIGNING_KEY", repr=False
     )
     secrets: Annotated[
@@ -146,10 +176,16 @@ class Settings(BaseModel):
         default=(), validation_alias="AUTH0_CONNECTIONS"
     )
     session_idle_seconds: int = Field(
-        default=86_400, gt=0, validation_alias="AUTH0_SESSION_IDLE_SECONDS"
+        default=86_400,
+        gt=0,
+        le=_TEN_YEARS,
+        validation_alias="AUTH0_SESSION_IDLE_SECONDS",
     )
     session_max_seconds: int = Field(
-        default=604_800, gt=0, validation_alias="AUTH0_SESSION_MAX_SECONDS"
+        default=604_800,
+        gt=0,
+        le=_TEN_YEARS,
+        validation_alias="AUTH0_SESSION_MAX_SECONDS",
     )
     redis_url: Annotated[str | None, AfterValidator(_redis)] = Field(
         default=None, repr=False, validation_alias="AUTH0_REDIS_URL"
@@ -182,12 +218,15 @@ class Settings(BaseModel):
 
     @classmethod
     def for_tests(cls, problems: tuple[str, ...] = ()) -> Self:
-        """Return fixed values that reach no tenant, for tests and unfinished setups."""
+        """Return values that reach no tenant, for tests and unfinished setups.
+
+        The secret is random: nobody may sign in with what is published.
+        """
         return cls(
             domain="tenant.auth0.invalid",
             client_id="test-client",
             client_secret="test-client-secret",  # noqa: S106 - signs in nowhere
-            secrets=("a fixed secret, good for tests only",),
+            secrets=(token_hex(32),),
             redirect_uri="http://localhost:5000/callback",
             problems=problems,
         )
@@ -212,7 +251,7 @@ def _load_dotenv() -> None:
 
 
 def _is_set(value: str) -> bool:
-    return bool(value) and not value.startswith(_PLACEHOLDER)
+    return bool(value) and value not in _PLACEHOLDERS
 
 
 def _sentences(error: ValidationError, given: Mapping[str, str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ _NOBODY: Mapping[str, Any] = MappingProxyType({})
 
 def _claims() -> Mapping[str, Any]:
     state = installed().client.read_session()
-    return MappingProxyType(state["user"]) if state else _NOBODY
+    return MappingProxyType((state or {}).get("user") or _NOBODY)
 
 
 #: The claims of whoever is signed in: a read-only mapping, empty (so falsy) when

@@ -139,7 +139,7 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
         name, attributes = self.get_cookie_name(app), cookie_attributes(self, app)
         session.under_way.save(response, name, attributes)
         if not session:
-            if session.modified or session.unreadable:
+            if session.modified or (session.unreadable and session.accessed):
                 _clear(response, _names(name), attributes)
         elif self.should_set_cookie(app, session):
             self._write(app, session, response, name, attributes)
@@ -177,7 +177,7 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
         attributes: Mapping[str, Any],
     ) -> None:
         pieces = _split(self._signed(app, session))
-        if len(pieces) > _MOST_PIECES:
+        if self.bytes_left(app, session) < 0:
             logger.error(
                 "The session was not written: with what this app keeps in it, it is "
                 "longer than browsers and servers take. AUTH0_REDIS_URL lifts that."

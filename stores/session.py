@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from secrets import token_urlsafe
 from typing import Any
@@ -101,7 +102,10 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         self, identifier: str, options: dict[str, Any] | None = None
     ) -> dict[str, Any] | None:
         """Return a state as a plain dict, which the SDK takes as well as a model."""
-        return self.read(identifier)
+        data = self.read(identifier)
+        if data is None or "user" not in data:
+            return data
+        return {**data, "user": deepcopy(data["user"])}  # not for a view to change
 
     async def delete(
         self, identifier: str, options: dict[str, Any] | None = None
@@ -110,6 +114,27 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         session.pop(identifier, None)
         if session.keys() == {"_permanent"}:  # Flask's own mark, of nothing now
             session.clear()
+
+    def sealed(self) -> str | None:
+        """Return the session as it lies in ``flask.session``."""
+        return session.get(STATE_IDENTIFIER)
+
+    def restore(self, sealed: str | None) -> None:
+        """Put back what `sealed` returned."""
+        if sealed is None:
+            session.pop(STATE_IDENTIFIER, None)
+        elif sealed != self.sealed():
+            session[STATE_IDENTIFIER] = sealed
+
+    def ends_at(self, state: Mapping[str, Any]) -> float:
+        """Return when a session ends, if it is not used again (seconds since 1970)."""
+        own = state["session"]
+        ceiling = state["internal"].get("session_expires_at") or float("inf")
+        return min(  # type: ignore[no-any-return]  # numbers, all of them
+            own["created_at"] + self.max_seconds,
+            own["used_at"] + self.idle_seconds,
+            ceiling - State.SESSION_EXPIRY_LEEWAY_SECONDS,
+        )
 
     def read(self, identifier: str = STATE_IDENTIFIER) -> dict[str, Any] | None:
         """Return a state, or None if there is none that holds.
@@ -158,9 +183,13 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
 
     def _mend(self, data: dict[str, Any]) -> None:
         """Add what is ours, and put right what the SDK would trip over later."""
-        now = round(time.time(), 3)
-        own = data.get("session") or _new_session(now)
-        data["session"] = {**own, "used_at": now}
+        now = time.time()
+        if own := data.get("session"):
+            known = self.read() or {}  # an answer without ID token takes none away
+            data["id_token"] = data.get("id_token") or known.get("id_token")
+        else:
+            own = _new_session(now)
+        data["session"] = {**own, "used_at": round(now, 3)}
         data["token_sets"] = _token_sets(data.get("token_sets", []), self._scope)
         for tokens in data.setdefault("connection_token_sets", []):
             tokens["audience"] = tokens.get("audience") or _DEFAULT_AUDIENCE
@@ -168,8 +197,9 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
     def _write(self, identifier: str, data: dict[str, Any]) -> None:
         sealed, before = self.encrypt(identifier, fold(data)), dict(session)
         session[identifier] = sealed
-        lefts = MOST_LETTERS - len(sealed), bytes_left(current_app, session)
-        left = min(bytes_ for bytes_ in lefts if bytes_ is not None)
+        if _bytes_left() < 0:
+            _forget_transactions()  # they can be begun again
+        left = min(MOST_LETTERS - len(sealed), _bytes_left())
         if left < 0:
             session.pop(identifier)
             session.update(before)
@@ -199,17 +229,14 @@ class FlaskSessionTransactionStore(_SealingStore, TransactionStore):
         Raises:
             SessionTooLarge: It takes more than all may take together.
         """
-        data = _plain(state)
-        sealed = self.encrypt(identifier, {**data, "created_at": time.time()})
-        room = TRANSACTION_BYTES - len(identifier) - len(sealed)
-        if room < 0:
-            raise too_large(data, room)
-        held = _held()
-        for other in self._by_age(held):
-            room -= len(other) + len(held[other])
-            if room < 0:
-                del held[other]
-        held[identifier] = sealed
+        data, held = _plain(state), _held()
+        others = self._by_age(held)
+        held[identifier] = self.encrypt(identifier, {**data, "created_at": time.time()})
+        while (left := min(_room(held), _bytes_left())) < 0 and others:
+            del held[others.pop()]
+        if left < 0:
+            del held[identifier]
+            raise too_large(data, left)
 
     # the SDK reads attributes of it, although it promises a dict
     async def get(  # type: ignore[override]
@@ -232,9 +259,7 @@ class FlaskSessionTransactionStore(_SealingStore, TransactionStore):
 
     def forget_all(self) -> None:
         """Forget every login under way in this browser."""
-        held = _held()
-        for identifier in _identifiers(held):
-            del held[identifier]
+        _forget_transactions()
 
     def _open(self, identifier: str, sealed: object) -> TransactionData | None:
         try:
@@ -272,6 +297,23 @@ def _held() -> MutableMapping[str, Any]:
     """Return where transactions are: beside the session, or within Flask's own."""
     under_way: LoginsUnderWay | None = getattr(session, "under_way", None)
     return session if under_way is None else under_way.transactions
+
+
+def _forget_transactions() -> None:
+    held = _held()
+    for identifier in _identifiers(held):
+        del held[identifier]
+
+
+def _room(held: Mapping[str, Any]) -> float:
+    """Return how many bytes the transactions leave of what they may take together."""
+    sizes = (len(name) + len(held[name]) for name in _identifiers(held))
+    return TRANSACTION_BYTES - sum(sizes)
+
+
+def _bytes_left() -> float:
+    left = bytes_left(current_app, session)
+    return float("inf") if left is None else left
 
 
 def _identifiers(held: Mapping[str, Any]) -> list[str]:

@@ -34,7 +34,7 @@ class SessionTooLarge(InternalServerError):
         )
 
 
-def too_large(data: Mapping[str, Any], left: int) -> SessionTooLarge:
+def too_large(data: Mapping[str, Any], left: float) -> SessionTooLarge:
     """Log what does not fit, and return the error to raise.
 
     Args:
@@ -42,7 +42,7 @@ def too_large(data: Mapping[str, Any], left: int) -> SessionTooLarge:
         left: How many bytes more would have fitted; negative.
     """
     error = SessionTooLarge(data)
-    logger.error("A session was not kept: %d bytes too many. %s", -left, error.hint)
+    logger.error("A session was not kept: %.0f bytes too many. %s", -left, error.hint)
     return error
 
 

@@ -24,6 +24,13 @@ async def back_from_tenant(visitor: Visitor) -> str:
     return answer.headers["Location"]
 
 
+async def back_from_tenant_again(visitor: Visitor) -> str:
+    """Do the same for somebody whom the tenant still knows."""
+    started = await visitor.get("/login")
+    answer = await visitor.http.get(started.headers["Location"])
+    return answer.headers["Location"]
+
+
 async def assert_can_sign_in(visitor: Visitor) -> None:
     await visitor.login()
     assert await visitor.claims()
@@ -175,6 +182,32 @@ async def test_a_wrong_id_token_signs_nobody_in(
     assert (answer.status_code, code_of(answer)) == (400, "invalid_token")
     assert await alice.claims() is None
     await assert_can_sign_in(alice)
+
+
+@pytest.mark.parametrize("id_token", [None, "garbage"])
+async def test_claims_that_nobody_signed_sign_nobody_in(
+    alice: Visitor, tenant: Tenant, id_token: str | None
+) -> None:
+    address = await back_from_tenant(alice)
+    answer = {"access_token": "x", "userinfo": {"sub": "auth0|admin"}}
+    body = {**answer, "id_token": id_token} if id_token else answer
+    tenant.fail("token", Fault.body(body, status=200))
+
+    page = await alice.http.get(address)
+
+    assert (page.status_code, code_of(page)) == (400, "invalid_token")
+    assert await alice.claims() is None
+
+
+async def test_a_second_login_that_fails_leaves_the_first_as_it_was(
+    alice: Visitor, tenant: Tenant
+) -> None:
+    await alice.login()
+    for forgery in ("absent", "signature"):
+        address = await back_from_tenant_again(alice)
+        tenant.forge(forgery)
+        assert (await alice.http.get(address)).status_code == 400
+        assert await alice.claims()
 
 
 @pytest.mark.parametrize(
@@ -456,6 +489,16 @@ async def test_no_token_or_secret_is_logged_or_shown(
         assert "eyJ" not in text
 
 
+async def test_parameters_of_any_length_are_no_error(alice: Visitor) -> None:
+    for name in ("organization", "invitation", "login_hint", "screen_hint", "prompt"):
+        for value in ("x" * 6000, "字" * 512, "%00", "\u202e"):
+            answer = await alice.http.get(f"{alice.site}/login", params={name: value})
+            assert answer.status_code == 302, (name, value)
+    languages = ", ".join("x" * 6000 for _ in range(3))
+    answer = await alice.get("/login", **{"Accept-Language": languages[:8000]})
+    assert len(answer.headers["Location"]) < 2000
+
+
 async def test_healthz_touches_no_session(alice: Visitor) -> None:
     await alice.login()
 
@@ -464,3 +507,5 @@ async def test_healthz_touches_no_session(alice: Visitor) -> None:
     assert answer.status_code == 200
     assert "Set-Cookie" not in answer.headers
     assert "Cookie" not in answer.headers.get("Vary", "")
+    answer = await alice.get("/healthz", Cookie="session=garbage")
+    assert "Set-Cookie" not in answer.headers

@@ -50,7 +50,7 @@ def deployed(tenant: Tenant, callback: str, **more: str) -> Iterator[Server]:
         (
             "https://app.example.com/callback",
             {"FLASK_SESSION_COOKIE_NAME": "mine"},
-            "__Host-mine",
+            "mine",
             {"secure", "path=/"},
         ),
     ],
@@ -89,6 +89,10 @@ async def test_below_a_path_of_a_bigger_site(
         home = await alice.go("/sub/logout")
         assert home.url.path == "/sub/"
         assert alice.cookies == {}
+
+        elsewhere = server.site.replace("localhost", "127.0.0.1")
+        hop = await alice.http.get(f"{elsewhere}/sub/login?remember=0")
+        assert hop.headers["Location"] == f"{server.site}/sub/login?remember=0"
 
         ended = await alice.login("/sub/login?return_to=/sub/login")
         assert ended.url.path == "/sub/"

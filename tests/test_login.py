@@ -172,6 +172,9 @@ async def test_whoever_wants_a_page_comes_back_to_it(alice: Visitor) -> None:
         "/%6Cogin",
         "/callback?code=1",
         "/logout",
+        "/./logout",
+        "/x/../logout",
+        "/%2e/login",
         "",
     ],
 )

@@ -1,6 +1,12 @@
 """Settings: what is understood, and how each mistake is told."""
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from login.settings import Settings, SetupError
 
@@ -36,6 +42,20 @@ def test_a_domain_is_understood_in_every_usual_spelling(given: str) -> None:
     assert settings.domain == "tenant.eu.auth0.com"
 
 
+def test_a_domain_that_looks_like_the_example_is_not_taken_for_it() -> None:
+    given = {**GOOD, "AUTH0_DOMAIN": "your-health.eu.auth0.com"}
+
+    assert Settings.from_environment(given).problems == ()
+
+
+def test_the_host_of_the_callback_is_compared_without_regard_to_case() -> None:
+    given = {**GOOD, "AUTH0_REDIRECT_URI": "http://LocalHost:5000/Callback"}
+
+    settings = Settings.from_environment(given)
+
+    assert settings.redirect_uri == "http://localhost:5000/Callback"
+
+
 def test_an_empty_environment_is_told_all_at_once() -> None:
     problems = Settings.from_environment({}).problems
 
@@ -63,6 +83,9 @@ def test_placeholders_of_the_example_count_as_missing() -> None:
         ("AUTH0_DOMAIN", "tenant.auth0.com/authorize", "is not a domain such as"),
         ("AUTH0_DOMAIN", "tenant.auth0.com:port", "is not a domain such as"),
         ("AUTH0_DOMAIN", "me@tenant.auth0.com", "is not a domain such as"),
+        ("AUTH0_DOMAIN", "foo bar;x", "is not a domain such as"),
+        ("AUTH0_CLIENT_ASSERTION_SIGNING_KEY", "-----BEGIN", "is not a private RSA"),
+        ("AUTH0_SESSION_MAX_SECONDS", "999999999999", "less than or equal to"),
         ("AUTH0_SECRET", "short", "at least 32 bytes"),
         ("AUTH0_SECRET", "s" * 32 + " short", "at least 32 bytes"),
         ("AUTH0_REDIRECT_URI", "http://app.example.com/cb", "must begin with https"),
@@ -87,10 +110,17 @@ def test_a_mistake_is_told_with_its_variable_and_never_its_value(
 
 
 def test_a_private_key_stands_in_for_the_client_secret() -> None:
-    given = {**GOOD, "AUTH0_CLIENT_ASSERTION_SIGNING_KEY": "-----BEGIN ..."}
-    del given["AUTH0_CLIENT_SECRET"]
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    pem = key.decode()
+    for text in (pem, pem.replace("\n", "\\n")):
+        given = {**GOOD, "AUTH0_CLIENT_ASSERTION_SIGNING_KEY": text}
+        del given["AUTH0_CLIENT_SECRET"]
+        settings = Settings.from_environment(given)
 
-    assert Settings.from_environment(given).problems == ()
+        assert settings.problems == ()
+        assert (settings.client_assertion_signing_key or "").strip() == pem.strip()
 
 
 def test_no_secret_is_in_the_repr() -> None:

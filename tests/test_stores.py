@@ -713,6 +713,82 @@ def test_logins_started_at_the_same_moment_do_not_overwrite_one_another() -> Non
     assert client.get("/transaction/b").get_json()
 
 
+def test_a_long_session_and_logins_under_way_stay_below_the_limit_together() -> None:
+    client = spanning()
+    client.post("/state", json=alices(bio=noise(6300)))
+    for number in range(5):
+        started = client.post(f"/transaction/{number}", json={"return_to": "/" * 99})
+        sent = "; ".join(f"{n}={value}" for n, value in cookies_of(client).items())
+
+        assert started.status_code == 200
+        assert len(sent) <= TOTAL_BYTES
+        assert client.get(f"/transaction/{number}").get_json()
+    assert user_of(client)
+
+
+def test_abandoned_logins_make_room_for_a_long_session() -> None:
+    client = spanning()
+    for number in range(4):
+        client.post(f"/transaction/{number}")
+
+    assert client.post("/state", json=alices(bio=noise(6500))).status_code == 200
+    assert user_of(client)
+
+
+def test_in_flasks_own_cookie_a_login_that_does_not_fit_is_told() -> None:
+    client = _app().test_client()
+    for length, status in ((2000, 200), (3500, 500)):
+        client.post("/own", json={"own": noise(length)})
+        answer = client.post("/transaction/one")
+
+        assert answer.status_code == status
+        assert all(len(n) + len(v) < 4093 for n, v in cookies_of(client).items())
+
+
+def test_what_a_view_does_to_the_user_is_not_kept(app_for: AppFor) -> None:
+    app = app_for()
+    store = FlaskSessionStateStore(
+        secrets=(SECRET,), domain=DOMAIN, scope="", idle_seconds=9, max_seconds=9
+    )
+
+    @app.post("/meddle")
+    async def meddle() -> str:
+        kept = await store.get(STATE)
+        assert kept
+        kept["user"]["is_admin"] = True
+        kept["user"].pop("name")
+        again = await store.get(STATE)
+        assert again
+        await store.set(STATE, again)
+        return "kept"
+
+    client = app.test_client()
+    client.post("/state", json=alices())
+    client.post("/meddle")
+
+    assert user_of(client) == {"sub": "auth0|alice", "name": "Alice"}
+
+
+def test_a_refresh_without_an_id_token_takes_none_away(app_for: AppFor) -> None:
+    app = app_for()
+
+    @app.post("/bare-refresh")
+    async def bare_refresh() -> str:
+        store = FlaskSessionStateStore(
+            secrets=(SECRET,), domain=DOMAIN, scope="", idle_seconds=9, max_seconds=9
+        )
+        kept = await store.get(STATE)
+        assert kept
+        await store.set(STATE, {**kept, "id_token": None})
+        return "kept"
+
+    client = app.test_client()
+    client.post("/state", json=alices())
+    client.post("/bare-refresh")
+
+    assert client.get("/state").get_json()["id_token"] == "an.id.token"
+
+
 def test_an_apps_own_session_beyond_the_budget_is_not_written_but_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
