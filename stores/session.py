@@ -230,7 +230,7 @@ class FlaskSessionTransactionStore(_SealingStore, TransactionStore):
             SessionTooLarge: It takes more than all may take together.
         """
         data, held = _plain(state), _held()
-        others = self._by_age(held)
+        others = [name for name in self._by_age(held) if name != identifier]
         held[identifier] = self.encrypt(identifier, {**data, "created_at": time.time()})
         while (left := min(_room(held), _bytes_left())) < 0 and others:
             del held[others.pop()]

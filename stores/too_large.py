@@ -27,6 +27,7 @@ class SessionTooLarge(InternalServerError):
         super().__init__()
         self.parts = _heaviest(state)
         parts = ", ".join(f"{name} ({size} bytes)" for name, size in self.parts)
+        parts = parts or "what this app keeps in the session itself"
         self.hint = (
             f"The heaviest parts are {parts}. Whoever runs this site can ask for "
             "fewer claims or a smaller token, or set AUTH0_REDIS_URL, which moves "
