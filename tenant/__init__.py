@@ -5,9 +5,10 @@ logins over real sockets. It signs in anybody who asks, so it must never be
 reachable from another machine; it binds to 127.0.0.1 and to nothing else.
 """
 
-from tenant.directory import User
 from tenant.faults import Fault
 from tenant.front import Seen
+from tenant.grant import User
+from tenant.organizations import Organization
 from tenant.tenant import Tenant
 
-__all__ = ["Fault", "Seen", "Tenant", "User"]
+__all__ = ["Fault", "Organization", "Seen", "Tenant", "User"]

@@ -26,7 +26,7 @@ class RequestError(Exception):
 class AuthorizationRequest:
     """A request in order (RFC 6749, section 4.1.1; OpenID Connect Core, 3.1.2.1).
 
-    ``max_age`` is in seconds.
+    ``max_age`` is in seconds, ``organization`` an identifier or a name.
     """
 
     redirect_uri: str
@@ -39,6 +39,9 @@ class AuthorizationRequest:
     max_age: int | None = None
     login_hint: str = ""
     signup: bool = False
+    organization: str = ""
+    invitation: str = ""
+    connection: str = ""
 
     @property
     def wants_login_page(self) -> bool:
@@ -64,6 +67,9 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
         max_age=_max_age(query.get("max_age")),
         login_hint=query.get("login_hint", ""),
         signup=query.get("screen_hint") == "signup",
+        organization=query.get("organization", ""),
+        invitation=query.get("invitation", ""),
+        connection=query.get("connection", ""),
     )
 
 

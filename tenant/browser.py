@@ -1,16 +1,18 @@
-"""What a browser meets: the way in, the login page and the way out."""
+"""What a browser meets on the way in: redirects and the login page."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from flask import Blueprint, abort, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from tenant import urls
-from tenant.authorization import AuthorizationRequest, RequestError, read
-from tenant.directory import Grant, PendingCode, Session, User
+from tenant import cookie, pushed, urls
+from tenant.admission import admit, knows_callback
+from tenant.authorization import AuthorizationRequest, RequestError
+from tenant.grant import Grant, PendingCode, Session, User
+from tenant.pages import content_security_policy, send_back
 from tenant.provider import Provider
-
-_COOKIE = "auth0_local"
 
 
 class Browser:
@@ -26,20 +28,19 @@ class Browser:
         routes.add_url_rule("/authorize", view_func=self.authorize)
         routes.add_url_rule("/u/login", view_func=self.login_page)
         routes.add_url_rule("/u/login", view_func=self.login, methods=["POST"])
-        routes.add_url_rule("/v2/logout", view_func=self.logout)
-        routes.add_url_rule("/oidc/logout", view_func=self.oidc_logout)
         return routes
 
     def authorize(self) -> Response:
         """Take an authorization request (OpenID Connect Core, section 3.1.2)."""
-        self._check_client()
+        query = self._query()
         try:
-            asked = read(request.args)
+            self._check_pushed()
+            asked = admit(self._provider, query)
             session = self._usable_session(asked)
         except RequestError as error:
-            return _send_back(
-                request.args["redirect_uri"],
-                request.args.get("state"),
+            return send_back(
+                query["redirect_uri"],
+                query.get("state"),
                 error=error.error,
                 error_description=error.description,
             )
@@ -61,6 +62,7 @@ class Browser:
                 state=state,
                 app=urls.form_target(asked.redirect_uri).partition("//")[2],
                 users=self._provider.directory.users(),
+                organization=self._provider.organizations.find(asked.organization),
             )
         )
         # Chromium applies form-action to where the form's answer redirects, too.
@@ -76,7 +78,7 @@ class Browser:
         kept = self._provider.directory.requests.take(request.form.get("state", ""))
         asked = kept or _expired()
         if user is None:
-            return _send_back(
+            return send_back(
                 asked.redirect_uri,
                 asked.state,
                 303,
@@ -85,31 +87,32 @@ class Browser:
             )
         session = self._provider.directory.sign_in(user)
         answer = self._send_code(asked, session, 303)
-        self._remember(answer, session)
+        cookie.remember(self._provider, answer, session)
         return answer
 
-    def logout(self) -> Response:
-        """End the tenant's session as Auth0's own logout does."""
-        return self._end_session(request.args.get("returnTo"), None)
-
-    def oidc_logout(self) -> Response:
-        """End it as OpenID Connect RP-Initiated Logout, section 2, says."""
-        return self._end_session(
-            request.args.get("post_logout_redirect_uri"), request.args.get("state")
-        )
-
-    def _check_client(self) -> None:
-        # Neither mistake may redirect: the address is not to be trusted then.
+    def _query(self) -> Mapping[str, str]:
+        """Return the request, from here or pushed (RFC 9126, section 4)."""
+        # No mistake here may redirect: the address is not to be trusted then.
         if request.args.get("client_id") != self._provider.client_id:
             abort(403, "The app that sent you here is unknown: its client_id is wrong.")
-        url = request.args.get("redirect_uri", "")
-        if not urls.allowed(url, self._provider.allowed_callback_urls):
+        name = request.args.get("request_uri")
+        query = request.args if name is None else pushed.take(self._provider, name)
+        if query is None:
+            abort(400, "This request was used before, or has expired: start again.")
+        url = query.get("redirect_uri", "")
+        if not knows_callback(self._provider, url):
             abort(403, f"“{url}” is not among the allowed callback URLs.")
+        return query
+
+    def _check_pushed(self) -> None:
+        must_push = self._provider.require_pushed_authorization_requests
+        if must_push and "request_uri" not in request.args:
+            raise RequestError(
+                "invalid_request", "Pushed authorization requests are required"
+            )
 
     def _usable_session(self, asked: AuthorizationRequest) -> Session | None:
-        session = self._provider.directory.sessions.get(
-            request.cookies.get(_COOKIE, "")
-        )
+        session = cookie.current(self._provider)
         if session is not None and not self._is_recent(session, asked.max_age):
             session = None
         if "none" in asked.prompt and session is None:
@@ -130,42 +133,11 @@ class Browser:
         self, asked: AuthorizationRequest, session: Session, status: int
     ) -> Response:
         """Go back with a code (RFC 6749, section 4.1.2)."""
-        grant = Grant(session, asked.scope, asked.audience, asked.nonce)
+        organization = self._provider.organizations.find(asked.organization)
+        grant = Grant(session, asked.scope, asked.audience, asked.nonce, organization)
         pending = PendingCode(grant, asked.redirect_uri, asked.code_challenge)
         code = self._provider.directory.codes.put(pending)
-        return _send_back(asked.redirect_uri, asked.state, status, code=code)
-
-    def _remember(self, answer: Response, session: Session) -> None:
-        self._forget()
-        key = self._provider.directory.sessions.put(session)
-        answer.set_cookie(_COOKIE, key, httponly=True, samesite="Lax")
-
-    def _forget(self) -> None:
-        self._provider.directory.sessions.take(request.cookies.get(_COOKIE, ""))
-
-    def _end_session(self, url: str | None, state: str | None) -> Response:
-        if url and not urls.allowed(url, self._provider.allowed_logout_urls):
-            abort(400, f"“{url}” is not among the allowed logout URLs.")
-        self._forget()
-        answer = _send_back(url, state) if url else make_response(_signed_out())
-        answer.delete_cookie(_COOKIE, httponly=True, samesite="Lax")
-        return answer
-
-
-def content_security_policy(*form_targets: str) -> str:
-    """Return a policy that lets a page load its style and nothing else."""
-    targets = " ".join(("'self'", *form_targets))
-    return (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
-        f"frame-ancestors 'none'; form-action {targets}"
-    )
-
-
-def _send_back(
-    url: str, state: str | None, status: int = 302, **parameters: str
-) -> Response:
-    sent = parameters if state is None else {**parameters, "state": state}
-    return redirect(urls.with_query(url, sent), status)
+        return send_back(asked.redirect_uri, asked.state, status, code=code)
 
 
 def _action() -> str:
@@ -177,14 +149,6 @@ def _action() -> str:
 
 def _field(name: str) -> str:
     return request.form.get(name, "").strip()[:200]
-
-
-def _signed_out() -> str:
-    return render_template(
-        "message.html",
-        title="Signed out",
-        message="You are signed out of the stand-in.",
-    )
 
 
 def _expired() -> AuthorizationRequest:

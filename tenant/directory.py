@@ -6,70 +6,14 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tenant.authorization import AuthorizationRequest
+from tenant.grant import Grant, PendingCode, Session, User
+from tenant.refresh_tokens import RefreshTokens
 from tenant.store import Store
 
 _DAY = 86400.0
-
-
-@dataclass(frozen=True)
-class User:
-    """Somebody who can sign in.
-
-    Attributes:
-        username: The name on the login form's button; "alice", say.
-        claims: All claims about the user; ``sub`` is always among them.
-    """
-
-    username: str
-    claims: Mapping[str, Any]
-
-    @property
-    def sub(self) -> str:
-        """The user's identifier (OpenID Connect Core, section 2)."""
-        return str(self.claims["sub"])
-
-    @property
-    def label(self) -> str:
-        """What to call the user on a page."""
-        name = self.claims.get("name") or self.claims.get("email")
-        return str(name or "nobody in particular")
-
-    @property
-    def detail(self) -> str:
-        """What tells the user from another of the same name."""
-        return str(self.claims.get("email") or self.sub)
-
-
-@dataclass(frozen=True)
-class Session:
-    """A browser signed in at the tenant; ``auth_time`` in seconds since 1970."""
-
-    user: User
-    auth_time: float
-    sid: str
-
-
-@dataclass(frozen=True)
-class Grant:
-    """What a user let the app have: behind every code and every token."""
-
-    session: Session
-    scope: tuple[str, ...]
-    audience: str | None = None
-    nonce: str | None = None
-
-
-@dataclass(frozen=True)
-class PendingCode:
-    """What a code stands for, and what has to be shown along with it."""
-
-    grant: Grant
-    redirect_uri: str
-    code_challenge: str
 
 
 class Directory:
@@ -81,7 +25,9 @@ class Directory:
         self.codes: Store[PendingCode] = Store(clock, 60)
         self.sessions: Store[Session] = Store(clock, 7 * _DAY)
         self.access_tokens: Store[Grant] = Store(clock, _DAY)
-        self.refresh_tokens: Store[Grant] = Store(clock, 30 * _DAY)
+        self.pushed: Store[Mapping[str, str]] = Store(clock, 90)
+        self.assertions: Store[bool] = Store(clock, 60)
+        self.refresh_tokens = RefreshTokens(clock)
         self._clock = clock
         self._users: dict[str, User] = {}
         self._lock = threading.Lock()

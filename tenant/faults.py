@@ -20,6 +20,9 @@ _PATHS = {
     "jwks": "/.well-known/jwks.json",
     "token": "/oauth/token",
     "userinfo": "/userinfo",
+    "par": "/oauth/par",
+    "revoke": "/oauth/revoke",
+    "api": "/api/things",
     "authorize": "/authorize",
 }
 

@@ -1,4 +1,4 @@
-"""ID tokens made wrong on purpose, one way at a time."""
+"""ID tokens and logout tokens made wrong on purpose, one way at a time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,32 @@ from tenant import keys
 
 @dataclass
 class Draft:
-    """An ID token about to be signed."""
+    """A token about to be signed; ``header`` goes into its header."""
 
     claims: dict[str, Any]
     kid: str
     key: RSAPrivateKey | str
     client_secret: str
     algorithm: str = "RS256"
+    header: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Forgery:
-    """What is to be wrong with one ID token."""
+    """What is to be wrong with one token."""
 
     kind: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a kind that nobody knows.
+
+        Raises:
+            ValueError: If there is no such kind.
+        """
+        if self.kind is not None and self.kind not in _KINDS:
+            known = ", ".join(_KINDS)
+            raise ValueError(f"No forgery {self.kind!r}; there are {known}.")
 
     @property
     def absent(self) -> bool:
@@ -61,10 +72,9 @@ class Forgeries:
         """
         if kind is None and not claims:
             raise ValueError("Say what to forge: a kind or claims.")
-        if kind is not None and kind not in _KINDS:
-            raise ValueError(f"No forgery {kind!r}; there are {', '.join(_KINDS)}.")
+        forgery = Forgery(kind, dict(claims or {}))
         with self._lock:
-            self._waiting.append(Forgery(kind, dict(claims or {})))
+            self._waiting.append(forgery)
 
     def take(self) -> Forgery:
         """Return the next forgery, or one that changes nothing."""

@@ -8,32 +8,26 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tenant.directory import Directory, User
+from tenant.directory import Directory
 from tenant.faults import Fault, Faults
 from tenant.forgery import Forgeries
 from tenant.front import Seen
+from tenant.grant import User
 from tenant.keys import SigningKeys
+from tenant.notices import Notices
+from tenant.organizations import Organization, Organizations
+from tenant.settings import Settings
 
 
-class Provider:
+class Provider(Settings):
     """One client, some users, a signing key, and what tests want changed.
 
     Attributes:
         client_id: The one client's identifier, random per instance.
         client_secret: Its secret, random per instance.
-        clock_offset: Seconds added to the tenant's clock.
-        access_token_lifetime: Seconds; ``expires_in`` of token responses.
-        omit_scope: Whether token responses carry no ``scope``.
-        allowed_callback_urls: Callbacks allowed besides loopback addresses.
-        allowed_logout_urls: The same for where a logout may lead.
         requests: Every request so far, in the order they came.
     """
 
-    clock_offset: float
-    access_token_lifetime: int
-    omit_scope: bool
-    allowed_callback_urls: set[str]
-    allowed_logout_urls: set[str]
     requests: list[Seen]
 
     def __init__(self) -> None:
@@ -43,6 +37,7 @@ class Provider:
         self.keys = SigningKeys()
         self.faults = Faults()
         self.forgeries = Forgeries()
+        self.notices = Notices()
         self.stopping = threading.Event()
         self._app_secret = secrets.token_hex(32)
         self._ports: tuple[int, int] | None = None
@@ -51,17 +46,15 @@ class Provider:
     def reset(self) -> None:
         """Go back to the beginning: first users, nobody signed in, no faults.
 
-        The client, the ports, the signing key and open connections stay.
+        Settings are as usual again, and there are no organizations. The client,
+        the ports, the signing key and open connections stay.
         """
-        self.clock_offset = 0.0
-        self.access_token_lifetime = 86400
-        self.omit_scope = False
-        self.allowed_callback_urls = set()
-        self.allowed_logout_urls = set()
+        super().reset()
         self.requests = []
         self.faults.clear()
         self.forgeries.clear()
         self.directory = Directory(self.now)
+        self.organizations = Organizations()
         self._add_first_users()
 
     @property
@@ -109,11 +102,37 @@ class Provider:
             raise ValueError("Every user has a sub.")
         return self.directory.add(username, merged)
 
+    def add_organization(
+        self,
+        name: str,
+        *,
+        org_id: str | None = None,
+        display_name: str | None = None,
+    ) -> Organization:
+        """Add an organization, or replace the one of that name.
+
+        Args:
+            name: Its name, which apps may ask for as well as the identifier.
+            org_id: Its identifier; by default "org_" and something random.
+            display_name: What the login page calls it; by default the name.
+        """
+        return self.organizations.add(name, org_id, display_name)
+
+    @property
+    def reuse_detected(self) -> int:
+        """How often a spent refresh token came again and ended its family."""
+        return self.directory.refresh_tokens.reuse_detected
+
+    def revoke_refresh_tokens(self, sub: str) -> None:
+        """Have no refresh token of a user be good any more."""
+        self.directory.refresh_tokens.revoke_user(sub)
+
     def fail(self, endpoint: str, fault: Fault, times: int = 1) -> None:
         """Have the next requests of an endpoint go wrong; in order, each once.
 
         Args:
-            endpoint: "discovery", "jwks", "token", "userinfo" or "authorize".
+            endpoint: "discovery", "jwks", "token", "userinfo", "par", "revoke",
+                "api" or "authorize".
             fault: What goes wrong.
             times: How many requests it goes wrong for.
 

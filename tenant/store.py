@@ -21,7 +21,7 @@ class Store(Generic[T]):
             lifetime: Seconds an entry lives unless ``put`` says otherwise.
         """
         self._clock = clock
-        self._lifetime = lifetime
+        self.lifetime = lifetime
         self._entries: dict[str, tuple[float, T]] = {}
         self._lock = threading.Lock()
 
@@ -37,11 +37,25 @@ class Store(Generic[T]):
         """
         key = key or secrets.token_urlsafe(32)
         now = self._clock()
-        expires = now + (self._lifetime if lifetime is None else lifetime)
+        expires = now + (self.lifetime if lifetime is None else lifetime)
         with self._lock:
             self._forget_expired(now)
             self._entries[key] = (expires, value)
         return key
+
+    def add(self, key: str, value: T, *, lifetime: float) -> bool:
+        """Keep a value unless its key is taken; tell whether it was kept."""
+        now = self._clock()
+        with self._lock:
+            self._forget_expired(now)
+            kept = self._entries.setdefault(key, entry := (now + lifetime, value))
+        return kept is entry
+
+    def values(self) -> list[T]:
+        """Return all values that have not expired."""
+        with self._lock:
+            self._forget_expired(self._clock())
+            return [value for _, value in self._entries.values()]
 
     def get(self, key: str) -> T | None:
         """Return the value, or None where it is unknown or expired."""

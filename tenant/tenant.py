@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from tenant import certificate
+from tenant import certificate, logout_tokens
 from tenant.connections import Connections
+from tenant.forgery import Forgery
 from tenant.front import Front, Seen
 from tenant.provider import Provider
 from tenant.server import Listener
 from tenant.web import create_app
 
 _PATIENCE = 0.15
+# More than an app has to answer a logout token.
+_LONG = 10.0
 
 
 class Tenant(Provider):
@@ -100,6 +104,47 @@ class Tenant(Provider):
         """
         self._connections.close(_PATIENCE)
 
+    def logout_token(
+        self,
+        *,
+        sub: str | None = None,
+        sid: str | None = None,
+        forge: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+        header: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Return a logout token (OpenID Connect Back-Channel Logout, section 2.4).
+
+        Args:
+            sub: The identifier of the user who is to be signed out.
+            sid: That of the session; either may be left out.
+            forge: What is to be wrong with it: a kind as ``forge()`` takes it,
+                but "absent".
+            claims: Claims to set; None removes one.
+            header: Header parameters to set, ``typ`` say; None removes one.
+
+        Raises:
+            RuntimeError: If the tenant was never started.
+            ValueError: If the kind is unknown.
+        """
+        forgery = Forgery(forge, dict(claims or {}))
+        if forgery.absent:
+            raise ValueError("A logout token that is absent cannot be returned.")
+        return logout_tokens.make(
+            self, sub=sub, sid=sid, forgery=forgery, header=header
+        )
+
+    def finish_backchannel(self, patience: float = 5.0) -> bool:
+        """Wait for the app's answers to logout tokens on their way.
+
+        Args:
+            patience: Seconds to wait at most.
+
+        Returns:
+            Whether all have arrived; see ``backchannel_answers``.
+        """
+        return self.notices.finish(patience)
+
     def environ(
         self, redirect_uri: str = "http://localhost:5000/callback"
     ) -> dict[str, str]:
@@ -129,6 +174,7 @@ class Tenant(Provider):
         context = certificate.make(self._ca_file)
         app = create_app(self)
         front = Front(app.wsgi_app, self._note, self.faults, self.stopping)
+        stack.callback(self.notices.finish, _LONG)
         stack.callback(self._connections.close_for_good, _PATIENCE)
         tls_port, http_port = self._wanted_ports
         tls = Listener(tls_port, front, self._connections, context)

@@ -9,8 +9,8 @@ from typing import Any
 
 import jwt
 
-from tenant.directory import Grant, User
 from tenant.forgery import Draft, Forgery
+from tenant.grant import Grant, User
 from tenant.provider import Provider
 
 _ID_TOKEN_LIFETIME = 36000
@@ -28,18 +28,24 @@ _SCOPES = {
 _SCOPE_OF = {claim: scope for scope, all_ in _SCOPES.items() for claim in all_.split()}
 
 
-def user_claims(user: User, scope: tuple[str, ...]) -> dict[str, Any]:
-    """Return the user's claims that these scopes allow.
+def user_claims(user: User, grant: Grant) -> dict[str, Any]:
+    """Return the user's claims that the grant's scopes allow.
 
     Claims that no scope governs, such as those with a namespaced name, are
-    always among them.
+    always among them, and so are those of an organization signed in to.
     """
-    granted = {None, *scope}
-    return {
+    granted = {None, *grant.scope}
+    allowed = {
         name: value
         for name, value in user.claims.items()
         if _SCOPE_OF.get(name) in granted
     }
+    return {**allowed, **organization_claims(grant)}
+
+
+def organization_claims(grant: Grant) -> dict[str, str]:
+    """Return the claims of the organization signed in to, if it was one."""
+    return grant.organization.claims if grant.organization else {}
 
 
 def token_response(
@@ -76,26 +82,27 @@ def _jwt_access_token(provider: Provider, grant: Grant) -> str:
         "exp": now + provider.access_token_lifetime,
         "scope": " ".join(grant.scope),
         "azp": provider.client_id,
+        **organization_claims(grant),
         # Two tokens of one second would be the same otherwise.
         "jti": secrets.token_urlsafe(16),
     }
-    return _sign(_draft(provider, claims))
+    return sign(draft(provider, claims))
 
 
 def _id_token(provider: Provider, grant: Grant) -> str | None:
     forgery: Forgery = provider.forgeries.take()
     if forgery.absent:
         return None
-    draft = _draft(provider, _id_claims(provider, grant))
-    forgery.apply(draft)
-    return _sign(draft)
+    unsigned = draft(provider, _id_claims(provider, grant))
+    forgery.apply(unsigned)
+    return sign(unsigned)
 
 
 def _id_claims(provider: Provider, grant: Grant) -> dict[str, Any]:
     """Claims as OpenID Connect Core, section 2, and its Auth0 dialect have them."""
     now = int(provider.now())
     claims = {
-        **user_claims(grant.session.user, grant.scope),
+        **user_claims(grant.session.user, grant),
         "iss": provider.issuer,
         "aud": provider.client_id,
         "iat": now,
@@ -106,16 +113,20 @@ def _id_claims(provider: Provider, grant: Grant) -> dict[str, Any]:
     return claims if grant.nonce is None else {**claims, "nonce": grant.nonce}
 
 
-def _draft(provider: Provider, claims: Mapping[str, Any]) -> Draft:
+def draft(provider: Provider, claims: Mapping[str, Any]) -> Draft:
+    """Return a token with these claims, yet to be signed by the provider."""
     key = provider.keys.current
     return Draft(dict(claims), key.kid, key.private, provider.client_secret)
 
 
-def _sign(draft: Draft) -> str:
+def sign(draft: Draft) -> str:
+    """Return the token in its compact form (RFC 7515, section 7.1)."""
+    header = {"kid": draft.kid, **draft.header}
     # jwt.encode() would refuse claims of a wrong type, which a forgery may want.
     return jwt.PyJWS().encode(
         json.dumps(draft.claims).encode(),
         draft.key,
         draft.algorithm,
-        headers={"kid": draft.kid},
+        # An empty type is how the library is told to leave its own one out.
+        headers={n: v for n, v in header.items() if v is not None or n == "typ"},
     )

@@ -14,7 +14,7 @@ _DECEPTIVE = re.compile(r"[\x00-\x20\x7f\\]")
 
 def allowed(url: str, registered: Collection[str]) -> bool:
     """Whether a browser may be sent there: loopback, or registered as it is."""
-    return url in registered or _is_loopback(url)
+    return url in registered or is_loopback(url)
 
 
 def with_query(url: str, parameters: Mapping[str, str]) -> str:
@@ -34,7 +34,8 @@ def form_target(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}"
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether an address leads to this machine, without tricks."""
     if _DECEPTIVE.search(url):
         return False
     try:

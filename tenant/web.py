@@ -6,9 +6,13 @@ from flask import Flask, render_template
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from tenant.api import Api
 from tenant.backchannel import BackChannel
-from tenant.browser import Browser, content_security_policy
+from tenant.browser import Browser
+from tenant.pages import content_security_policy
 from tenant.provider import Provider
+from tenant.pushed import PushedRequests
+from tenant.signing_out import SigningOut
 
 _TITLES = {400: "That does not work", 403: "Not allowed", 404: "Nothing here"}
 
@@ -19,8 +23,8 @@ def create_app(provider: Provider) -> Flask:
     # Another name for 127.0.0.1 would let any web site talk to the tenant as
     # if it were of the same origin (DNS rebinding).
     app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1"]
-    app.register_blueprint(Browser(provider).blueprint())
-    app.register_blueprint(BackChannel(provider).blueprint())
+    for part in (Browser, SigningOut, BackChannel, PushedRequests, Api):
+        app.register_blueprint(part(provider).blueprint())
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_add_headers)
     return app

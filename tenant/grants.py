@@ -1,0 +1,125 @@
+"""The grants that the token endpoint takes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from tenant import connection_tokens
+from tenant.admission import knows_audience
+from tenant.comparison import same
+from tenant.grant import Grant, PendingCode
+from tenant.messages import TokenError, invalid_grant, required
+from tenant.provider import Provider
+from tenant.tokens import token_response
+
+
+class Grants:
+    """What becomes of a code, a refresh token or a connection's name."""
+
+    def __init__(self, provider: Provider) -> None:
+        """Grant what this provider's users let the app have."""
+        self._provider = provider
+        self._by_type = {
+            "authorization_code": self._redeem_code,
+            "refresh_token": self._refresh,
+            connection_tokens.GRANT_TYPE: self._connection_token,
+        }
+
+    def exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """Return the answer to a token request.
+
+        Raises:
+            TokenError: If it is refused.
+        """
+        grant_type = required(form, "grant_type")
+        if grant_type not in self._by_type:
+            raise TokenError(
+                400, "unsupported_grant_type", f"Unsupported grant type: {grant_type}"
+            )
+        extra = self._provider.token_response_extra
+        answer = {**self._by_type[grant_type](form), **extra}
+        return {name: value for name, value in answer.items() if value is not None}
+
+    def _redeem_code(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """Exchange a code (RFC 6749, section 4.1.3)."""
+        pending = self._provider.directory.codes.take(required(form, "code"))
+        if pending is None:
+            raise invalid_grant("Invalid authorization code")
+        _check_proof(pending, form)
+        grant = self._present(pending.grant)
+        token = None
+        if "offline_access" in grant.scope:
+            token = self._provider.directory.refresh_tokens.begin(grant)
+        return token_response(self._provider, grant, token)
+
+    def _refresh(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """Exchange a refresh token (RFC 6749, section 6)."""
+        old = required(form, "refresh_token")
+        grant = self._provider.directory.refresh_tokens.grant(old) or _unknown()
+        # What is refused below uses no token up: the app may well come again.
+        self._check_audience(form.get("audience"))
+        self._check_mfa()
+        successor = self._successor(old)
+        # The nonce belongs to the login alone (OpenID Connect Core, 12.2).
+        grant = replace(self._present(grant), nonce=None)
+        return token_response(self._provider, _narrowed(grant, form), successor)
+
+    def _connection_token(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """Exchange a refresh token for a token of a connection; it stays good."""
+        connection_tokens.check(form, self._provider.connections)
+        token = form["subject_token"]
+        if self._provider.directory.refresh_tokens.grant(token) is None:
+            _unknown()
+        return connection_tokens.answer(form["connection"])
+
+    def _check_audience(self, audience: str | None) -> None:
+        if audience and not knows_audience(self._provider, audience):
+            raise TokenError(403, "access_denied", f"Service not found: {audience}")
+
+    def _check_mfa(self) -> None:
+        if self._provider.require_mfa:
+            raise TokenError(
+                403,
+                "mfa_required",
+                "Multifactor authentication required",
+                mfa_token=secrets.token_urlsafe(32),
+            )
+
+    def _successor(self, token: str) -> str | None:
+        if not self._provider.rotate_refresh_tokens:
+            return None
+        # Of two requests with one token, both got this far: only one goes on.
+        return self._provider.directory.refresh_tokens.rotate(token) or _unknown()
+
+    def _present(self, grant: Grant) -> Grant:
+        user = self._provider.directory.present(grant.session.user)
+        return replace(grant, session=replace(grant.session, user=user))
+
+
+def _unknown() -> NoReturn:
+    raise invalid_grant("Unknown or invalid refresh token.")
+
+
+def _check_proof(pending: PendingCode, form: Mapping[str, str]) -> None:
+    """Check what only the app that began the login has (RFC 7636, section 4.6)."""
+    if not same(pending.redirect_uri, form.get("redirect_uri", "")):
+        raise invalid_grant("The redirect_uri is not that of the authorization request")
+    verifier = form.get("code_verifier", "").encode()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(verifier).digest())
+    if not same(pending.code_challenge, digest.rstrip(b"=").decode()):
+        raise invalid_grant("Failed to verify code verifier")
+
+
+def _narrowed(grant: Grant, form: Mapping[str, str]) -> Grant:
+    """Return the grant for the scope and audience asked for (RFC 6749, section 6)."""
+    asked = form.get("scope", "").split() or grant.scope
+    return replace(
+        grant,
+        scope=tuple(scope for scope in grant.scope if scope in asked),
+        audience=form.get("audience") or grant.audience,
+    )

@@ -1,0 +1,856 @@
+"""The stand-in for Auth0, story by story, over real sockets."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import os
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import jwt
+import pytest
+from auth0_server_python.auth_schemes.client_assertion import build_client_assertion
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from flask import Flask, request
+from werkzeug.serving import make_server
+
+from tenant import Fault, Tenant
+
+TESTS = Path(__file__).resolve().parent
+CALLBACK = "http://localhost:1/callback"
+VERIFIER = "v" * 43
+CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+FEDERATED = (
+    "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
+)
+FEDERATED_TYPE = "http://auth0.com/oauth/token-type/federated-connection-access-token"
+EVENT = "http://schemas.openid.net/event/backchannel-logout"
+
+
+class Client:
+    """The app's server and one visitor's browser in one, without an app."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self.tenant = tenant
+        trust = ssl.create_default_context(cafile=tenant.ca_file)
+        self.http = httpx.Client(verify=trust, trust_env=False, timeout=30)
+
+    def query(self, **changes: str | None) -> dict[str, str]:
+        """Return an authorization request; None leaves a parameter out."""
+        usual = {
+            "client_id": self.tenant.client_id,
+            "response_type": "code",
+            "redirect_uri": CALLBACK,
+            "scope": "openid profile email offline_access",
+            "code_challenge": CHALLENGE.rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+            "state": "s",
+        }
+        return {n: v for n, v in {**usual, **changes}.items() if v is not None}
+
+    def authorize(self, **changes: str | None) -> httpx.Response:
+        return self.ask(self.query(**changes))
+
+    def ask(self, query: dict[str, str]) -> httpx.Response:
+        return self.http.get(f"{self.tenant.origin}/authorize", params=query)
+
+    def page(self, **changes: str | None) -> str:
+        """Return the text of the login page."""
+        answer = self.authorize(**changes)
+        return " ".join(self.http.get(answer.headers["location"]).text.split())
+
+    def choose(self, answer: httpx.Response, username: str) -> httpx.Response:
+        """Sign in at the login page that an answer leads to."""
+        form = {"action": "login", "username": username}
+        form["state"] = sent_back(answer)["state"]
+        return self.http.post(f"{self.tenant.origin}/u/login", data=form)
+
+    def redeem(self, answer: httpx.Response) -> dict[str, Any]:
+        """Exchange the code that an answer brings."""
+        answer = self.token(
+            grant_type="authorization_code",
+            code=sent_back(answer)["code"],
+            redirect_uri=CALLBACK,
+            code_verifier=VERIFIER,
+        )
+        assert answer.status_code == 200, answer.text
+        tokens: dict[str, Any] = answer.json()
+        return tokens
+
+    def login(self, username: str = "alice", **changes: str | None) -> dict[str, Any]:
+        """Sign in and return the tokens."""
+        answer = self.authorize(**changes)
+        if "code" not in sent_back(answer):  # nobody is signed in yet
+            answer = self.choose(answer, username)
+        return self.redeem(answer)
+
+    def post(
+        self, endpoint: str, form: dict[str, str], *, secret: bool = True
+    ) -> httpx.Response:
+        tenant = self.tenant
+        known = httpx.BasicAuth(tenant.client_id, tenant.client_secret)
+        auth = known if secret else httpx.Auth()
+        return self.http.post(f"{tenant.issuer}oauth/{endpoint}", data=form, auth=auth)
+
+    def token(self, **form: str) -> httpx.Response:
+        return self.post("token", form)
+
+    def refresh(self, token: str, **form: str) -> httpx.Response:
+        form = {"refresh_token": token, **form}
+        return self.token(grant_type="refresh_token", **form)
+
+    def things(self, token: str, base: str | None = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        base = base or self.tenant.issuer
+        return self.http.get(f"{base.rstrip('/')}/api/things", headers=headers)
+
+
+def sent_back(answer: httpx.Response) -> dict[str, str]:
+    """Return the query of where an answer redirects."""
+    query = parse_qs(urlsplit(answer.headers["location"]).query)
+    return {name: values[0] for name, values in query.items()}
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
+
+
+def pem_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
+    return (
+        key.public_key()
+        .public_bytes(
+            serialization.Encoding.PEM,
+            serialization.PublicFormat.SubjectPublicKeyInfo,
+        )
+        .decode()
+    )
+
+
+@pytest.fixture(scope="module")
+def _own() -> Iterator[Tenant]:
+    with Tenant() as own:
+        yield own
+
+
+@pytest.fixture
+def tenant(_own: Tenant) -> Tenant:
+    _own.reset()
+    return _own
+
+
+@pytest.fixture
+def client(tenant: Tenant) -> Iterator[Client]:
+    client = Client(tenant)
+    with client.http:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def app_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@contextmanager
+def receiver(status: int = 200) -> Iterator[tuple[str, list[str]]]:
+    """Serve an app that takes logout tokens; its address, and those it got."""
+    app, got = Flask("receiver"), list[str]()
+
+    @app.post("/backchannel")
+    def backchannel() -> tuple[str, int]:
+        got.append(request.form["logout_token"])
+        return "", status
+
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}/backchannel", got
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def discover(client: Client) -> dict[str, Any]:
+    url = f"{client.tenant.issuer}.well-known/openid-configuration"
+    document: dict[str, Any] = client.http.get(url).json()
+    return document
+
+
+# Organizations and connections
+
+
+@pytest.mark.parametrize("asked", ["org_1", "acme", "ACME"])
+def test_an_organization_is_in_all_that_is_issued_for_it(
+    client: Client, tenant: Tenant, asked: str
+) -> None:
+    tenant.add_organization("acme", org_id="org_1", display_name="Acme Inc.")
+    audience = "https://api.example/"
+    tokens = client.login(organization=asked, audience=audience)
+    userinfo = client.http.get(
+        f"{tenant.issuer}userinfo",
+        headers={"Authorization": f"Bearer {tokens['access_token']}"},
+    ).json()
+    again = client.refresh(tokens["refresh_token"]).json()
+    for claims in (
+        claims_of(tokens["id_token"]),
+        claims_of(tokens["access_token"]),
+        userinfo,
+        claims_of(again["id_token"]),
+    ):
+        assert (claims["org_id"], claims["org_name"]) == ("org_1", "acme")
+
+
+def test_without_an_organization_no_token_names_one(
+    client: Client, tenant: Tenant
+) -> None:
+    assert tenant.add_organization("acme").org_id.startswith("org_")
+    claims = claims_of(client.login()["id_token"])
+    assert not {"org_id", "org_name"} & set(claims)
+
+
+def test_the_login_page_names_organization_and_connection(
+    client: Client, tenant: Tenant
+) -> None:
+    tenant.add_organization("acme", display_name="Acme <Inc.>")
+    page = client.page(
+        organization="acme", invitation="ticket", organization_name="acme"
+    )
+    assert "with <strong>Acme &lt;Inc.&gt;</strong>" in page
+    assert "You have been invited." in page
+    page = client.page(connection="google-oauth2")
+    assert "<h1>Continue with google-oauth2</h1>" in page
+    assert "<h1>Sign up</h1>" in client.page(screen_hint="signup")
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "description"),
+    [
+        ({"organization": "org_no"}, "invalid_request", "org_no was not found"),
+        ({"connection": "myspace"}, "invalid_request", "the connection was not found"),
+        ({"audience": "https://b/"}, "access_denied", "Service not found: https://b/"),
+    ],
+)
+def test_what_the_tenant_does_not_know_goes_back_as_an_error(
+    client: Client, tenant: Tenant, asked: dict[str, str], error: str, description: str
+) -> None:
+    tenant.audiences = {"https://a/"}
+    answer = client.authorize(**asked)
+    assert answer.headers["location"].startswith(CALLBACK)
+    assert sent_back(answer)["error"] == error
+    assert sent_back(answer)["error_description"].endswith(description)
+    assert sent_back(answer)["state"] == "s"
+
+
+# Pushed authorization requests
+
+
+def test_a_pushed_request_is_good_once(client: Client, tenant: Tenant) -> None:
+    tenant.require_pushed_authorization_requests = True
+    pushed = client.post("par", client.query(state="pushed"))
+    assert pushed.status_code == 201
+    assert pushed.headers["cache-control"] == "no-store"
+    assert pushed.json()["expires_in"] == 90
+    name = pushed.json()["request_uri"]
+    assert name.startswith("urn:ietf:params:oauth:request_uri:")
+    query = {"client_id": tenant.client_id, "request_uri": name}
+    answer = client.choose(client.ask(query), "alice")
+    assert sent_back(answer)["state"] == "pushed"
+    assert "access_token" in client.redeem(answer)
+    assert client.ask(query).status_code == 400
+
+
+def test_a_pushed_request_expires(client: Client, tenant: Tenant) -> None:
+    name = client.post("par", client.query()).json()["request_uri"]
+    tenant.clock_offset = 91
+    query = {"client_id": tenant.client_id, "request_uri": name}
+    assert client.ask(query).status_code == 400
+
+
+def test_pushing_can_be_required(client: Client, tenant: Tenant) -> None:
+    found = discover(client)
+    assert found["pushed_authorization_request_endpoint"] == f"{tenant.issuer}oauth/par"
+    assert found["require_pushed_authorization_requests"] is False
+    tenant.require_pushed_authorization_requests = True
+    assert discover(client)["require_pushed_authorization_requests"] is True
+    assert sent_back(client.authorize())["error"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"request_uri": "urn:ietf:params:oauth:request_uri:x"},
+        {"redirect_uri": "https://elsewhere.example/"},
+        {"client_id": "another"},
+        {"code_challenge": None},
+        {"organization": "org_no"},
+    ],
+)
+def test_a_mistake_in_a_pushed_request_is_told_at_once(
+    client: Client, changes: dict[str, str | None]
+) -> None:
+    answer = client.post("par", client.query(**changes))
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+def test_the_new_endpoints_fail_on_demand(client: Client, tenant: Tenant) -> None:
+    for endpoint in ("par", "revoke", "api"):
+        tenant.fail(endpoint, Fault.status(503))
+    assert client.post("par", client.query()).status_code == 503
+    assert client.post("revoke", {"token": "x"}).status_code == 503
+    assert client.things("").status_code == 503
+    assert client.things("").status_code == 401
+
+
+def test_nobody_else_can_push(client: Client, tenant: Tenant) -> None:
+    answer = client.post("par", client.query(), secret=False)
+    assert answer.status_code == 401
+
+
+# private_key_jwt
+
+
+def _assertion(
+    tenant: Tenant, key: rsa.RSAPrivateKey | str, alg: str = "RS256", **changes: Any
+) -> dict[str, str]:
+    now = int(time.time())
+    claims = {
+        "iss": tenant.client_id,
+        "sub": tenant.client_id,
+        "aud": tenant.issuer,
+        "exp": now + 60,
+        "jti": os.urandom(8).hex(),
+        **changes,
+    }
+    claims = {n: v for n, v in claims.items() if v is not None}
+    return {
+        "client_id": tenant.client_id,
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": jwt.encode(claims, key, algorithm=alg),
+    }
+
+
+def test_the_assertion_that_the_sdk_builds_is_taken_everywhere_but_once(
+    client: Client, tenant: Tenant, app_key: rsa.RSAPrivateKey
+) -> None:
+    tenant.client_public_key = pem_of(app_key)
+    pem = app_key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    for endpoint, form, status in (
+        ("par", client.query(), 201),
+        ("revoke", {"token": "unknown"}, 200),
+        ("token", {"grant_type": "password"}, 400),
+    ):
+        built = build_client_assertion(pem, tenant.client_id, tenant.issuer)
+        form |= {"client_assertion": built, "client_assertion_type": ASSERTION_TYPE}
+        assert client.post(endpoint, form, secret=False).status_code == status
+        again = client.post(endpoint, form, secret=False)
+        assert (again.status_code, again.json()["error"]) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "another"},
+        {"sub": "another"},
+        {"aud": "https://another.example/"},
+        {"exp": 1},
+        {"exp": None},
+        {"jti": None},
+    ],
+)
+def test_a_wrong_assertion_is_refused(
+    client: Client,
+    tenant: Tenant,
+    app_key: rsa.RSAPrivateKey,
+    changes: dict[str, Any],
+) -> None:
+    tenant.client_public_key = pem_of(app_key)
+    form = {"token": "x", **_assertion(tenant, app_key, **changes)}
+    assert client.post("revoke", form, secret=False).status_code == 401
+    form |= _assertion(tenant, app_key, aud=f"{tenant.issuer}oauth/revoke")
+    assert client.post("revoke", form, secret=False).status_code == 200
+
+
+def test_an_assertion_needs_the_registered_key(
+    client: Client, tenant: Tenant, app_key: rsa.RSAPrivateKey
+) -> None:
+    form = {"token": "x", **_assertion(tenant, app_key)}
+    assert client.post("revoke", form, secret=False).status_code == 401
+    tenant.client_public_key = pem_of(app_key)
+    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    with_secret = _assertion(tenant, tenant.client_secret, "HS256")
+    for wrong in (_assertion(tenant, stranger), with_secret, {}):
+        form = {"token": "x", **wrong}
+        assert client.post("revoke", form, secret=False).status_code == 401
+    assert client.post("revoke", {"token": "x"}).status_code == 401
+
+
+def test_only_an_rsa_key_can_be_registered(tenant: Tenant) -> None:
+    for wrong in ("no key", pem_of(ec.generate_private_key(ec.SECP256R1()))):
+        with pytest.raises(ValueError, match=r"."):
+            tenant.client_public_key = wrong
+    assert tenant.client_public_key is None
+
+
+# Refresh tokens
+
+
+def test_a_spent_refresh_token_ends_its_family(client: Client, tenant: Tenant) -> None:
+    first = client.login()["refresh_token"]
+    other = client.login()["refresh_token"]
+    second = client.refresh(first).json()["refresh_token"]
+    for token in (first, second, first):
+        answer = client.refresh(token)
+        assert answer.status_code == 403
+        assert answer.json() == {
+            "error": "invalid_grant",
+            "error_description": "Unknown or invalid refresh token.",
+        }
+    assert tenant.reuse_detected == 1
+    assert client.refresh(other).status_code == 200
+    tenant.reset()
+    assert tenant.reuse_detected == 0
+
+
+def test_of_many_refreshes_at_once_one_succeeds(client: Client, tenant: Tenant) -> None:
+    token = client.login()["refresh_token"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(client.refresh, [token] * 8))
+    assert sorted(answer.status_code for answer in answers) == [200, *[403] * 7]
+    assert tenant.reuse_detected == 1
+
+
+def test_without_rotation_the_refresh_token_stays(
+    client: Client, tenant: Tenant
+) -> None:
+    tenant.rotate_refresh_tokens = False
+    token = client.login()["refresh_token"]
+    for _ in range(2):
+        answer = client.refresh(token)
+        assert answer.status_code == 200
+        assert "refresh_token" not in answer.json()
+    assert tenant.reuse_detected == 0
+
+
+def test_revoking_ends_the_family(client: Client, tenant: Tenant) -> None:
+    first = client.login()["refresh_token"]
+    second = client.refresh(first).json()["refresh_token"]
+    assert client.post("revoke", {"token": first}, secret=False).status_code == 401
+    for token in (first, "unknown"):
+        assert client.post("revoke", {"token": token}).status_code == 200
+    assert client.refresh(second).status_code == 403
+    assert tenant.reuse_detected == 0
+
+
+def test_all_of_a_users_refresh_tokens_can_be_revoked(
+    client: Client, tenant: Tenant
+) -> None:
+    alices = [client.login(prompt="login")["refresh_token"] for _ in range(2)]
+    bobs = client.login("bob", prompt="login")["refresh_token"]
+    tenant.revoke_refresh_tokens("auth0|alice")
+    assert [client.refresh(token).status_code for token in alices] == [403, 403]
+    assert client.refresh(bobs).status_code == 200
+
+
+def test_one_refresh_token_serves_several_apis(client: Client, tenant: Tenant) -> None:
+    tenant.audiences = {"https://a/", "https://b/"}
+    token = client.login()["refresh_token"]
+    refused = client.refresh(token, audience="https://c/")
+    assert refused.status_code == 403
+    assert refused.json()["error"] == "access_denied"
+    assert refused.json()["error_description"].startswith("Service not found")
+    for audience in sorted(tenant.audiences):
+        tokens = client.refresh(token, audience=audience, scope="openid email").json()
+        token = tokens["refresh_token"]
+        claims = claims_of(tokens["access_token"])
+        assert audience in claims["aud"]
+        assert claims["scope"] == tokens["scope"] == "openid email"
+    assert "offline_access" in client.refresh(token).json()["scope"]
+
+
+def test_a_second_factor_can_be_wanted(client: Client, tenant: Tenant) -> None:
+    token = client.login()["refresh_token"]
+    tenant.require_mfa = True
+    answer = client.refresh(token)
+    assert answer.status_code == 403
+    assert answer.json().pop("mfa_token")
+    assert answer.json()["error"] == "mfa_required"
+    assert answer.json()["error_description"] == "Multifactor authentication required"
+    tenant.require_mfa = False
+    assert client.refresh(token).status_code == 200
+
+
+def test_token_responses_can_be_odd(client: Client, tenant: Tenant) -> None:
+    tenant.token_response_extra = {"expires_in": "soon", "token_type": None, "x": [1]}
+    tokens = client.login()
+    assert (tokens["expires_in"], tokens["x"]) == ("soon", [1])
+    assert "token_type" not in tokens
+
+
+# Tokens of connections
+
+
+def _federated(token: str, **changes: str) -> dict[str, str]:
+    return {
+        "grant_type": FEDERATED,
+        "connection": "google-oauth2",
+        "subject_token": token,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:refresh_token",
+        "requested_token_type": FEDERATED_TYPE,
+        **changes,
+    }
+
+
+def test_a_refresh_token_gives_tokens_of_connections(client: Client) -> None:
+    token = client.login()["refresh_token"]
+    got = [client.token(**_federated(token)).json() for _ in range(2)]
+    for answer in got:
+        assert answer["access_token"].startswith("google-oauth2-token-")
+        assert answer["issued_token_type"] == FEDERATED_TYPE
+        assert answer["token_type"] == "Bearer"
+        assert answer["expires_in"] > 0
+        assert answer["scope"]
+        assert "refresh_token" not in answer
+    assert got[0]["access_token"] != got[1]["access_token"]
+    assert client.refresh(token).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"connection": "myspace"}, 400),
+        ({"subject_token_type": "x"}, 400),
+        ({"requested_token_type": "x"}, 400),
+        ({"connection": ""}, 400),
+        ({"subject_token": "unknown"}, 403),
+    ],
+)
+def test_a_wrong_request_for_a_connections_token_is_refused(
+    client: Client, changes: dict[str, str], status: int
+) -> None:
+    token = client.login()["refresh_token"]
+    answer = client.token(**_federated(token, **changes))
+    assert answer.status_code == status
+    assert client.refresh(token).status_code == 200
+
+
+# The protected API
+
+
+def test_the_api_takes_its_own_tokens(client: Client, tenant: Tenant) -> None:
+    tokens = client.login(audience=tenant.api_audience, scope="openid read:things")
+    for base in (tenant.issuer, tenant.origin):
+        answer = client.things(tokens["access_token"], base)
+        assert answer.status_code == 200
+        assert answer.json() == {"sub": "auth0|alice", "scope": "openid read:things"}
+    assert client.things(tokens["id_token"]).status_code == 401
+    tenant.clock_offset = tenant.access_token_lifetime + 1
+    assert client.things(tokens["access_token"]).status_code == 401
+
+
+def test_the_api_refuses_other_tokens(client: Client, tenant: Tenant) -> None:
+    opaque = client.login()["access_token"]
+    other = client.login(audience="https://b/")["access_token"]
+    for token, challenge in (
+        ("", "Bearer"),
+        (opaque, 'Bearer error="invalid_token"'),
+        (other, 'Bearer error="invalid_token"'),
+    ):
+        answer = client.things(token)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == challenge
+    tenant.api_audience = "https://b/"
+    assert client.things(other).status_code == 200
+
+
+# Back-channel logout
+
+
+def _verified(client: Client, token: str) -> dict[str, Any]:
+    tenant = client.tenant
+    keys = client.http.get(f"{tenant.issuer}.well-known/jwks.json").json()
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        jwt.PyJWKSet.from_dict(keys)[jwt.get_unverified_header(token)["kid"]].key,
+        algorithms=["RS256"],
+        audience=tenant.client_id,
+        issuer=tenant.issuer,
+        leeway=1,
+    )
+    return claims
+
+
+@pytest.mark.parametrize("path", ["/v2/logout", "/oidc/logout", "/u/session"])
+def test_the_app_is_told_of_every_session_that_ends(
+    client: Client, tenant: Tenant, path: str
+) -> None:
+    sid = claims_of(client.login()["id_token"])["sid"]
+    method = "POST" if path == "/u/session" else "GET"
+    with receiver() as (url, got):
+        tenant.backchannel_logout_uri = url
+        for _ in range(2):  # the second ends nothing
+            answer = client.http.request(method, tenant.origin + path)
+            assert answer.status_code in {200, 302, 303}
+        assert tenant.finish_backchannel()
+    assert tenant.backchannel_answers == [200]
+    (token,) = got
+    header = jwt.get_unverified_header(token)
+    assert (header["typ"], header["alg"]) == ("logout+jwt", "RS256")
+    claims = _verified(client, token)
+    assert claims.pop("jti")
+    assert claims.pop("exp") - claims.pop("iat") == 120
+    assert claims == {
+        "iss": tenant.issuer,
+        "aud": tenant.client_id,
+        "sub": "auth0|alice",
+        "sid": sid,
+        "events": {EVENT: {}},
+    }
+
+
+def test_the_browser_does_not_wait_for_the_app(client: Client, tenant: Tenant) -> None:
+    for status in (400, None):
+        client.login()
+        with receiver(status or 200) as (url, _):
+            tenant.backchannel_logout_uri = url
+            if status:
+                client.http.get(f"{tenant.origin}/v2/logout")
+                assert tenant.finish_backchannel()
+        if status is None:
+            client.http.get(f"{tenant.origin}/v2/logout")
+            assert tenant.finish_backchannel()
+    assert tenant.backchannel_answers == [400, 0]
+
+
+def test_a_page_says_who_is_signed_in_at_the_tenant(
+    client: Client, tenant: Tenant
+) -> None:
+    url = f"{tenant.origin}/u/session"
+    assert "Not signed in" in client.http.get(url).text
+    client.login()
+    page = client.http.get(url).text
+    assert "Alice" in page
+    assert "Sign out here" in page
+    left = client.http.post(url, follow_redirects=True)
+    assert "Not signed in" in left.text
+    assert "login_required" in client.authorize(prompt="none").headers["location"]
+
+
+def test_logout_tokens_go_nowhere_but_to_loopback(tenant: Tenant) -> None:
+    for url in ("http://example.com/", "https://localhost:1/", "http://localhost\\@b/"):
+        with pytest.raises(ValueError, match="loopback"):
+            tenant.backchannel_logout_uri = url
+    tenant.backchannel_logout_uri = "http://[::1]:1/x"
+    tenant.reset()
+    assert tenant.backchannel_logout_uri is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("signature", "issuer", "audience", "algorithm", "none", "expired"),
+        "unknown_key",
+    ],
+)
+def test_logout_tokens_can_be_forged(client: Client, tenant: Tenant, kind: str) -> None:
+    forged = tenant.logout_token(sub="auth0|alice", forge=kind)
+    with pytest.raises((jwt.PyJWTError, KeyError)):
+        _verified(client, forged)
+
+
+def test_parts_of_a_logout_token_can_be_changed(client: Client, tenant: Tenant) -> None:
+    claims = _verified(client, tenant.logout_token(sid="s"))
+    assert claims["sid"] == "s"
+    assert "sub" not in claims
+    changed = {"events": None, "nonce": "n"}
+    claims = _verified(client, tenant.logout_token(sub="a", claims=changed))
+    assert "events" not in claims
+    assert claims["nonce"] == "n"
+    assert "iat" not in claims_of(tenant.logout_token(sub="a", forge="no_iat"))
+    for typ, found in (("JWT", "JWT"), (None, None)):
+        token = tenant.logout_token(sub="a", header={"typ": typ})
+        assert jwt.get_unverified_header(token).get("typ") == found
+    for kind in ("absent", "nonsense"):
+        with pytest.raises(ValueError, match=kind):
+            tenant.logout_token(sub="a", forge=kind)
+
+
+# As a whole
+
+
+def test_discovery_says_what_there_is(client: Client) -> None:
+    found = discover(client)
+    assert found["backchannel_logout_supported"] is True
+    assert found["backchannel_logout_session_supported"] is True
+    assert FEDERATED in found["grant_types_supported"]
+    methods = found["token_endpoint_auth_methods_supported"]
+    assert {"client_secret_post", "private_key_jwt"} <= set(methods)
+
+
+def _settings(tenant: Tenant) -> dict[str, Any]:
+    plain = (bool, int, set, str)
+    own = {n: v for n, v in vars(tenant).items() if isinstance(v, plain)}
+    return copy.deepcopy(own)
+
+
+def test_reset_forgets_settings_and_state(
+    client: Client, tenant: Tenant, app_key: rsa.RSAPrivateKey
+) -> None:
+    usual = _settings(tenant)
+    token = client.login()["refresh_token"]
+    name = client.post("par", client.query()).json()["request_uri"]
+    tenant.add_organization("acme")
+    tenant.client_public_key = pem_of(app_key)
+    tenant.connections.clear()
+    tenant.require_mfa = tenant.require_pushed_authorization_requests = True
+    tenant.rotate_refresh_tokens = False
+    tenant.api_audience, tenant.audiences = "x", {"y"}
+    tenant.token_response_extra = {"z": 1}
+    tenant.backchannel_answers.append(200)
+    tenant.reset()
+    assert _settings(tenant) == usual
+    assert tenant.client_public_key is None
+    assert (tenant.token_response_extra, tenant.backchannel_answers) == ({}, [])
+    assert client.refresh(token).status_code == 403
+    query = {"client_id": tenant.client_id, "request_uri": name}
+    assert client.ask(query).status_code == 400
+    assert "error" in sent_back(client.authorize(organization="acme"))
+
+
+LEAVES = """
+import os, threading
+from test_tenant import live
+
+live()
+threads, files = threading.active_count(), len(os.listdir("/dev/fd"))
+live()
+assert threads == threading.active_count() == 1, threading.enumerate()
+assert files == len(os.listdir("/dev/fd"))
+"""
+
+
+def live() -> None:
+    """Do a bit of everything with a tenant, and stop it."""
+    with Tenant() as tenant:
+        client = Client(tenant)
+        with client.http, receiver() as (url, _):
+            tenant.backchannel_logout_uri = url
+            client.post("par", client.query())
+            client.login()
+            client.http.get(f"{tenant.origin}/v2/logout")
+            tenant.stop()
+            assert tenant.backchannel_answers == [200]
+
+
+def test_nothing_is_left_behind() -> None:
+    # A process of its own has no threads and files of other tests.
+    paths = os.pathsep.join(str(path) for path in (TESTS, TESTS.parent))
+    subprocess.run(
+        [sys.executable, "-c", LEAVES],
+        env={**os.environ, "PYTHONPATH": paths},
+        timeout=60,
+        check=True,
+    )
+
+
+# The plugin
+
+CONFTEST = """
+import os
+
+import pytest
+
+assert "AUTH0_DOMAIN" not in os.environ
+pytest_plugins = ["tenant.pytest_plugin"]
+
+
+@pytest.fixture(scope="session")
+def app():
+    from app import create_app
+
+    return create_app({"TESTING": True})
+
+
+def pytest_sessionfinish():
+    assert os.environ["AUTH0_REDIRECT_URI"].endswith("/callback")
+"""
+STORIES = """
+import os
+import pytest
+from tenant.pytest_plugin import complete_login
+
+
+def test_alice(app):
+    client = app.test_client()
+    answer = complete_login(client)
+    assert answer.status_code == 200
+    assert client.get("/api/me").json["name"] == "Alice"
+
+
+def test_a_page_and_roles(app, tenant_user):
+    user = tenant_user("dora", roles=["editor"], email="d@example.com", locale="de")
+    client = app.test_client()
+    answer = complete_login(client, "/profile", "dora")
+    assert answer.request.path == "/profile"
+    me = client.get("/api/me").json
+    assert me["https://example.com/roles"] == ["editor"]
+    assert (me["sub"], me["email"], me["locale"]) == (user.sub, "d@example.com", "de")
+    assert complete_login(client, "/profile").request.path == "/profile"
+
+
+def test_nobody_is_left_from_another_test(app, auth0_tenant):
+    assert auth0_tenant.directory.user("dora") is None
+    assert auth0_tenant.count("/authorize") == 0
+    with pytest.raises(AssertionError, match="no such user"):
+        complete_login(app.test_client(), username="dora")
+
+
+def test_a_refused_login(app, auth0_tenant):
+    auth0_tenant.forge("issuer")
+    assert complete_login(app.test_client()).status_code >= 400
+    client = app.test_client()
+    assert complete_login(client, "/login?prompt=none").request.path == "/callback"
+    assert client.get("/api/me").status_code == 401
+"""
+
+
+@pytest.mark.parametrize("callback", [None, "https://localhost:5000/callback"])
+def test_the_plugin_signs_a_test_client_in(
+    tmp_path: Path, callback: str | None
+) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_it.py").write_text(STORIES)
+    kept = {n: v for n, v in os.environ.items() if not n.startswith("AUTH0_")}
+    kept.pop("SSL_CERT_FILE", None)
+    if callback:
+        kept["AUTH0_REDIRECT_URI"] = callback
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env={**kept, "PYTHONPATH": str(TESTS.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "4 passed" in ran.stdout
