@@ -24,6 +24,7 @@ from werkzeug.wrappers import Response
 import auth
 from auth import auth0
 
+_HERE_ONLY = "signed_out_here_only"  # a cookie for the next page
 _OWNERS = {
     "apple": "Apple",
     "facebook": "Facebook",
@@ -76,14 +77,30 @@ def _add_login(app: Flask) -> None:
 
     @app.get("/logout")
     async def logout() -> Response:
-        return redirect(await auth0.logout(auth.logout_options()))
+        away = redirect(await auth0.logout(auth.logout_options()))
+        if auth0.was_ended_here_only():
+            away.set_cookie(_HERE_ONLY, "1", max_age=60, httponly=True, samesite="Lax")
+        return away
+
+    @app.post("/logout/everywhere")
+    async def logout_everywhere() -> Response:
+        auth.refuse_cross_site()
+        await auth0.logout_everywhere()
+        return redirect(await auth0.logout(auth.logout_options()), 303)
+
+    @app.post("/backchannel-logout")
+    async def backchannel_logout() -> Response:
+        return await auth.receive_logout_token()
 
 
 def _add_pages(app: Flask) -> None:
     @app.get("/")
     async def home() -> str:
         user = await auth0.get_user()
-        return render_template("home.html", user=user, connections=_connections())
+        here_only = _HERE_ONLY in request.cookies
+        return render_template(
+            "home.html", user=user, connections=_connections(), here_only=here_only
+        )
 
     @app.get("/profile")
     @auth.login_required
@@ -189,7 +206,7 @@ def _retry_url(error: HTTPException) -> str:
 
 
 def _times(state: Mapping[str, Any]) -> dict[str, datetime]:
-    own, ends_at = state["session"], auth0.sessions.ends_at(state)
+    own, ends_at = state["session"], auth0.sessions.lifetime.ends_at(state)
     times = {**own, "expires_at": ends_at}
     names = ("created_at", "used_at", "expires_at")
     return {name: datetime.fromtimestamp(times[name], UTC) for name in names}

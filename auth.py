@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -29,6 +30,8 @@ from login import (
     prefers_json,
     problem,
     public,
+    receive_logout_token,
+    refuse_cross_site,
     remember,
     requires_claim,
     return_to,
@@ -41,12 +44,16 @@ from login import (
 from stores import (
     FlaskSessionStateStore,
     FlaskSessionTransactionStore,
+    Lifetime,
+    NoRevocations,
+    Revocations,
+    RevocationsUnavailable,
     SpanningSessionInterface,
+    SqliteRevocations,
     derive,
 )
 
 if TYPE_CHECKING:
-    from flask.sessions import SessionInterface
     from redis import Redis
 
 __all__ = [
@@ -69,6 +76,8 @@ __all__ = [
     "prefers_json",
     "problem",
     "public",
+    "receive_logout_token",
+    "refuse_cross_site",
     "remember",
     "requires_claim",
     "return_to",
@@ -79,6 +88,7 @@ __all__ = [
     "user_logged_out",
 ]
 
+logger = logging.getLogger(__name__)
 App = TypeVar("App", bound=Flask)
 
 
@@ -97,10 +107,12 @@ def build_client(settings: Settings) -> Auth0Client:
         secret=settings.secrets[0],
         state_store=FlaskSessionStateStore(
             secrets=settings.secrets,
-            domain=settings.domain,
             scope=settings.scope,
-            idle_seconds=settings.session_idle_seconds,
-            max_seconds=settings.session_max_seconds,
+            lifetime=Lifetime(
+                domain=settings.domain,
+                idle_seconds=settings.session_idle_seconds,
+                max_seconds=settings.session_max_seconds,
+            ),
         ),
         transaction_store=FlaskSessionTransactionStore(secrets=settings.secrets),
         authorization_params=authorization_params,
@@ -147,27 +159,60 @@ def init_app(
     if not app.secret_key:
         keys = [derive(s, "flask signing key") for s in auth0.settings.secrets]
         app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = keys[0], keys[1:]
-    if redis or auth0.settings.redis_url:
-        app.session_interface = _in_redis(redis)
+    redis = redis or _redis_of_the_settings()
+    if redis:
+        _keep_sessions_in(app, redis)
     elif several_cookies:
         app.session_interface = SpanningSessionInterface()
+    auth0.sessions.lifetime.revocations = _revocations(app, redis)
     app.before_request(answer_early)
     app.context_processor(lambda: {"auth_user": auth_user})
     return app
 
 
-def _in_redis(client: Redis | None) -> SessionInterface:
-    settings = auth0.settings
+def _redis_of_the_settings() -> Redis | None:
+    if not auth0.settings.redis_url:
+        return None
     try:
-        from stores.in_redis import RedisSessionInterface, connect
+        from stores.in_redis import connect
     except ImportError:
         needs = "AUTH0_REDIS_URL needs the package redis: pip install redis"
         raise SetupError((needs,)) from None
-    return RedisSessionInterface(
-        client or connect(settings.redis_url or ""),
-        secrets=settings.secrets,
-        seconds=settings.session_max_seconds,
+    return connect(auth0.settings.redis_url)
+
+
+def _keep_sessions_in(app: Flask, redis: Redis) -> None:
+    from stores.in_redis import RedisSessionInterface
+
+    settings = auth0.settings
+    app.session_interface = RedisSessionInterface(
+        redis, secrets=settings.secrets, seconds=settings.session_max_seconds
     )
+
+
+def _revocations(app: Flask, redis: Redis | None) -> Revocations:
+    """Choose where it is written down who signed out; see that it can be."""
+    path = auth0.settings.revocations_path
+    if path == "none":
+        if not auth0.settings.problems:
+            logger.warning(
+                "AUTH0_REVOCATIONS_PATH is none: logout ends the browser's copy of a "
+                "session; whoever copied its cookie before stays signed in."
+            )
+        return NoRevocations()
+    if redis:
+        from stores.revocations_in_redis import RedisRevocations
+
+        return RedisRevocations(redis)
+    path = path or os.path.join(app.instance_path, "auth0-revocations.sqlite3")
+    revocations = SqliteRevocations(path)
+    try:
+        if _is_serving():
+            revocations.open()
+    except RevocationsUnavailable:
+        cannot = f"AUTH0_REVOCATIONS_PATH: {path} cannot be written. Name another file."
+        raise SetupError((cannot,)) from None
+    return revocations
 
 
 def _problems(app: Flask) -> tuple[str, ...]:
@@ -182,10 +227,15 @@ def _problems(app: Flask) -> tuple[str, ...]:
 
 def _refuse(problems: tuple[str, ...]) -> None:
     """Stop a server; let ``flask routes`` and the like go on, with a warning."""
-    context = click.get_current_context(silent=True)
-    if context is None or context.info_name == "run":
+    if _is_serving():
         raise SetupError(problems)
-    logging.getLogger(__name__).warning(SetupError(problems).message)
+    logger.warning(SetupError(problems).message)
+
+
+def _is_serving() -> bool:
+    """Tell a server, or ``flask run``, from another ``flask`` command."""
+    context = click.get_current_context(silent=True)
+    return context is None or context.info_name == "run"
 
 
 auth0 = build_client(Settings.from_environment())

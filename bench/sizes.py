@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask, Response, session
 
-from stores import FlaskSessionStateStore, SpanningSessionInterface
+from stores import FlaskSessionStateStore, Lifetime, SpanningSessionInterface
 from stores.too_large import SessionTooLarge
 
 _random = random.Random(0)  # noqa: S311 - the same sizes at every run
@@ -81,10 +81,10 @@ def cookies_for(claims: dict[str, Any], access_token: str) -> list[str] | None:
     app.session_interface = SpanningSessionInterface()
     store = FlaskSessionStateStore(
         secrets=("s" * 32,),
-        domain="tenant.eu.auth0.com",
         scope="openid profile email offline_access",
-        idle_seconds=86_400,
-        max_seconds=604_800,
+        lifetime=Lifetime(
+            domain="tenant.eu.auth0.com", idle_seconds=86_400, max_seconds=604_800
+        ),
     )
     with app.test_request_context():
         session.permanent = True

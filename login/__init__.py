@@ -4,6 +4,7 @@ from .client import Auth0Client
 from .errors import LoginError, LoginRefused, explain, prefers_json, problem
 from .extension import KEY, Installed
 from .guards import login_required, public, requires_claim, signed_out
+from .logout import receive_logout_token, refuse_cross_site
 from .loops import kept_loops
 from .routes import (
     answer_early,
@@ -45,6 +46,8 @@ __all__ = [
     "prefers_json",
     "problem",
     "public",
+    "receive_logout_token",
+    "refuse_cross_site",
     "remember",
     "requires_claim",
     "return_to",

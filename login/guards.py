@@ -14,10 +14,10 @@ from flask import Response, after_this_request, current_app, redirect, request, 
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized
 
-from .client import is_fresh
 from .errors import ForBoth, prefers_json
 from .extension import installed
 from .returning import here
+from .verification import is_fresh
 
 logger = logging.getLogger(__name__)
 V = TypeVar("V", bound=Callable[..., Any])

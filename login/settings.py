@@ -187,6 +187,9 @@ class Settings(BaseModel):
         le=_TEN_YEARS,
         validation_alias="AUTH0_SESSION_MAX_SECONDS",
     )
+    revocations_path: str | None = Field(
+        default=None, validation_alias="AUTH0_REVOCATIONS_PATH"
+    )
     redis_url: Annotated[str | None, AfterValidator(_redis)] = Field(
         default=None, repr=False, validation_alias="AUTH0_REDIS_URL"
     )
@@ -228,6 +231,7 @@ class Settings(BaseModel):
             client_secret="test-client-secret",  # noqa: S106 - signs in nowhere
             secrets=(token_hex(32),),
             redirect_uri="http://localhost:5000/callback",
+            revocations_path="none",
             problems=problems,
         )
 

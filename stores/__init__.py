@@ -2,11 +2,23 @@
 
 from .cookies import SpanningSessionInterface
 from .jwe import derive
+from .lifetime import Lifetime
+from .revocations import (
+    NoRevocations,
+    Revocations,
+    RevocationsUnavailable,
+    SqliteRevocations,
+)
 from .session import FlaskSessionStateStore, FlaskSessionTransactionStore
 
 __all__ = [
     "FlaskSessionStateStore",
     "FlaskSessionTransactionStore",
+    "Lifetime",
+    "NoRevocations",
+    "Revocations",
+    "RevocationsUnavailable",
     "SpanningSessionInterface",
+    "SqliteRevocations",
     "derive",
 ]

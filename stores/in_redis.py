@@ -67,6 +67,11 @@ class RedisSession(SessionMixin):
         self._fetched: dict[str, Any] | None = None
         self.stored_as = self.sid = sid
         self.under_way = under_way
+        self.is_abandoned = False
+
+    def abandon(self) -> None:
+        """Let go of a session that cannot be reached: the browser forgets its id."""
+        self.is_abandoned = True
 
     @property
     def data(self) -> dict[str, Any]:
@@ -173,6 +178,9 @@ class RedisSessionInterface(SessionInterface):
         attributes: dict[str, Any],
     ) -> None:
         name = self.get_cookie_name(app)
+        if session.is_abandoned:
+            response.delete_cookie(name, **attributes)
+            return
         if not session.was_used:
             return
         if not session:

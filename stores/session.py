@@ -14,13 +14,14 @@ from typing import Any
 from auth0_server_python.auth_types import TransactionData
 from auth0_server_python.store import StateStore, TransactionStore
 from auth0_server_python.store.abstract import AbstractDataStore
-from auth0_server_python.utils import State
 from flask import Response, after_this_request, current_app, g, session
 from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import ServiceUnavailable
 
 from .cookies import TRANSACTION_SECONDS, LoginsUnderWay, bytes_left
 from .folding import fold, unfold
 from .jwe import MOST_LETTERS, BadSeal, seal, unseal
+from .lifetime import Lifetime
 from .too_large import SessionTooLarge, too_large
 
 logger = logging.getLogger(__name__)
@@ -56,26 +57,16 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
 
     Args:
         secrets: Newest first; the first seals, all open.
-        domain: The Auth0 domain; a session of another one is over.
         scope: What the client asks for by default (RFC 6749 section 3.3).
-        idle_seconds: Seconds without a request after which a session is over.
-        max_seconds: Seconds after login at which a session is over in any case.
+        lifetime: How long a session is good for.
     """
 
     def __init__(
-        self,
-        *,
-        secrets: Sequence[str],
-        domain: str,
-        scope: str,
-        idle_seconds: int,
-        max_seconds: int,
+        self, *, secrets: Sequence[str], scope: str, lifetime: Lifetime
     ) -> None:
         super().__init__(secrets=secrets)
-        self._domain = domain
         self._scope = scope
-        self.idle_seconds = idle_seconds
-        self.max_seconds = max_seconds
+        self.lifetime = lifetime
 
     async def set(
         self,
@@ -111,9 +102,23 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         self, identifier: str, options: dict[str, Any] | None = None
     ) -> None:
         """Forget a state; what else is in ``flask.session`` stays."""
-        session.pop(identifier, None)
-        if session.keys() == {"_permanent"}:  # Flask's own mark, of nothing now
-            session.clear()
+        try:
+            _drop(identifier)
+        except ServiceUnavailable:
+            session.abandon()  # type: ignore[attr-defined]  # of sessions in Redis
+
+    async def delete_by_logout_token(
+        self, claims: dict[str, Any], options: dict[str, Any] | None = None
+    ) -> None:
+        """End what a logout token names: one session at Auth0, or all of a user."""
+        self.lifetime.end_all(sub=claims.get("sub"), sid=claims.get("sid"))
+
+    def peek(self) -> dict[str, Any] | None:
+        """Return the session without asking whether it is over, to end it."""
+        try:
+            return unfold(self.decrypt(STATE_IDENTIFIER, self.sealed()))
+        except BadSeal:
+            return None
 
     def sealed(self) -> str | None:
         """Return the session as it lies in ``flask.session``."""
@@ -122,19 +127,9 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
     def restore(self, sealed: str | None) -> None:
         """Put back what `sealed` returned."""
         if sealed is None:
-            session.pop(STATE_IDENTIFIER, None)
+            _drop(STATE_IDENTIFIER)
         elif sealed != self.sealed():
             session[STATE_IDENTIFIER] = sealed
-
-    def ends_at(self, state: Mapping[str, Any]) -> float:
-        """Return when a session ends, if it is not used again (seconds since 1970)."""
-        own = state["session"]
-        ceiling = state["internal"].get("session_expires_at") or float("inf")
-        return min(  # type: ignore[no-any-return]  # numbers, all of them
-            own["created_at"] + self.max_seconds,
-            own["used_at"] + self.idle_seconds,
-            ceiling - State.SESSION_EXPIRY_LEEWAY_SECONDS,
-        )
 
     def read(self, identifier: str = STATE_IDENTIFIER) -> dict[str, Any] | None:
         """Return a state, or None if there is none that holds.
@@ -151,32 +146,24 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         try:
             data = unfold(self.decrypt(identifier, sealed))
             if identifier == STATE_IDENTIFIER:
-                self._check(data)
+                self.lifetime.check(data)
         except (BadSeal, KeyError) as reason:
             logger.info("A session was put aside: %s.", reason)
-            session.pop(identifier, None)
+            _drop(identifier)
             return None
         self._remember(identifier, sealed, data)
         if identifier == STATE_IDENTIFIER:
             self._note_use(data)
         return data
 
-    def _check(self, data: dict[str, Any]) -> None:
-        now, own = time.time(), data["session"]
-        if data["domain"] != self._domain:
-            raise BadSeal("of another Auth0 domain")
-        if now - own["created_at"] >= self.max_seconds:
-            raise BadSeal("at the end of its absolute lifetime")
-        if now - own["used_at"] >= self.idle_seconds:
-            raise BadSeal("idle for too long")
-        if State.is_session_ceiling_reached(data["internal"].get("session_expires_at")):
-            raise BadSeal("at the end that the identity provider set")
-
     def _note_use(self, data: dict[str, Any]) -> None:
         """Write `used_at` seldom, so that most responses set no cookie."""
         kept = current_app.permanent_session_lifetime.total_seconds()
         now = time.time()
-        if now - data["session"]["used_at"] > min(self.idle_seconds, kept) / 20:
+        if (
+            now - data["session"]["used_at"]
+            > min(self.lifetime.idle_seconds, kept) / 20
+        ):
             data["session"]["used_at"] = round(now, 3)
             with suppress(SessionTooLarge):  # logged; a read is not to fail for it
                 self._write(STATE_IDENTIFIER, data)
@@ -297,6 +284,12 @@ def _held() -> MutableMapping[str, Any]:
     """Return where transactions are: beside the session, or within Flask's own."""
     under_way: LoginsUnderWay | None = getattr(session, "under_way", None)
     return session if under_way is None else under_way.transactions
+
+
+def _drop(identifier: str) -> None:
+    session.pop(identifier, None)
+    if session.keys() == {"_permanent"}:  # Flask's own mark, of nothing now
+        session.clear()
 
 
 def _forget_transactions() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from redis_server import RedisServer
+from servers import REVOCATIONS
 from visitor import Visitor
 from werkzeug.serving import make_server
 
@@ -30,6 +33,7 @@ def pytest_configure() -> None:
     """Start the tenant before any test imports ``auth``, which reads the settings."""
     _tenant.start()
     os.environ.update(_tenant.environ(redirect_uri=f"{SITE}/callback"))
+    os.environ["AUTH0_REVOCATIONS_PATH"] = REVOCATIONS
     os.environ["AUTH0_SCOPE"] = "openid profile email offline_access"
 
 
@@ -37,6 +41,7 @@ def pytest_unconfigure() -> None:
     """Stop the tenant."""
     _tenant.stop()
     _listener.close()
+    shutil.rmtree(Path(REVOCATIONS).parent)
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, mkdtemp
 from typing import IO
 
+REVOCATIONS = str(Path(mkdtemp(prefix="revocations-"), "revocations.sqlite3"))
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
@@ -50,7 +51,12 @@ def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
     kept = {
         n: v for n, v in os.environ.items() if not n.startswith(("AUTH0_", "FLASK"))
     }
-    return {**kept, "PYTHON_DOTENV_DISABLED": "1", "FLASK_SKIP_DOTENV": "1", **more}
+    ours = {
+        "PYTHON_DOTENV_DISABLED": "1",
+        "FLASK_SKIP_DOTENV": "1",
+        "AUTH0_REVOCATIONS_PATH": REVOCATIONS,
+    }
+    return {**kept, **ours, **more}
 
 
 @contextmanager

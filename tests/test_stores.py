@@ -21,6 +21,7 @@ from redis_server import RedisServer
 from stores import (
     FlaskSessionStateStore,
     FlaskSessionTransactionStore,
+    Lifetime,
     SpanningSessionInterface,
 )
 from stores.cookies import TOTAL_BYTES
@@ -87,10 +88,8 @@ def _app(
     app.secret_key = "of flask"
     state = FlaskSessionStateStore(
         secrets=secrets,
-        domain=domain,
         scope="openid profile",
-        idle_seconds=idle,
-        max_seconds=most,
+        lifetime=Lifetime(domain=domain, idle_seconds=idle, max_seconds=most),
     )
     transactions = FlaskSessionTransactionStore(secrets=secrets)
 
@@ -749,7 +748,9 @@ def test_in_flasks_own_cookie_a_login_that_does_not_fit_is_told() -> None:
 def test_what_a_view_does_to_the_user_is_not_kept(app_for: AppFor) -> None:
     app = app_for()
     store = FlaskSessionStateStore(
-        secrets=(SECRET,), domain=DOMAIN, scope="", idle_seconds=9, max_seconds=9
+        secrets=(SECRET,),
+        scope="",
+        lifetime=Lifetime(domain=DOMAIN, idle_seconds=9, max_seconds=9),
     )
 
     @app.post("/meddle")
@@ -776,7 +777,9 @@ def test_a_refresh_without_an_id_token_takes_none_away(app_for: AppFor) -> None:
     @app.post("/bare-refresh")
     async def bare_refresh() -> str:
         store = FlaskSessionStateStore(
-            secrets=(SECRET,), domain=DOMAIN, scope="", idle_seconds=9, max_seconds=9
+            secrets=(SECRET,),
+            scope="",
+            lifetime=Lifetime(domain=DOMAIN, idle_seconds=9, max_seconds=9),
         )
         kept = await store.get(STATE)
         assert kept

@@ -1,0 +1,210 @@
+"""Which sessions were ended before their time, until they would have ended anyway."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from typing import Protocol, TypeVar
+
+from werkzeug.exceptions import ServiceUnavailable
+
+from .sqlite_file import SqliteFile
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+#: Entries removed in one transaction, so that other writers get their turn.
+_BATCH = 2_000
+_MOST_BATCHES = 100
+_TABLES = (
+    "CREATE TABLE revoked (key TEXT PRIMARY KEY, at REAL, until REAL) WITHOUT ROWID",
+    "CREATE INDEX revoked_until ON revoked (until)",
+    "CREATE TABLE seen (jti TEXT PRIMARY KEY, until REAL) WITHOUT ROWID",
+    "CREATE INDEX seen_until ON seen (until)",
+)
+# faster than one SELECT with key IN (…)
+_LOOK_UP = "SELECT 0.0"
+_LOOK_UP_KEY = " UNION ALL SELECT at FROM revoked WHERE key = ? AND until > ?"
+_NOTE = """
+    INSERT INTO revoked VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
+    SET at = max(at, excluded.at), until = max(until, excluded.until)
+"""
+_NOTE_JTI = """
+    INSERT INTO seen VALUES (?, ?) ON CONFLICT (jti) DO UPDATE
+    SET until = excluded.until WHERE until <= ?
+"""
+_TIDY = (
+    """DELETE FROM revoked WHERE key IN
+    (SELECT key FROM revoked WHERE until <= ? LIMIT ?)""",
+    """DELETE FROM seen WHERE jti IN
+    (SELECT jti FROM seen WHERE until <= ? LIMIT ?)""",
+)
+
+
+class RevocationsUnavailable(ServiceUnavailable):
+    """Nobody can say which sessions were ended, or end one; its cause says why."""
+
+    error = "revocations_unavailable"
+    description = "This site cannot look up who has signed out right now."
+    hint = "Please try again in a moment. If you were signed in, you still are."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=5)
+
+
+class Revocations(Protocol):
+    """Remembers until when the sessions of a key are over.
+
+    Keys are opaque: a session's id, a user, everybody. A session is over if it was
+    created at or before the time noted for one of its keys.
+    """
+
+    def revoke(
+        self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
+    ) -> bool:
+        """End the sessions of all these keys, or of none if it fails.
+
+        Args:
+            keys: Whose sessions.
+            at: Those created at or before this time, in seconds since 1970; a later
+                time noted before stands.
+            until: When it may be forgotten, in seconds since 1970.
+            jti: The id of the token that asks for it, which counts once.
+
+        Returns:
+            False, and nothing is changed, if that ``jti`` was recorded before.
+
+        Raises:
+            RevocationsUnavailable: Nothing was recorded; the ``jti`` is good again.
+        """
+
+    def revoked_at(self, keys: Sequence[str]) -> float:
+        """Return the latest time noted for any of the keys, in one look-up.
+
+        Returns:
+            Seconds since 1970, and never less than when a store began to remember,
+            if it can know that; 0.0 if there is none.
+
+        Raises:
+            RevocationsUnavailable: It cannot be known.
+        """
+
+    def open(self) -> None:
+        """Make sure that it is there and takes writes; may be called again.
+
+        Raises:
+            RevocationsUnavailable: It is not, or does not.
+        """
+
+
+class NoRevocations:
+    """Takes everything and knows nothing: sessions last until they expire."""
+
+    def revoke(
+        self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
+    ) -> bool:
+        """Forget it at once."""
+        return True
+
+    def revoked_at(self, keys: Sequence[str]) -> float:
+        """Return 0.0."""
+        return 0.0
+
+    def open(self) -> None:
+        """Do nothing."""
+
+
+def digest(key: str) -> str:
+    """Return what stands for a key, so that a store names no users."""
+    return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class SqliteRevocations:
+    """Keeps them in a SQLite file, for all processes of one machine.
+
+    Sessions older than the file are over: what an earlier one held is not known.
+
+    Args:
+        path: The file; it and its folder are made by `open` or at the first use.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = SqliteFile(path, _TABLES)
+        self._tidied_at = self._said_at = 0.0
+
+    def revoke(
+        self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
+    ) -> bool:
+        """See `Revocations.revoke`."""
+        rows = [(digest(key), at, until) for key in keys]
+        seen = None if jti is None else (digest(jti), until, time.time())
+        return self._use(lambda connection, _: self._note(connection, rows, seen))
+
+    def revoked_at(self, keys: Sequence[str]) -> float:
+        """See `Revocations.revoked_at`; never less than the birth of the file."""
+        now = time.time()
+        query = _LOOK_UP + _LOOK_UP_KEY * len(keys)
+        values = [value for key in keys for value in (digest(key), now)]
+
+        def look_up(connection: sqlite3.Connection, birth: float) -> float:
+            found: list[tuple[float]] = connection.execute(query, values).fetchall()
+            return max(birth, *max(found))
+
+        return self._use(look_up)
+
+    def open(self) -> None:
+        """See `Revocations.open`."""
+        self._use(lambda connection, _: connection.execute("UPDATE birth SET at = at"))
+
+    def _use(self, work: Callable[[sqlite3.Connection, float], T]) -> T:
+        try:
+            return self._file.use(work)
+        except (sqlite3.Error, OSError) as error:
+            self._say(error)
+            raise RevocationsUnavailable from error
+
+    def _note(
+        self,
+        connection: sqlite3.Connection,
+        rows: list[tuple[str, float, float]],
+        seen: tuple[str, float, float] | None,
+    ) -> bool:
+        connection.execute("BEGIN IMMEDIATE")
+        with connection:
+            if seen and not connection.execute(_NOTE_JTI, seen).rowcount:
+                return False
+            connection.executemany(_NOTE, rows)
+        # what was asked for is written by now, and must not fail for this
+        with suppress(sqlite3.Error):
+            self._tidy(connection)
+        return True
+
+    def _tidy(self, connection: sqlite3.Connection) -> None:
+        """Remove what is past, at most once a minute."""
+        now = time.time()
+        if now - self._tidied_at < 60:
+            return
+        self._tidied_at = now
+        batches = sum(_remove_past(connection, statement, now) for statement in _TIDY)
+        if batches:  # so much that the file is worth shrinking
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _say(self, error: Exception) -> None:
+        now = time.time()
+        if now - self._said_at >= 60:
+            self._said_at = now
+            reason = type(error).__name__
+            logger.error("%s cannot be used: %s: %s", self._file.path, reason, error)
+
+
+def _remove_past(connection: sqlite3.Connection, statement: str, now: float) -> int:
+    """Return how many times as much was removed as one transaction may."""
+    for batch in range(_MOST_BATCHES):
+        if connection.execute(statement, (now, _BATCH)).rowcount < _BATCH:
+            return batch
+    return _MOST_BATCHES
