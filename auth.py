@@ -50,7 +50,9 @@ from stores import (
     RevocationsUnavailable,
     SpanningSessionInterface,
     SqliteRevocations,
+    connect_redis,
     derive,
+    keep_in_redis,
 )
 
 if TYPE_CHECKING:
@@ -159,10 +161,7 @@ def init_app(
     if not app.secret_key:
         keys = [derive(s, "flask signing key") for s in auth0.settings.secrets]
         app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = keys[0], keys[1:]
-    redis = redis or _redis_of_the_settings()
-    if redis:
-        _keep_sessions_in(app, redis)
-    elif several_cookies:
+    if several_cookies:
         app.session_interface = SpanningSessionInterface()
     auth0.sessions.lifetime.revocations = _revocations(app, redis)
     app.before_request(answer_early)
@@ -170,41 +169,36 @@ def init_app(
     return app
 
 
-def _redis_of_the_settings() -> Redis | None:
-    if not auth0.settings.redis_url:
-        return None
-    try:
-        from stores.in_redis import connect
-    except ImportError:
-        needs = "AUTH0_REDIS_URL needs the package redis: pip install redis"
-        raise SetupError((needs,)) from None
-    return connect(auth0.settings.redis_url)
-
-
-def _keep_sessions_in(app: Flask, redis: Redis) -> None:
-    from stores.in_redis import RedisSessionInterface
-
-    settings = auth0.settings
-    app.session_interface = RedisSessionInterface(
-        redis, secrets=settings.secrets, seconds=settings.session_max_seconds
-    )
-
-
 def _revocations(app: Flask, redis: Redis | None) -> Revocations:
-    """Choose where it is written down who signed out; see that it can be."""
-    path = auth0.settings.revocations_path
-    if path == "none":
-        if not auth0.settings.problems:
+    """Choose where it is written down who signed out; with Redis, sessions go there."""
+    settings = auth0.settings
+    if redis := redis or _redis_of_the_settings():
+        return keep_in_redis(
+            app, redis, secrets=settings.secrets, seconds=settings.session_max_seconds
+        )
+    if settings.revocations_path == "none":
+        if not settings.problems:
             logger.warning(
                 "AUTH0_REVOCATIONS_PATH is none: logout ends the browser's copy of a "
                 "session; whoever copied its cookie before stays signed in."
             )
         return NoRevocations()
-    if redis:
-        from stores.revocations_in_redis import RedisRevocations
+    return _file_of_revocations(app)
 
-        return RedisRevocations(redis)
-    path = path or os.path.join(app.instance_path, "auth0-revocations.sqlite3")
+
+def _redis_of_the_settings() -> Redis | None:
+    if not auth0.settings.redis_url:
+        return None
+    try:
+        return connect_redis(auth0.settings.redis_url)
+    except ImportError:
+        needs = "AUTH0_REDIS_URL needs the package redis: pip install redis"
+        raise SetupError((needs,)) from None
+
+
+def _file_of_revocations(app: Flask) -> SqliteRevocations:
+    name = "auth0-revocations.sqlite3"
+    path = auth0.settings.revocations_path or os.path.join(app.instance_path, name)
     revocations = SqliteRevocations(path)
     try:
         if _is_serving():
@@ -233,7 +227,12 @@ def _refuse(problems: tuple[str, ...]) -> None:
 
 
 def _is_serving() -> bool:
-    """Tell a server, or ``flask run``, from another ``flask`` command."""
+    """Tell a server, or ``flask run``, from other ``flask`` commands and pytest.
+
+    Many a suite sets TESTING only when the app is made, so pytest is asked for.
+    """
+    if "PYTEST_VERSION" in os.environ:
+        return False
     context = click.get_current_context(silent=True)
     return context is None or context.info_name == "run"
 

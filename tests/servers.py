@@ -49,7 +49,9 @@ def free_port() -> int:
 def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return this environment with nothing in it that sets up a login."""
     kept = {
-        n: v for n, v in os.environ.items() if not n.startswith(("AUTH0_", "FLASK"))
+        n: v
+        for n, v in os.environ.items()
+        if not n.startswith(("AUTH0_", "FLASK", "PYTEST"))
     }
     ours = {
         "PYTHON_DOTENV_DISABLED": "1",
