@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ import pytest
 from conftest import Clock
 from flask import Flask
 from redis_server import RedisServer
-from servers import GUNICORN, Server, free_port, serving
+from servers import GUNICORN, Server, flask, free_port, serving
 from visitor import Visitor
 
 from tenant import Tenant
@@ -365,3 +366,41 @@ async def test_a_logout_token_that_cannot_be_written_down_may_come_again(
 
     assert (await post_token(site, token)).status_code == 200
     assert await alice.claims() is None
+
+
+async def test_a_file_that_vanishes_under_the_app_ends_older_sessions_everywhere(
+    visitors: Visitors, tenant: Tenant, tmp_path: Path
+) -> None:
+    path = tmp_path / "revocations.sqlite3"
+    port = free_port()
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    environment["AUTH0_REVOCATIONS_PATH"] = str(path)
+    with serving(GUNICORN, environment, port) as server:
+        alice = visitors("alice", at=server.site)
+        await alice.login()
+        copies = [copy_of(alice, visitors(at=server.site)) for _ in range(8)]
+        assert all([await copy.claims() for copy in copies])
+        path.unlink()
+
+        assert [await copy.claims() for copy in copies] == [None] * 8
+        await alice.login()
+        assert all([await alice.claims() for _ in range(8)])  # both workers agree
+    assert path.exists()
+
+
+async def test_a_folder_that_cannot_be_written_is_told_at_start(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")
+    environment = {
+        **tenant.environ(),
+        "AUTH0_REVOCATIONS_PATH": str(in_the_way / "revocations.sqlite3"),
+    }
+
+    ended = flask(["run", "--port", str(free_port())], environment)
+
+    assert ended.returncode == 1
+    assert "AUTH0_REVOCATIONS_PATH" in ended.stderr
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
