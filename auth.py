@@ -18,6 +18,7 @@ from login import (
     Settings,
     SetupError,
     answer_early,
+    auth0_commands,
     auth_user,
     explain,
     failed_callback,
@@ -40,6 +41,7 @@ from login import (
     tokens_refreshed,
     user_logged_in,
     user_logged_out,
+    warn_of_mismatch,
 )
 from stores import (
     FlaskSessionStateStore,
@@ -165,6 +167,8 @@ def init_app(
         app.session_interface = SpanningSessionInterface()
     auth0.sessions.lifetime.revocations = _revocations(app, redis)
     app.before_request(answer_early)
+    app.before_request(warn_of_mismatch)
+    app.cli.add_command(auth0_commands)
     app.context_processor(lambda: {"auth_user": auth_user})
     return app
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
 from servers import FLASK_RUN, ROOT, clean_environment, free_port, serving
 from services import path_of
-
 from tenant import Tenant
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")

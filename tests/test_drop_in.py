@@ -16,11 +16,11 @@ import pytest
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from playwright.sync_api import Page, expect, sync_playwright
+
 from servers import FLASK_RUN, ROOT, free_port, serving
 from services import path_of
-from visitor import Visitor, on_site
-
 from tenant import Tenant
+from visitor import Visitor, on_site
 
 Visitors = Callable[..., Visitor]
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Clock
 from flask import Flask
+
+from conftest import Clock
 from redis_server import RedisServer
 from servers import GUNICORN, Server, flask, free_port, serving
-from visitor import Visitor
-
 from tenant import Tenant
+from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -403,4 +403,42 @@ async def test_a_folder_that_cannot_be_written_is_told_at_start(
     assert ended.returncode == 1
     assert "AUTH0_REVOCATIONS_PATH" in ended.stderr
     assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("whose", ["--sub", "--sid", "--all"])
+async def test_an_operator_ends_sessions(
+    alice: Visitor, visitors: Visitors, tenant: Tenant, whose: str
+) -> None:
+    bob = visitors("bob")
+    await alice.login()
+    await bob.login()
+    claims = await alice.claims() or {}
+    words = {"--sub": [claims["sub"]], "--sid": [claims["sid"]], "--all": []}[whose]
+
+    ended = flask(["auth0", "revoke", whose, *words], tenant.environ())
+
+    assert ended.returncode == 0, ended.stderr
+    assert "Ended: all sessions" in ended.stdout
+    assert await alice.claims() is None
+    assert (await bob.claims() is None) == (whose == "--all")
+    await alice.login()
+    assert await alice.claims()
+
+
+@pytest.mark.parametrize("words", [[], ["--all", "--sub", "x"]], ids=str)
+def test_an_operator_has_to_say_whose(tenant: Tenant, words: list[str]) -> None:
+    ended = flask(["auth0", "revoke", *words], tenant.environ())
+
+    assert ended.returncode == 2
+    assert "one of --sub SUB, --sid SID and --all" in ended.stderr
+
+
+def test_an_operator_is_told_where_nobody_remembers(tenant: Tenant) -> None:
+    environment = {**tenant.environ(), "AUTH0_REVOCATIONS_PATH": "none"}
+
+    ended = flask(["auth0", "revoke", "--all"], environment)
+
+    assert ended.returncode == 1
+    assert "AUTH0_REVOCATIONS_PATH is none" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from conftest import Clock
 from redis_server import RedisServer
 from servers import ROOT, free_port
-
 from stores import sqlite_file
 from stores.in_redis import connect
 from stores.revocations import (

@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from servers import (
     FLASK_RUN,
     GUNICORN,
     Server,
+    flask,
     free_port,
     serving,
 )
-from visitor import Visitor
-
 from tenant import Tenant
+from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
 USERS = 16

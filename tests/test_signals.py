@@ -8,11 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask import Flask, abort
-from servers import GUNICORN, free_port, serving
-from visitor import Visitor, on_site
 
 import auth
+from servers import GUNICORN, free_port, serving
 from tenant import Tenant
+from visitor import Visitor, on_site
 
 Visitors = Callable[..., Visitor]
 
