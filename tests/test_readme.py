@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import auth
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -35,11 +37,13 @@ def test_its_python_makes_an_app_that_guards_its_views(
     assert "/authorize?" in started.headers["Location"]
     assert client.get("/callback").status_code == 400
     assert "/v2/logout?" in client.get("/logout").headers["Location"]
+    assert client.post("/backchannel-logout").status_code == 400
+    module.test_reports()
+    auth.login_as(client)
+    assert client.get("/admin").status_code == 403
 
 
 def test_every_public_name_is_in_its_table() -> None:
-    import auth
-
     table = README.partition("| Name | What it is |")[2].partition("\n\n")[0]
     for name in auth.__all__:
         assert re.search(rf"`{name}\b", table), name
