@@ -46,6 +46,9 @@ from stores import (
     FlaskSessionTransactionStore,
     Lifetime,
     NoRevocations,
+    Refreshes,
+    RefreshesInProcess,
+    RefreshesInSqlite,
     Revocations,
     RevocationsUnavailable,
     SpanningSessionInterface,
@@ -115,6 +118,7 @@ def build_client(settings: Settings) -> Auth0Client:
             ),
         ),
         transaction_store=FlaskSessionTransactionStore(secrets=settings.secrets),
+        refreshes=RefreshesInProcess(),
         authorization_params=authorization_params,
         organization=settings.organization,
         pushed_authorization_requests=settings.pushed_authorization_requests,
@@ -165,6 +169,7 @@ def init_app(
     elif several_cookies:
         app.session_interface = SpanningSessionInterface()
     auth0.sessions.lifetime.revocations = _revocations(app, redis)
+    auth0.share_refreshes(_refreshes(app, redis))
     app.before_request(answer_early)
     app.context_processor(lambda: {"auth_user": auth_user})
     return app
@@ -204,7 +209,7 @@ def _revocations(app: Flask, redis: Redis | None) -> Revocations:
         from stores.revocations_in_redis import RedisRevocations
 
         return RedisRevocations(redis)
-    path = path or os.path.join(app.instance_path, "auth0-revocations.sqlite3")
+    path = path or _usual_path(app)
     revocations = SqliteRevocations(path)
     try:
         if _is_serving():
@@ -213,6 +218,23 @@ def _revocations(app: Flask, redis: Redis | None) -> Revocations:
         cannot = f"AUTH0_REVOCATIONS_PATH: {path} cannot be written. Name another file."
         raise SetupError((cannot,)) from None
     return revocations
+
+
+def _refreshes(app: Flask, redis: Redis | None) -> Refreshes:
+    """Choose where it is written down who refreshes a token: beside who signed out."""
+    if redis:
+        from stores.refreshes_in_redis import RefreshesInRedis
+
+        return RefreshesInRedis(redis)
+    path = auth0.settings.revocations_path
+    if path == "none":
+        return RefreshesInProcess()
+    name, ending = os.path.splitext(path or _usual_path(app))
+    return RefreshesInSqlite(f"{name}-refreshes{ending}")
+
+
+def _usual_path(app: Flask) -> str:
+    return os.path.join(app.instance_path, "auth0-revocations.sqlite3")
 
 
 def _problems(app: Flask) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from .cookies import SpanningSessionInterface
 from .jwe import derive
 from .lifetime import Lifetime
+from .refreshes import Refreshes, RefreshesInProcess, RefreshesInSqlite
 from .revocations import (
     NoRevocations,
     Revocations,
@@ -16,6 +17,9 @@ __all__ = [
     "FlaskSessionTransactionStore",
     "Lifetime",
     "NoRevocations",
+    "Refreshes",
+    "RefreshesInProcess",
+    "RefreshesInSqlite",
     "Revocations",
     "RevocationsUnavailable",
     "SpanningSessionInterface",
