@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from login.testing import login_as
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -35,6 +37,10 @@ def test_its_python_makes_an_app_that_guards_its_views(
     assert "/authorize?" in started.headers["Location"]
     assert client.get("/callback").status_code == 400
     assert "/v2/logout?" in client.get("/logout").headers["Location"]
+    login_as(client)
+    without_tokens = client.get("/orders")
+    assert without_tokens.status_code == 401
+    assert without_tokens.mimetype == "application/problem+json"
 
 
 def test_every_public_name_is_in_its_table() -> None:
