@@ -12,7 +12,6 @@ from ssl import SSLContext
 from typing import Any
 
 import httpx
-import jwt
 from auth0_server_python.auth_schemes.client_assertion import (
     CLIENT_ASSERTION_TYPE,
     build_client_assertion,
@@ -27,7 +26,7 @@ from auth0_server_python.error import (
 from flask import g, has_request_context
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from .errors import explain
+from .errors import LoginError, explain
 from .guards import turned_away
 from .loops import network
 from .one_loop import STATE_IDENTIFIER, StateStore
@@ -42,6 +41,9 @@ _REFRESHED = "_auth0_refreshed"  # in g: this request asked for a new token
 #: Seconds that an access token is taken to last if the provider does not say.
 _USUAL_LIFE = 3600
 _MISSING = AccessTokenForConnectionErrorCode.MISSING_REFRESH_TOKEN
+#: Seconds for the token request, and for keys to verify an ID token with; together
+#: less than `PATIENCE`, since an answer that has come must not be lost.
+_TOKEN_PATIENCE, _KEYS_PATIENCE = 6.0, 1.5
 #: Seconds that a logout waits for the refresh token to be revoked.
 _REVOCATION_PATIENCE = 2.0
 #: What the SDK calls an answer that is none of OAuth's, and OAuth's words for trouble.
@@ -85,6 +87,7 @@ class TokenClient(VerifyingClient):
             ProviderDown: Nothing has changed; the next try may work.
         """
         self.require_setup()
+        g.pop(_REFRESHED, None)
         try:
             token: str = await super().get_access_token(store_options, audience, scope)
         except AccessTokenError as error:
@@ -114,7 +117,7 @@ class TokenClient(VerifyingClient):
             is_refusal = code == AccessTokenForConnectionErrorCode.API_ERROR
             if code == _MISSING or (is_refusal and not _is_outage(error.__context__)):
                 raise
-            raise explain(error) from error
+            raise _down(error) from error
         return token
 
     async def get_token_by_refresh_token(
@@ -159,7 +162,8 @@ class TokenClient(VerifyingClient):
 
     async def _refreshed(self, options: dict[str, Any]) -> dict[str, Any]:
         began, scope = time.time(), options.get("scope") or ""
-        found = await ServerClient.get_token_by_refresh_token(self, options)
+        request = ServerClient.get_token_by_refresh_token(self, options)
+        found = await asyncio.wait_for(request, _TOKEN_PATIENCE)
         if not isinstance(found, dict) or not isinstance(found["access_token"], str):
             raise TypeError("there is no access token in the answer")
         life = _life(found.get("expires_in"))
@@ -192,8 +196,8 @@ class TokenClient(VerifyingClient):
         if not (id_token := answer.get("id_token")):
             return None
         try:
-            return await self._verified(id_token)
-        except (ApiError, httpx.HTTPError, jwt.PyJWTError, ValueError) as error:
+            return await asyncio.wait_for(self._verified(id_token), _KEYS_PATIENCE)
+        except Exception as error:
             logger.error("A refreshed ID token was put aside: %s", type(error).__name__)
             return None
 
@@ -222,7 +226,7 @@ class TokenClient(VerifyingClient):
             logger.info("A session was ended: Auth0 takes its refresh token no more.")
             await self._end_session()
             return turned_away()
-        return explain(error) if _is_outage(what) else error
+        return _down(error) if _is_outage(what) else error
 
     async def _end_session(self) -> None:
         if state := self.sessions.read():
@@ -236,7 +240,7 @@ class TokenClient(VerifyingClient):
             await network.run(
                 asyncio.wait_for(self._revoke(token), _REVOCATION_PATIENCE)
             )
-        except (httpx.HTTPError, TimeoutError) as error:
+        except Exception as error:  # whatever it is, nobody stays signed in for it
             kind = type(error).__name__
             logger.error("A refresh token was not revoked at logout: %s", kind)
 
@@ -264,6 +268,13 @@ class TokenClient(VerifyingClient):
                 "client_assertion_type": kind,
             }
         return {**ours, "client_secret": settings.client_secret or ""}
+
+
+def _down(error: Exception) -> HTTPException:
+    explained = explain(error, doing="Getting an access token")
+    if isinstance(explained, LoginError):
+        explained.title = "That did not work just now"
+    return explained
 
 
 def _is_outage(error: object) -> bool:
