@@ -18,6 +18,7 @@ from login import (
     Settings,
     SetupError,
     answer_early,
+    auth0_commands,
     auth_user,
     explain,
     failed_callback,
@@ -40,6 +41,7 @@ from login import (
     tokens_refreshed,
     user_logged_in,
     user_logged_out,
+    warn_of_mismatch,
 )
 from stores import (
     FlaskSessionStateStore,
@@ -53,7 +55,10 @@ from stores import (
     RevocationsUnavailable,
     SpanningSessionInterface,
     SqliteRevocations,
+    connect_redis,
     derive,
+    keep_in_redis,
+    keep_refreshes_in_redis,
 )
 
 if TYPE_CHECKING:
@@ -163,53 +168,47 @@ def init_app(
     if not app.secret_key:
         keys = [derive(s, "flask signing key") for s in auth0.settings.secrets]
         app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = keys[0], keys[1:]
-    redis = redis or _redis_of_the_settings()
-    if redis:
-        _keep_sessions_in(app, redis)
-    elif several_cookies:
+    if several_cookies:
         app.session_interface = SpanningSessionInterface()
+    redis = redis or _redis_of_the_settings()
     auth0.sessions.lifetime.revocations = _revocations(app, redis)
     auth0.share_refreshes(_refreshes(app, redis))
     app.before_request(answer_early)
+    app.before_request(warn_of_mismatch)
+    app.cli.add_command(auth0_commands)
     app.context_processor(lambda: {"auth_user": auth_user})
     return app
+
+
+def _revocations(app: Flask, redis: Redis | None) -> Revocations:
+    """Choose where it is written down who signed out; with Redis, sessions go there."""
+    settings = auth0.settings
+    if redis:
+        return keep_in_redis(
+            app, redis, secrets=settings.secrets, seconds=settings.session_max_seconds
+        )
+    if settings.revocations_path == "none":
+        if not settings.problems:
+            logger.warning(
+                "AUTH0_REVOCATIONS_PATH is none: logout ends the browser's copy of a "
+                "session; whoever copied its cookie before stays signed in."
+            )
+        return NoRevocations()
+    return _file_of_revocations(app)
 
 
 def _redis_of_the_settings() -> Redis | None:
     if not auth0.settings.redis_url:
         return None
     try:
-        from stores.in_redis import connect
+        return connect_redis(auth0.settings.redis_url)
     except ImportError:
         needs = "AUTH0_REDIS_URL needs the package redis: pip install redis"
         raise SetupError((needs,)) from None
-    return connect(auth0.settings.redis_url)
 
 
-def _keep_sessions_in(app: Flask, redis: Redis) -> None:
-    from stores.in_redis import RedisSessionInterface
-
-    settings = auth0.settings
-    app.session_interface = RedisSessionInterface(
-        redis, secrets=settings.secrets, seconds=settings.session_max_seconds
-    )
-
-
-def _revocations(app: Flask, redis: Redis | None) -> Revocations:
-    """Choose where it is written down who signed out; see that it can be."""
-    path = auth0.settings.revocations_path
-    if path == "none":
-        if not auth0.settings.problems:
-            logger.warning(
-                "AUTH0_REVOCATIONS_PATH is none: logout ends the browser's copy of a "
-                "session; whoever copied its cookie before stays signed in."
-            )
-        return NoRevocations()
-    if redis:
-        from stores.revocations_in_redis import RedisRevocations
-
-        return RedisRevocations(redis)
-    path = path or _usual_path(app)
+def _file_of_revocations(app: Flask) -> SqliteRevocations:
+    path = _path_of_revocations(app)
     revocations = SqliteRevocations(path)
     try:
         if _is_serving():
@@ -223,18 +222,16 @@ def _revocations(app: Flask, redis: Redis | None) -> Revocations:
 def _refreshes(app: Flask, redis: Redis | None) -> Refreshes:
     """Choose where it is written down who refreshes a token: beside who signed out."""
     if redis:
-        from stores.refreshes_in_redis import RefreshesInRedis
-
-        return RefreshesInRedis(redis)
-    path = auth0.settings.revocations_path
-    if path == "none":
+        return keep_refreshes_in_redis(redis)
+    if auth0.settings.revocations_path == "none":
         return RefreshesInProcess()
-    name, ending = os.path.splitext(path or _usual_path(app))
+    name, ending = os.path.splitext(_path_of_revocations(app))
     return RefreshesInSqlite(f"{name}-refreshes{ending}")
 
 
-def _usual_path(app: Flask) -> str:
-    return os.path.join(app.instance_path, "auth0-revocations.sqlite3")
+def _path_of_revocations(app: Flask) -> str:
+    name = "auth0-revocations.sqlite3"
+    return auth0.settings.revocations_path or os.path.join(app.instance_path, name)
 
 
 def _problems(app: Flask) -> tuple[str, ...]:
@@ -255,7 +252,12 @@ def _refuse(problems: tuple[str, ...]) -> None:
 
 
 def _is_serving() -> bool:
-    """Tell a server, or ``flask run``, from another ``flask`` command."""
+    """Tell a server, or ``flask run``, from other ``flask`` commands and pytest.
+
+    Many a suite sets TESTING only when the app is made, so pytest is asked for.
+    """
+    if "PYTEST_VERSION" in os.environ:
+        return False
     context = click.get_current_context(silent=True)
     return context is None or context.info_name == "run"
 

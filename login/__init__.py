@@ -6,6 +6,8 @@ from .extension import KEY, Installed
 from .guards import login_required, public, requires_claim, signed_out
 from .logout import receive_logout_token, refuse_cross_site
 from .loops import kept_loops
+from .mismatch import warn_of_mismatch
+from .revoke import auth0_commands
 from .routes import (
     answer_early,
     failed_callback,
@@ -34,6 +36,7 @@ __all__ = [
     "Settings",
     "SetupError",
     "answer_early",
+    "auth0_commands",
     "auth_user",
     "explain",
     "failed_callback",
@@ -56,4 +59,5 @@ __all__ = [
     "tokens_refreshed",
     "user_logged_in",
     "user_logged_out",
+    "warn_of_mismatch",
 ]

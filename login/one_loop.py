@@ -105,8 +105,9 @@ def _on_the_network_loop(
         if network.is_running_here():  # the SDK calls itself
             return await method(self, *args, **kwargs)
         self.require_setup()
-        if has_request_context():
-            self.read_session()  # what may block is done here, not on that loop
+        if has_request_context():  # what may block is done here, not on that loop
+            self.sessions.lifetime.revocations.open()
+            self.read_session()
         return await network.run(_coroutine(method(self, *args, **kwargs)))
 
     return call

@@ -74,6 +74,7 @@ def _cookies_for(app: Flask, user: dict[str, Any]) -> list[str]:
         "domain": auth0.settings.domain,
         "internal": {"sid": "test-session", "created_at": user["iat"]},
     }
+    auth0.sessions.lifetime.revocations.open()
     with app.test_request_context():
         auth0.sessions.keep(STATE_IDENTIFIER, state)
         kept = session._get_current_object()  # type: ignore[attr-defined]  # Flask documents it

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from werkzeug.exceptions import ServiceUnavailable
 
-from .sqlite_file import SqliteFile
+from .sqlite_file import SqliteFile, begin
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -159,7 +159,13 @@ class SqliteRevocations:
 
     def open(self) -> None:
         """See `Revocations.open`."""
-        self._use(lambda connection, _: connection.execute("UPDATE birth SET at = at"))
+
+        def write(connection: sqlite3.Connection, _: float) -> None:
+            begin(connection)
+            with connection:
+                connection.execute("UPDATE birth SET at = at")
+
+        self._use(write)
 
     def _use(self, work: Callable[[sqlite3.Connection, float], T]) -> T:
         try:
@@ -174,7 +180,7 @@ class SqliteRevocations:
         rows: list[tuple[str, float, float]],
         seen: tuple[str, float, float] | None,
     ) -> bool:
-        connection.execute("BEGIN IMMEDIATE")
+        begin(connection)
         with connection:
             if seen and not connection.execute(_NOTE_JTI, seen).rowcount:
                 return False

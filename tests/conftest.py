@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from redis_server import RedisServer
-from servers import REVOCATIONS
-from visitor import Visitor
 from werkzeug.serving import make_server
 
+from redis_server import RedisServer
+from servers import REVOCATIONS
 from tenant import Tenant
+from visitor import Visitor
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -49,7 +49,9 @@ def free_port() -> int:
 def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return this environment with nothing in it that sets up a login."""
     kept = {
-        n: v for n, v in os.environ.items() if not n.startswith(("AUTH0_", "FLASK"))
+        n: v
+        for n, v in os.environ.items()
+        if not n.startswith(("AUTH0_", "FLASK", "PYTEST"))
     }
     ours = {
         "PYTHON_DOTENV_DISABLED": "1",
@@ -95,3 +97,18 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
 def _text_of(log: IO[str]) -> str:
     log.seek(0)
     return f"the server did not start:\n{log.read()}"
+
+
+def flask(
+    words: list[str], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a ``flask`` command to its end."""
+    return subprocess.run(
+        [str(BIN / "flask"), *words],
+        cwd=ROOT,
+        env=clean_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )

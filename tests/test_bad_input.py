@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from visitor import Visitor, on_site
 
 from tenant import Fault, Tenant
+from visitor import Visitor, on_site
 
 Visitors = Callable[..., Visitor]
 SCRIPT = "<script>alert(1)</script>"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
 from servers import FLASK_RUN, ROOT, clean_environment, free_port, serving
 from services import path_of
-
 from tenant import Tenant
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
@@ -132,6 +132,23 @@ def test_a_page_that_is_not_there(page: Page, stand_in: str) -> None:
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Not Found")
     show(page, "not-found")
+
+
+def test_the_button_signs_out_on_all_devices(
+    page: Page, browser: Browser, stand_in: str
+) -> None:
+    page.goto(f"{stand_in}/profile")
+    page.get_by_role("button", name="Bob").click()
+    with browser.new_context() as phone_context:
+        phone = phone_context.new_page()
+        phone.goto(f"{stand_in}/profile")
+        phone.get_by_role("button", name="Bob").click()
+        expect(phone).to_have_url(f"{stand_in}/profile")
+        page.get_by_role("button", name="Sign out on all devices").click()
+        expect(page).to_have_url(f"{stand_in}/")
+        expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
+        phone.goto(f"{stand_in}/")
+        expect(phone.get_by_role("link", name="Sign in").first).to_be_visible()
 
 
 def test_the_back_button_after_login_and_two_tabs(page: Page, stand_in: str) -> None:

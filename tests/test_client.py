@@ -8,7 +8,6 @@ import multiprocessing
 
 import pytest
 from flask import Flask
-from visitor import Visitor
 
 import auth
 from auth import Settings, SetupError, auth0, build_client, kept_loops
@@ -16,6 +15,7 @@ from login.client import Auth0Client
 from login.loops import network
 from login.sdk import ServerClient
 from tenant import Tenant
+from visitor import Visitor
 
 PUBLIC_COROUTINES = [
     name

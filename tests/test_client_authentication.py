@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from flask import Flask
+
 from servers import free_port, serving
+from tenant import Tenant
 from test_tokens import API, OFFLINE, WITH_TOKENS, refresh_token_of
 from visitor import Visitor
-
-from tenant import Tenant
 
 Visitors = Callable[..., Visitor]
 

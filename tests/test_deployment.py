@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+
 from conftest import Clock
 from servers import BIN, GUNICORN, Server, free_port, serving
-from visitor import Visitor
-
 from tenant import Tenant
+from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
 

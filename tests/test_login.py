@@ -7,10 +7,10 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import SITE, Clock
-from visitor import Visitor, on_site
 
+from conftest import SITE, Clock
 from tenant import Tenant
+from visitor import Visitor, on_site
 
 Visitors = Callable[..., Visitor]
 

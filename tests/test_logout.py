@@ -8,17 +8,18 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from conftest import Clock
 from flask import Flask
-from redis_server import RedisServer
-from servers import GUNICORN, Server, free_port, serving
-from visitor import Visitor
 
+from conftest import Clock
+from redis_server import RedisServer
+from servers import GUNICORN, Server, flask, free_port, serving
 from tenant import Tenant
+from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -365,3 +366,79 @@ async def test_a_logout_token_that_cannot_be_written_down_may_come_again(
 
     assert (await post_token(site, token)).status_code == 200
     assert await alice.claims() is None
+
+
+async def test_a_file_that_vanishes_under_the_app_ends_older_sessions_everywhere(
+    visitors: Visitors, tenant: Tenant, tmp_path: Path
+) -> None:
+    path = tmp_path / "revocations.sqlite3"
+    port = free_port()
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    environment["AUTH0_REVOCATIONS_PATH"] = str(path)
+    with serving(GUNICORN, environment, port) as server:
+        alice = visitors("alice", at=server.site)
+        await alice.login()
+        copies = [copy_of(alice, visitors(at=server.site)) for _ in range(8)]
+        assert all([await copy.claims() for copy in copies])
+        path.unlink()
+
+        assert [await copy.claims() for copy in copies] == [None] * 8
+        await alice.login()
+        assert all([await alice.claims() for _ in range(8)])  # both workers agree
+    assert path.exists()
+
+
+async def test_a_folder_that_cannot_be_written_is_told_at_start(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")
+    environment = {
+        **tenant.environ(),
+        "AUTH0_REVOCATIONS_PATH": str(in_the_way / "revocations.sqlite3"),
+    }
+
+    ended = flask(["run", "--port", str(free_port())], environment)
+
+    assert ended.returncode == 1
+    assert "AUTH0_REVOCATIONS_PATH" in ended.stderr
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("whose", ["--sub", "--sid", "--all"])
+async def test_an_operator_ends_sessions(
+    alice: Visitor, visitors: Visitors, tenant: Tenant, whose: str
+) -> None:
+    bob = visitors("bob")
+    await alice.login()
+    await bob.login()
+    claims = await alice.claims() or {}
+    words = {"--sub": [claims["sub"]], "--sid": [claims["sid"]], "--all": []}[whose]
+
+    ended = flask(["auth0", "revoke", whose, *words], tenant.environ())
+
+    assert ended.returncode == 0, ended.stderr
+    assert "Ended: all sessions" in ended.stdout
+    assert await alice.claims() is None
+    assert (await bob.claims() is None) == (whose == "--all")
+    await alice.login()
+    assert await alice.claims()
+
+
+@pytest.mark.parametrize("words", [[], ["--all", "--sub", "x"]], ids=str)
+def test_an_operator_has_to_say_whose(tenant: Tenant, words: list[str]) -> None:
+    ended = flask(["auth0", "revoke", *words], tenant.environ())
+
+    assert ended.returncode == 2
+    assert "one of --sub SUB, --sid SID and --all" in ended.stderr
+
+
+def test_an_operator_is_told_where_nobody_remembers(tenant: Tenant) -> None:
+    environment = {**tenant.environ(), "AUTH0_REVOCATIONS_PATH": "none"}
+
+    ended = flask(["auth0", "revoke", "--all"], environment)
+
+    assert ended.returncode == 1
+    assert "AUTH0_REVOCATIONS_PATH is none" in ended.stderr
+    assert "Traceback" not in ended.stderr

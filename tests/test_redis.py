@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from redis_server import DURABLE, RedisServer
 from servers import GUNICORN, Server, free_port, serving
-from visitor import Visitor
-
 from tenant import Tenant
+from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
 

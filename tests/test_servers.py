@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from servers import (
-    BIN,
     FLASK_RUN,
     GUNICORN,
-    ROOT,
     Server,
-    clean_environment,
+    flask,
     free_port,
     serving,
 )
-from visitor import Visitor
-
 from tenant import Tenant
+from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
 USERS = 16
@@ -84,7 +81,7 @@ async def test_a_server_that_was_used_ends_at_once(
 
 def test_a_flask_command_ends_at_once(tenant: Tenant) -> None:
     began = time.monotonic()
-    ended = _flask(["routes"], tenant.environ())
+    ended = flask(["routes"], tenant.environ())
 
     assert "/callback" in ended.stdout
     assert ended.returncode == 0
@@ -92,7 +89,7 @@ def test_a_flask_command_ends_at_once(tenant: Tenant) -> None:
 
 
 def test_flask_run_without_settings_says_what_is_missing() -> None:
-    ended = _flask(["run", "--port", str(free_port())], {})
+    ended = flask(["run", "--port", str(free_port())], {})
 
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
@@ -108,7 +105,7 @@ def test_flask_run_without_settings_says_what_is_missing() -> None:
 
 
 def test_other_flask_commands_go_on_without_settings() -> None:
-    ended = _flask(["routes"], {})
+    ended = flask(["routes"], {})
 
     assert ended.returncode == 0
     assert "/profile" in ended.stdout
@@ -118,7 +115,7 @@ def test_other_flask_commands_go_on_without_settings() -> None:
 def test_a_samesite_that_would_loop_is_told_at_start(tenant: Tenant) -> None:
     environment = {**tenant.environ(), "FLASK_SESSION_COOKIE_SAMESITE": "Strict"}
 
-    ended = _flask(["run", "--port", str(free_port())], environment)
+    ended = flask(["run", "--port", str(free_port())], environment)
 
     assert ended.returncode == 1
     assert "SESSION_COOKIE_SAMESITE is Strict" in ended.stderr
@@ -128,22 +125,8 @@ def test_a_samesite_that_would_loop_is_told_at_start(tenant: Tenant) -> None:
 def test_a_number_of_proxies_that_is_none_is_told_at_start(tenant: Tenant) -> None:
     environment = {**tenant.environ(), "TRUSTED_PROXIES": "all"}
 
-    ended = _flask(["run", "--port", str(free_port())], environment)
+    ended = flask(["run", "--port", str(free_port())], environment)
 
     assert ended.returncode == 1
     assert "TRUSTED_PROXIES is not a number" in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-def _flask(
-    words: list[str], environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(BIN / "flask"), *words],
-        cwd=ROOT,
-        env=clean_environment(environment),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from auth0_server_python.auth_types import StateData, TransactionData
-from conftest import Clock
 from flask import Flask, jsonify, request, session
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis_server import RedisServer
 
+from conftest import Clock
+from redis_server import RedisServer
 from stores import (
     FlaskSessionStateStore,
     FlaskSessionTransactionStore,

@@ -13,16 +13,16 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Clock
 from flask import Flask
+
+from conftest import Clock
+from login.turns import PATIENCE, TURN
 from redis_server import RedisServer
 from servers import BIN, GUNICORN, Server, free_port, serving
-from visitor import Visitor
-
-from login.turns import PATIENCE, TURN
 from stores.refreshes import Refreshes, RefreshesInProcess, RefreshesInSqlite
 from tenant import Tenant
 from tenant.faults import Fault
+from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
 WITH_TOKENS = [*GUNICORN[:-1], "--pythonpath", "tests", "with_tokens:create()"]

@@ -1,0 +1,45 @@
+"""The shelf and the cart, which is kept in the session."""
+
+from flask import (
+    Blueprint,
+    abort,
+    g,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+
+from models import Order, db
+from users import login_required
+
+GOODS = {"tea": 4, "cup": 12, "kettle": 30}
+shop = Blueprint("shop", __name__)
+
+
+@shop.get("/")
+def home():
+    return render_template("home.html", goods=GOODS)
+
+
+@shop.post("/cart")
+def add_to_cart():
+    if request.form["goods"] not in GOODS:
+        abort(404)
+    session["cart"] = [*session.get("cart", []), request.form["goods"]]
+    return redirect(url_for("shop.home"))
+
+
+@shop.get("/checkout")
+@login_required
+def checkout():
+    return render_template("checkout.html")
+
+
+@shop.post("/checkout")
+@login_required
+def place_order():
+    db().add(Order(user_id=g.user.id, goods=", ".join(session.pop("cart", []))))
+    db().commit()
+    return redirect(url_for("orders.index"))

@@ -1,0 +1,725 @@
+"""What was ended stays ended: in threads, processes, forks, and through mishaps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from conftest import Clock
+from redis_server import RedisServer
+from servers import ROOT, free_port
+from stores import sqlite_file
+from stores.in_redis import connect
+from stores.revocations import (
+    NoRevocations,
+    Revocations,
+    RevocationsUnavailable,
+    SqliteRevocations,
+)
+from stores.revocations_in_redis import RedisRevocations
+
+LATER = 4_000_000_000.0  # after the birth of any file, and after these tests
+END = 5_000_000_000.0
+
+Make = Callable[[], Revocations]
+forks = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "instance" / "revocations.sqlite3"
+
+
+@pytest.fixture
+def store(path: Path) -> SqliteRevocations:
+    return SqliteRevocations(path)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def make(request: pytest.FixtureRequest, path: Path) -> Make:
+    """Make stores that share what they know."""
+    if request.param == "sqlite":
+        return lambda: SqliteRevocations(path)
+    url = request.getfixturevalue("redis_server").url
+    return lambda: RedisRevocations(connect(url))
+
+
+def test_what_was_noted_is_found_under_its_keys_and_no_other(make: Make) -> None:
+    store = make()
+    store.open()
+    nobody = store.revoked_at(["id nobody"])
+
+    assert store.revoke(["sub |alice", "sid |1"], at=LATER, until=END) is True
+
+    assert store.revoked_at(["sub |alice"]) == LATER
+    assert store.revoked_at(["id x", "sid |1", "all"]) == LATER
+    assert store.revoked_at(["sub |bob", "id x"]) == nobody
+    assert store.revoked_at([]) == nobody
+    assert store.revoke([], at=LATER, until=END) is True
+
+
+def test_the_latest_of_several_times_counts_and_none_is_lowered(make: Make) -> None:
+    store = make()
+    store.revoke(["all"], at=LATER + 2.25, until=END)
+    store.revoke(["all", "id a"], at=LATER + 1.125, until=END)
+
+    assert store.revoked_at(["id a"]) == LATER + 1.125
+    assert store.revoked_at(["id a", "all"]) == LATER + 2.25
+
+
+def test_a_token_counts_once_and_a_replay_changes_nothing(make: Make) -> None:
+    store = make()
+    nobody = store.revoked_at(["id nobody"])
+
+    assert store.revoke(["sid |1"], at=LATER, until=END, jti="j") is True
+    assert make().revoke(["sid |1", "x"], at=LATER + 9, until=END, jti="j") is False
+
+    assert store.revoked_at(["sid |1"]) == LATER
+    assert store.revoked_at(["x"]) == nobody
+    assert store.revoke(["sid |1"], at=LATER + 9, until=END, jti="i") is True
+
+
+def test_of_the_same_token_many_times_at_once_one_counts(make: Make) -> None:
+    store, together = make(), threading.Barrier(8, timeout=10)
+
+    def receive(number: int) -> bool:
+        together.wait()
+        return store.revoke([f"id {number}"], at=LATER, until=END, jti="the one")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(receive, range(8))) == 1
+
+
+def test_what_may_be_forgotten_is(make: Make) -> None:
+    store = make()
+    nobody = store.revoked_at(["id nobody"])
+    soon = time.time() + 0.5
+    store.revoke(["short", "long"], at=LATER, until=soon, jti="j")
+    store.revoke(["long"], at=LATER - 1, until=END)
+    store.revoke(["long"], at=LATER - 1, until=soon)
+    store.revoke(["long", "past"], at=LATER, until=soon - 9, jti="past")
+    time.sleep(0.6)
+
+    assert store.revoked_at(["short"]) == nobody
+    assert store.revoked_at(["past"]) == nobody
+    assert store.revoked_at(["long"]) == LATER  # kept for the longest that was asked
+    assert store.revoke(["x"], at=LATER, until=END, jti="j") is True
+
+
+@pytest.mark.parametrize("key", ["", "\0", "\ud800", "ключ", "x" * 100_000, "'; --"])
+def test_any_text_is_a_key(make: Make, key: str) -> None:
+    store = make()
+    store.revoke([key], at=LATER, until=END, jti=key)
+
+    assert store.revoked_at([key]) == LATER
+    assert store.revoked_at([f"{key}."]) < LATER
+    assert store.revoke([key], at=LATER, until=END, jti=key) is False
+
+
+def test_another_store_knows_at_once(make: Make) -> None:
+    one, other = make(), make()
+    other.revoked_at(["all"])
+    for number in range(20):
+        one.revoke(["all"], at=LATER + number, until=END)
+        assert other.revoked_at(["all"]) == LATER + number
+
+
+def test_none_takes_everything_and_knows_nothing() -> None:
+    store: Revocations = NoRevocations()
+    store.open()
+
+    assert store.revoke(["all"], at=LATER, until=END, jti="j") is True
+    assert store.revoke(["all"], at=LATER, until=END, jti="j") is True
+    assert store.revoked_at(["all"]) == 0.0
+
+
+# Redis alone
+
+
+def test_redis_is_asked_once_and_keeps_nothing_for_ever(
+    redis_server: RedisServer,
+) -> None:
+    client = connect(redis_server.url)
+    store = RedisRevocations(client)
+    store.revoke(["sub |alice"], at=LATER, until=END, jti="j")
+    redis_server.say("CONFIG RESETSTAT")
+    store.revoked_at(["a", "b", "c"])
+    store.revoke(["sub |alice", "b"], at=LATER, until=END, jti="k")
+
+    calls = client.info("commandstats")
+    assert calls["cmdstat_mget"]["calls"] == calls["cmdstat_evalsha"]["calls"] == 1
+    for found in client.scan_iter():
+        name = found.decode() if isinstance(found, bytes) else found
+        assert name.startswith(("auth0-flask:revoked:", "auth0-flask:seen:"))
+        assert "alice" not in name
+        assert client.expiretime(name) == pytest.approx(END, abs=1)
+
+
+def test_a_call_that_redis_py_sends_again_is_no_replay(
+    redis_server: RedisServer,
+) -> None:
+    class LosesAnAnswer(RedisRevocations):
+        def __init__(self) -> None:
+            super().__init__(connect(redis_server.url))
+            script = self._note
+            self._note = lambda *a: (script(*a), script(*a))[1]  # type: ignore
+
+    store = LosesAnAnswer()
+
+    assert store.revoke(["all"], at=LATER, until=END, jti="j") is True
+    assert store.revoke(["all"], at=LATER, until=END, jti="j") is False
+
+
+def test_redis_away_is_told_and_does_not_stop_the_start() -> None:
+    store = RedisRevocations(connect(f"redis://127.0.0.1:{free_port()}/0"))
+    store.open()
+
+    with pytest.raises(RevocationsUnavailable) as told:
+        store.revoked_at(["all"])
+    assert told.value.code == 503
+    with pytest.raises(RevocationsUnavailable):
+        store.revoke(["all"], at=LATER, until=END)
+
+
+def test_redis_need_not_be_installed() -> None:
+    script = "import sys; sys.modules['redis'] = None; import stores.revocations"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+# The SQLite file
+
+
+def test_the_file_is_its_owners_only_and_names_nobody(
+    path: Path, store: SqliteRevocations
+) -> None:
+    store.open()
+    store.open()
+    store.revoke(["sub |auth0|alice"], at=LATER, until=END, jti="a token")
+
+    files = sorted(path.parent.iterdir())
+    assert [file.name for file in files] == [
+        path.name + end for end in ("", "-shm", "-wal")
+    ]
+    for file in files:
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert b"alice" not in file.read_bytes()
+        assert b"a token" not in file.read_bytes()
+
+
+def test_sessions_older_than_the_file_are_over(store: SqliteRevocations) -> None:
+    before = time.time()
+    store.open()
+    born = store.revoked_at([])
+
+    assert before <= born <= time.time()
+    store.revoke(["id a"], at=1.0, until=END)
+    assert store.revoked_at(["id a", "id b"]) == born
+
+
+def test_what_is_past_is_removed_and_the_file_shrinks_again(
+    path: Path, store: SqliteRevocations, clock: Clock
+) -> None:
+    store.open()
+    store.revoke(["first"], at=LATER, until=END)
+    store._file.close_idle()
+    first = path.stat().st_size
+    keys = [f"id {number}" for number in range(100_000)]
+    store.revoke(keys, at=LATER, until=clock.time() + 3600, jti="j")
+    assert store.revoked_at(keys[:3]) == LATER
+
+    clock.forward(3601)
+    store.revoke(["one more"], at=LATER, until=END)
+
+    left = path.stat().st_size + path.with_name(f"{path.name}-wal").stat().st_size
+    assert left <= first + 8 * 4096
+    assert store.revoked_at(["one more"]) == store.revoked_at(["first"]) == LATER
+
+
+# Many processes
+
+
+def _start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a process that has a store at the path that comes first."""
+    head = """
+        import json, os, sys, threading, time
+        from stores.revocations import RevocationsUnavailable, SqliteRevocations
+        store = SqliteRevocations(sys.argv[1])
+        LATER, END = 4e9, 5e9
+    """
+    code = textwrap.dedent(head) + textwrap.dedent(script)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-W",
+            "always::ResourceWarning",
+            "-c",
+            code,
+            *map(str, arguments),
+        ],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _result(process: subprocess.Popen[str]) -> str:
+    with process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    return out
+
+
+def test_processes_and_threads_that_make_the_file_at_once_make_one(path: Path) -> None:
+    script = """
+        from concurrent.futures import ThreadPoolExecutor
+        print("ready", flush=True); sys.stdin.read(1)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: store.open(), range(4)))
+            store.revoke([sys.argv[2]], at=LATER, until=END)
+            births = set(pool.map(lambda _: store.revoked_at([]), range(4)))
+        print(json.dumps(sorted(births)))
+    """
+    for turn in range(3):
+        here = path.with_name(f"{turn}")
+        processes = [_start(script, here, name) for name in range(8)]
+        for process in processes:
+            assert process.stdout
+            process.stdout.readline()
+        for process in processes:
+            assert process.stdin
+            process.stdin.write("!")
+            process.stdin.flush()
+
+        assert len({_result(process) for process in processes}) == 1
+        store = SqliteRevocations(here)
+        assert all(store.revoked_at([str(name)]) == LATER for name in range(8))
+
+
+def test_a_thousand_revocations_of_four_processes_are_all_there(
+    path: Path, store: SqliteRevocations
+) -> None:
+    script = """
+        for number in range(250):
+            key = f"{sys.argv[2]} {number}"
+            assert store.revoke([key], at=LATER, until=END, jti=key)
+    """
+    for process in [_start(script, path, name) for name in range(4)]:
+        _result(process)
+
+    for name in range(4):
+        for number in range(250):
+            assert store.revoked_at([f"{name} {number}"]) == LATER
+
+
+def test_what_a_killed_process_had_noted_is_there(
+    path: Path, store: SqliteRevocations
+) -> None:
+    script = """
+        for number in range(10**9):
+            store.revoke([str(number)], at=LATER, until=END)
+            print(number, flush=True)
+    """
+    with _start(script, path) as process:
+        assert process.stdout
+        lines = [process.stdout.readline() for _ in range(50)]
+        process.kill()
+        lines += process.stdout.readlines()
+
+    for line in lines:
+        if line.endswith("\n"):
+            assert store.revoked_at([line.strip()]) == LATER
+
+
+def test_a_process_that_used_it_ends_at_once_and_leaves_no_log(path: Path) -> None:
+    _result(_start("store.open(); print(store.revoked_at(['all']))", path))
+
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+# Forks
+
+
+def _in_a_child(work: Callable[[], object], *, as_user: int | None = None) -> object:
+    """Return what work answers in a forked child, possibly as somebody else."""
+    answers = multiprocessing.get_context("fork").SimpleQueue()
+
+    def run() -> None:
+        if as_user is not None and os.getuid() == 0:
+            os.setgid(as_user)
+            os.setuid(as_user)
+        answers.put(work())
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join(30)
+    child.kill()  # a hung one would hang pytest
+    assert child.exitcode == 0
+    return answers.get()
+
+
+def _open_files_of(path: Path) -> int:
+    """Count this process's file descriptors of the file."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return sum(os.path.lexists(x) and os.readlink(x) == str(path) for x in links)
+
+
+@forks
+def test_a_forked_child_has_none_of_its_parents_connections(
+    path: Path, store: SqliteRevocations
+) -> None:
+    store.revoke(["a"], at=LATER, until=END)
+    assert _open_files_of(path) == 1
+
+    def child() -> object:
+        inherited = _open_files_of(path)
+        store.revoke(["b"], at=LATER, until=END)
+        return inherited, store.revoked_at(["a"]), store.revoked_at(["b"])
+
+    assert _in_a_child(child) == (0, LATER, LATER)
+    assert store.revoked_at(["b"]) == LATER
+
+
+@forks
+def test_forks_while_other_threads_write_lose_nothing(
+    path: Path, store: SqliteRevocations
+) -> None:
+    enough, written = threading.Event(), [0, 0, 0]
+
+    def write(thread: int) -> None:
+        while not enough.is_set():
+            key = f"{thread} {written[thread]}"
+            store.revoke([key], at=LATER, until=END)
+            assert store.revoked_at([key]) == LATER
+            written[thread] += 1
+
+    def child(number: int) -> object:
+        inherited = _open_files_of(path)
+        return inherited, store.revoke([f"child {number}"], at=LATER, until=END)
+
+    with ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(write, thread) for thread in range(3)]
+        try:
+            answers = [_in_a_child(partial(child, number)) for number in range(15)]
+        finally:
+            enough.set()
+        for thread in writing:
+            thread.result()
+
+    assert answers == [(0, True)] * 15
+    keys = [f"{thread} {n}" for thread in range(3) for n in range(written[thread])]
+    for key in keys + [f"child {number}" for number in range(15)]:
+        assert store.revoked_at([key]) == LATER
+
+
+# Mishaps
+
+
+def _errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+
+
+ASKS = """
+    for line in sys.stdin:
+        print(json.dumps(store.revoked_at([line.strip()])), flush=True)
+"""
+
+
+def _ask(process: subprocess.Popen[str], key: str) -> float:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(f"{key}\n")
+    process.stdin.flush()
+    return float(json.loads(process.stdout.readline()))
+
+
+def test_a_deleted_file_is_noticed_by_every_process_at_its_next_look_up(
+    path: Path, store: SqliteRevocations, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.revoke(["a"], at=LATER, until=END)
+    with _start(ASKS, path) as other:
+        assert _ask(other, "a") == store.revoked_at(["a"]) == LATER
+        signed_in_at = time.time()
+        path.unlink()  # and its -wal and -shm stay behind
+
+        born = store.revoked_at(["a"])
+        assert signed_in_at <= born < LATER
+        assert _ask(other, "a") == born
+        store.revoke(["b"], at=LATER, until=END)
+        assert _ask(other, "b") == LATER
+        _, err = other.communicate()
+        assert err.count("was deleted or replaced") == 1
+
+    assert store.revoked_at(["b"]) == LATER  # after the other closed its connections
+    assert len(_errors(caplog)) == 1
+    assert str(path) in _errors(caplog)[0]
+    assert _is_sound(path)
+
+
+def _is_sound(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("PRAGMA integrity_check").fetchall()
+    return found == [("ok",)]
+
+
+def test_threads_that_notice_at_once_say_it_once(
+    path: Path, store: SqliteRevocations, caplog: pytest.LogCaptureFixture
+) -> None:
+    together = threading.Barrier(8, timeout=10)
+
+    def look_up(turn: int) -> float:
+        together.wait()
+        return store.revoked_at(["all"])
+
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            assert len(set(pool.map(look_up, range(8)))) == 1
+            assert len(_errors(caplog)) == turn
+            shutil.rmtree(path.parent)
+
+
+def test_a_replaced_file_is_noticed_and_not_mixed_with_the_old_ones_log(
+    path: Path, store: SqliteRevocations, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(300):
+        store.revoke([f"old {number}"], at=LATER, until=END)
+    with _start(ASKS, path) as other:
+        assert _ask(other, "old 1") == LATER
+        backup = SqliteRevocations(path.with_name("backup"))
+        backup.revoke(["new"], at=LATER, until=END)
+        born = backup.revoked_at([])
+        backup._file.close_idle()
+        path.with_name("backup").rename(path)
+
+        for look_up in (store.revoked_at, lambda keys: _ask(other, keys[0])):
+            assert look_up(["new"]) == LATER
+            assert look_up(["old 1"]) == born
+        store.revoke(["newer"], at=LATER, until=END)
+        assert _ask(other, "newer") == LATER
+        other.communicate()
+
+    assert store.revoked_at(["newer"]) == LATER
+    assert len(_errors(caplog)) == 1
+    assert _is_sound(path)
+
+
+def _lock(path: Path) -> Callable[[], object]:
+    SqliteRevocations(path).open()
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    holder.execute("UPDATE birth SET at = at")
+    return holder.close
+
+
+def _put_a_folder_there(path: Path) -> Callable[[], object]:
+    path.mkdir(parents=True)
+    return path.rmdir
+
+
+def _put_a_file_in_place_of_the_folder(path: Path) -> Callable[[], object]:
+    path.parent.write_text("a file")
+    return path.parent.unlink
+
+
+def _put_garbage_there(path: Path) -> Callable[[], object]:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database " * 1000)
+    return path.unlink
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        (_lock, "OperationalError"),
+        (_put_a_folder_there, "OperationalError"),
+        (_put_a_file_in_place_of_the_folder, "FileExistsError"),
+        (_put_garbage_there, "DatabaseError"),
+    ],
+)
+def test_what_cannot_be_used_is_told_once_a_minute_until_it_can(
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    clock: Clock,
+    spoil: Callable[[Path], Callable[[], object]],
+    cause: str,
+) -> None:
+    mend = spoil(path)
+    store = SqliteRevocations(path)
+    uses: list[Callable[[], object]] = [
+        store.open,
+        lambda: store.revoked_at(["all"]),
+        lambda: store.revoke(["all"], at=LATER, until=END, jti="j"),
+    ]
+    for minute in range(2):
+        for use in uses:
+            began = time.monotonic()
+            with pytest.raises(RevocationsUnavailable) as told:
+                use()
+            assert time.monotonic() - began < 4  # gives up, rather than hangs
+            assert told.value.error == "revocations_unavailable"
+            assert told.value.retry_after == 5
+        assert len(_errors(caplog)) == minute + 1
+        clock.forward(61)
+    assert cause in caplog.text
+    assert str(path) in caplog.text
+
+    mend()
+    assert store.revoke(["all"], at=LATER, until=END, jti="j") is True
+    assert store.revoked_at(["all"]) == LATER
+
+
+def test_a_file_that_is_spoiled_while_in_use_is_told_and_can_be_replaced(
+    path: Path, store: SqliteRevocations
+) -> None:
+    store.revoke(["all"], at=LATER, until=END)
+    store._file.close_idle()
+    path.write_bytes(b"not a database " * 1000)
+
+    with pytest.raises(RevocationsUnavailable):
+        store.revoked_at(["all"])
+
+    path.unlink()
+    store.open()
+    assert store.revoke(["all"], at=LATER, until=END) is True
+
+
+def test_a_write_that_waits_for_another_process_too_long_leaves_no_trace(
+    path: Path, store: SqliteRevocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "_PATIENCE", 0.1)
+    store.open()
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RevocationsUnavailable):
+            store.revoke(["all"], at=LATER, until=END, jti="j")
+        assert store.revoked_at(["all"]) < LATER  # look-ups do not wait
+
+    assert store.revoke(["all"], at=LATER, until=END, jti="j") is True
+
+
+@forks
+def test_a_full_disk_is_told_and_a_retry_is_no_replay(
+    path: Path, store: SqliteRevocations
+) -> None:
+    store.revoke(["before"], at=LATER, until=END)
+    keys = [f"id {number}" for number in range(20_000)]
+
+    def child() -> object:
+        store.open()
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, most))
+        with pytest.raises(RevocationsUnavailable):
+            store.revoke(keys, at=LATER, until=END, jti="j")
+        seen = store.revoked_at(["before"]), store.revoked_at(keys[:1]) < LATER
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        return seen, store.revoke(keys, at=LATER, until=END, jti="j")
+
+    assert _in_a_child(child) == ((LATER, True), True)
+    assert store.revoked_at(keys[-1:]) == LATER
+
+
+@pytest.fixture
+def anybodys() -> Iterator[Path]:
+    """A folder that a user without rights can reach."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+@forks
+def test_a_read_only_file_still_answers_and_takes_writes_when_it_may_again(
+    anybodys: Path,
+) -> None:
+    path = anybodys / "revocations.sqlite3"
+
+    def somebody() -> object:
+        store, other = SqliteRevocations(path), SqliteRevocations(path)
+        store.revoke(["all"], at=LATER, until=END)
+        store._file.close_idle()
+        path.chmod(0o400)
+        seen = [store.revoked_at(["all"])]
+        with pytest.raises(RevocationsUnavailable):
+            store.open()
+        with pytest.raises(RevocationsUnavailable):
+            store.revoke(["all"], at=LATER + 1, until=END, jti="j")
+        seen.append(store.revoked_at(["all"]))
+        path.chmod(0o600)
+        other.revoke(["all"], at=LATER + 1, until=END)
+        seen.append(store.revoked_at(["all"]))
+        store.revoke(["all"], at=LATER + 2, until=END, jti="j")
+        seen.append(other.revoked_at(["all"]))
+        return seen
+
+    assert _in_a_child(somebody, as_user=65534) == [
+        *(LATER, LATER, LATER + 1, LATER + 2)
+    ]
+
+
+@forks
+def test_a_read_only_folder_is_told_at_the_start_or_still_answers(
+    anybodys: Path,
+) -> None:
+    path = anybodys / "revocations.sqlite3"
+
+    def somebody() -> object:
+        store = SqliteRevocations(path)
+        store.revoke(["all"], at=LATER, until=END)
+        store._file.close_idle()
+        return None
+
+    def reader() -> object:
+        with pytest.raises(RevocationsUnavailable):
+            SqliteRevocations(anybodys / "another").open()
+        store = SqliteRevocations(path)
+        with pytest.raises(RevocationsUnavailable):
+            store.open()
+        return store.revoked_at(["all"])
+
+    _in_a_child(somebody, as_user=65534)
+    anybodys.chmod(0o555)
+    assert _in_a_child(reader, as_user=65534) == LATER
+
+
+def test_a_process_stopped_in_a_write_holds_up_no_look_up(
+    path: Path, store: SqliteRevocations
+) -> None:
+    store.revoke(["all"], at=LATER, until=END)
+    script = """
+        def work(connection, birth):
+            connection.execute("BEGIN IMMEDIATE")
+            print("in it", flush=True)
+            time.sleep(60)
+        store._file.use(work)
+    """
+    with _start(script, path) as other:
+        assert other.stdout
+        other.stdout.readline()
+        other.send_signal(signal.SIGSTOP)
+        try:
+            assert store.revoked_at(["all"]) == LATER
+        finally:
+            other.kill()
+    assert store.revoke(["all"], at=LATER + 1, until=END) is True
