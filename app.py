@@ -57,6 +57,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.after_request(_add_headers)
     _add_login(app)
     _add_pages(app)
+    _add_apis(app)
     return app
 
 
@@ -113,6 +114,12 @@ def _add_pages(app: Flask) -> None:
             "profile.html", user=state["user"], session=_times(state)
         )
 
+    @app.get("/healthz")
+    def healthz() -> str:
+        return "ok"
+
+
+def _add_apis(app: Flask) -> None:
     @app.get("/api/me")
     async def me() -> Response:
         user = await auth0.get_user()
@@ -128,12 +135,8 @@ def _add_pages(app: Flask) -> None:
             return jsonify(await _userinfo(await auth0.get_access_token()))
         except AccessTokenError:
             return auth.problem(auth.signed_out())
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ValueError) as error:
             return auth.problem(auth.explain(error))
-
-    @app.get("/healthz")
-    def healthz() -> str:
-        return "ok"
 
 
 async def _userinfo(access_token: str) -> Any:

@@ -367,9 +367,9 @@ async def test_userinfo_is_what_auth0_says_with_a_token_refreshed_if_need_be(
     await asyncio.sleep(1)
 
     assert (await alice.get("/api/userinfo")).json()["email"] == "alice@example.com"
-    tenant.fail("userinfo", Fault.reset())
-    down = await alice.get("/api/userinfo", Accept="application/json")
-    assert down.status_code == 502
+    for fault in (Fault.reset(), Fault.status(503), Fault.broken_json()):
+        tenant.fail("userinfo", fault)
+        assert (await alice.get("/api/userinfo")).status_code == 502
     assert (await alice.get("/api/userinfo")).status_code == 200
 
 
