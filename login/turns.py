@@ -91,7 +91,8 @@ class Turns:
         """
         future, is_first = self._begin(token, purpose, exchange)
         result = await asyncio.wrap_future(future)
-        return {**result, "answer": dict(result["answer"])}, is_first
+        is_new = is_first and "is_new" in result
+        return {**result, "answer": dict(result["answer"])}, is_new
 
     def _begin(
         self, token: str, purpose: str, exchange: Exchange
@@ -146,7 +147,8 @@ class Turns:
         self, token: str, purpose: str, owner: str, exchange: Exchange
     ) -> dict[str, Any]:
         try:
-            result = self._find(token, purpose) or exchange(token)
+            found = self._find(token, purpose)
+            result = found or exchange(token)
         except BaseException:
             self._release(token, owner)
             raise
@@ -156,7 +158,7 @@ class Turns:
             self._release(token, owner)
         else:
             self._keep((token,), result)
-        return result
+        return found or {**result, "is_new": True}
 
     def _find(self, token: str, purpose: str) -> dict[str, Any] | None:
         """Return what was kept of a refresh token that stays as it is."""
