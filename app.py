@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
+from auth0_server_python.error import AccessTokenError
 from flask import (
     Flask,
     abort,
@@ -24,6 +26,7 @@ from werkzeug.wrappers import Response
 import auth
 from auth import auth0
 
+_TRUSTED = httpx.create_ssl_context()  # takes long to make, and is not of one loop
 _HERE_ONLY = "signed_out_here_only"  # a cookie for the next page
 _OWNERS = {
     "apple": "Apple",
@@ -54,6 +57,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.after_request(_add_headers)
     _add_login(app)
     _add_pages(app)
+    _add_apis(app)
     return app
 
 
@@ -110,6 +114,12 @@ def _add_pages(app: Flask) -> None:
             "profile.html", user=state["user"], session=_times(state)
         )
 
+    @app.get("/healthz")
+    def healthz() -> str:
+        return "ok"
+
+
+def _add_apis(app: Flask) -> None:
     @app.get("/api/me")
     async def me() -> Response:
         user = await auth0.get_user()
@@ -117,9 +127,25 @@ def _add_pages(app: Flask) -> None:
             return auth.problem(auth.signed_out())
         return jsonify(user)
 
-    @app.get("/healthz")
-    def healthz() -> str:
-        return "ok"
+    @app.get("/api/userinfo")
+    async def userinfo() -> Response:
+        if await auth0.get_user() is None:
+            return auth.problem(auth.signed_out())
+        try:
+            return jsonify(await _userinfo(await auth0.get_access_token()))
+        except AccessTokenError:
+            return auth.problem(auth.signed_out())
+        except (httpx.HTTPError, ValueError) as error:
+            return auth.problem(auth.explain(error))
+
+
+async def _userinfo(access_token: str) -> Any:
+    """Ask Auth0 who an access token is of (OpenID Connect Core section 5.3)."""
+    url = f"https://{auth0.settings.domain}/userinfo"
+    authorization = {"Authorization": f"Bearer {access_token}"}
+    async with httpx.AsyncClient(verify=_TRUSTED) as http:
+        answer = await http.get(url, headers=authorization)
+    return answer.raise_for_status().json()
 
 
 def _connections() -> list[tuple[str, str]]:

@@ -48,6 +48,9 @@ from stores import (
     FlaskSessionTransactionStore,
     Lifetime,
     NoRevocations,
+    Refreshes,
+    RefreshesInProcess,
+    RefreshesInSqlite,
     Revocations,
     RevocationsUnavailable,
     SpanningSessionInterface,
@@ -55,6 +58,7 @@ from stores import (
     connect_redis,
     derive,
     keep_in_redis,
+    keep_refreshes_in_redis,
 )
 
 if TYPE_CHECKING:
@@ -119,6 +123,7 @@ def build_client(settings: Settings) -> Auth0Client:
             ),
         ),
         transaction_store=FlaskSessionTransactionStore(secrets=settings.secrets),
+        refreshes=RefreshesInProcess(),
         authorization_params=authorization_params,
         organization=settings.organization,
         pushed_authorization_requests=settings.pushed_authorization_requests,
@@ -165,7 +170,9 @@ def init_app(
         app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = keys[0], keys[1:]
     if several_cookies:
         app.session_interface = SpanningSessionInterface()
+    redis = redis or _redis_of_the_settings()
     auth0.sessions.lifetime.revocations = _revocations(app, redis)
+    auth0.share_refreshes(_refreshes(app, redis))
     app.before_request(answer_early)
     app.before_request(warn_of_mismatch)
     app.cli.add_command(auth0_commands)
@@ -176,7 +183,7 @@ def init_app(
 def _revocations(app: Flask, redis: Redis | None) -> Revocations:
     """Choose where it is written down who signed out; with Redis, sessions go there."""
     settings = auth0.settings
-    if redis := redis or _redis_of_the_settings():
+    if redis:
         return keep_in_redis(
             app, redis, secrets=settings.secrets, seconds=settings.session_max_seconds
         )
@@ -201,8 +208,7 @@ def _redis_of_the_settings() -> Redis | None:
 
 
 def _file_of_revocations(app: Flask) -> SqliteRevocations:
-    name = "auth0-revocations.sqlite3"
-    path = auth0.settings.revocations_path or os.path.join(app.instance_path, name)
+    path = _path_of_revocations(app)
     revocations = SqliteRevocations(path)
     try:
         if _is_serving():
@@ -211,6 +217,21 @@ def _file_of_revocations(app: Flask) -> SqliteRevocations:
         cannot = f"AUTH0_REVOCATIONS_PATH: {path} cannot be written. Name another file."
         raise SetupError((cannot,)) from None
     return revocations
+
+
+def _refreshes(app: Flask, redis: Redis | None) -> Refreshes:
+    """Choose where it is written down who refreshes a token: beside who signed out."""
+    if redis:
+        return keep_refreshes_in_redis(redis)
+    if auth0.settings.revocations_path == "none":
+        return RefreshesInProcess()
+    name, ending = os.path.splitext(_path_of_revocations(app))
+    return RefreshesInSqlite(f"{name}-refreshes{ending}")
+
+
+def _path_of_revocations(app: Flask) -> str:
+    name = "auth0-revocations.sqlite3"
+    return auth0.settings.revocations_path or os.path.join(app.instance_path, name)
 
 
 def _problems(app: Flask) -> tuple[str, ...]:

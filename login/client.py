@@ -15,7 +15,7 @@ from flask import g
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from .errors import CheckFailed, ProviderDown, explain
-from .one_loop import StateStore, TransactionStore
+from .one_loop import STATE_IDENTIFIER, StateStore, TransactionStore
 from .settings import Settings
 from .signals import (
     login_failed,
@@ -24,23 +24,25 @@ from .signals import (
     user_logged_in,
     user_logged_out,
 )
-from .verification import VerifyingClient, is_fresh
+from .tokens import TokenClient
+from .turns import Store as RefreshStore
+from .verification import is_fresh
 
 logger = logging.getLogger(__name__)
 
-#: What the stores know a session and a login under way by.
-STATE_IDENTIFIER = "_a0_session"
+#: What the stores know a login under way by.
 TRANSACTION_IDENTIFIER = "_a0_tx"
 _HERE_ONLY = "_auth0_here_only"  # in g: a session was ended in its browser only
 
 
-class Auth0Client(VerifyingClient):
+class Auth0Client(TokenClient):
     """The SDK's client with what it leaves open closed; used like it.
 
     Args:
         settings: Where they are wrong, every use raises `SetupError`.
         state_store: Where sessions are.
         transaction_store: Where logins under way are.
+        refreshes: What tells who refreshes a token, and what came of it.
         options: What else `ServerClient` takes.
     """
 
@@ -50,6 +52,7 @@ class Auth0Client(VerifyingClient):
         *,
         state_store: StateStore,
         transaction_store: TransactionStore,
+        refreshes: RefreshStore,
         **options: Any,
     ) -> None:
         self._options = {
@@ -59,7 +62,7 @@ class Auth0Client(VerifyingClient):
             "transaction_identifier": TRANSACTION_IDENTIFIER,
             **options,
         }
-        super().__init__(**self._options)
+        super().__init__(refreshes=refreshes, **self._options)
         _clients.add(self)
         self.settings = settings
         self.sessions = state_store
@@ -144,6 +147,7 @@ class Auth0Client(VerifyingClient):
     ) -> str:
         """Sign out here, logins under way too; return the address to do it there.
 
+        Auth0 takes the refresh token no more.
         Copies of the session are over, too. Where that cannot be written down, this
         goes on: `was_ended_here_only` tells.
         """
@@ -153,6 +157,8 @@ class Auth0Client(VerifyingClient):
         url = await super().logout(options, store_options)
         if state:
             self._end(state)
+            if token := state.get("refresh_token"):
+                await self.revoke_refresh_token(token)
             await tell(user_logged_out, user=state["user"])
         return url
 
@@ -187,19 +193,9 @@ class Auth0Client(VerifyingClient):
             setattr(g, _HERE_ONLY, True)
             logger.error("A session was ended in its browser only: see above.")
 
-    async def get_token_by_refresh_token(
-        self, options: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Refresh; an answer without scope grants what was asked for.
-
-        RFC 6749 section 5.1.
-        """
-        answer: dict[str, Any] = await super().get_token_by_refresh_token(options)
-        return {**answer, "scope": answer.get("scope") or options.get("scope") or ""}
-
     def begin_anew(self) -> None:
         """Let go of the connections of the parent, in a forked child."""
-        super().__init__(**self._options)
+        super().__init__(refreshes=self.refreshes, **self._options)
 
 
 _clients: WeakSet[Auth0Client] = WeakSet()

@@ -162,12 +162,13 @@ _NONSENSE_RAISES = (Auth0Error, KeyError, ValueError, TypeError, AttributeError)
 _BAD_CREDENTIALS = {"invalid_client", "unauthorized_client", "access_denied"}
 
 
-def explain(error: Exception) -> HTTPException:
+def explain(error: Exception, *, doing: str = "Login") -> HTTPException:
     """Turn whatever a login raises into one of the four kinds, and log it.
 
     Args:
         error: What the SDK, httpx or a check of ours raised. An HTTP exception is
             returned as it is.
+        doing: What failed, for the log.
 
     Returns:
         What to raise. Its text and the log line have the same reference, and
@@ -178,25 +179,26 @@ def explain(error: Exception) -> HTTPException:
     """
     if isinstance(error, HTTPException):
         if isinstance(error, LoginError):
-            _log(error, error)
+            _log(error, error, doing)
         return error
     if (known := getattr(error, "explained", None)) is not None:
         return cast(HTTPException, known)
     explained = _kind(error)
     error.explained = explained  # type: ignore[attr-defined]  # to be logged once
     explained.app_state = getattr(error, "app_state", None)
-    _log(explained, error)
+    _log(explained, error, doing)
     return explained
 
 
-def _log(explained: LoginError, cause: Exception) -> None:
+def _log(explained: LoginError, cause: Exception, doing: str) -> None:
     """Log a failed login once, however often it is asked about."""
     if explained.is_logged:
         return
     explained.is_logged = True
     logger.log(
         logging.INFO if (explained.code or 500) < 500 else logging.ERROR,
-        "Login failed: %s, reference %s, caused by %s",
+        "%s failed: %s, reference %s, caused by %s",
+        doing,
         explained.error,
         explained.reference,
         " < ".join(_describe(link) for link in _chain(cause)),

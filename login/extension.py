@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flask import current_app
 
-from .client import Auth0Client
+if TYPE_CHECKING:
+    from .client import Auth0Client
 
 KEY = "auth0"
 

@@ -107,6 +107,14 @@ def signed_out() -> SignedOut:
     return SignedOut(www_authenticate=WWWAuthenticate("cookie", {"form-action": login}))
 
 
+def turned_away(**wanted: Any) -> HTTPException:
+    """Return what sends a visitor to login, or refuses a program."""
+    if prefers_json():
+        return signed_out()
+    login = url_for(installed().login, return_to=here(), **wanted)
+    return HTTPException(response=redirect(login))
+
+
 def _guard(check: Callable[[], None]) -> Callable[..., Any]:
     """Make of a check what decorates a view, and serves ``before_request`` as well."""
 
@@ -153,13 +161,13 @@ def _require(
     """Return the claims of whoever is signed in, or turn the visitor away."""
     state = installed().client.read_session()
     if not (state and state.get("user")):
-        raise _turned_away(max_age=max_age, organization=organization)
+        raise turned_away(max_age=max_age, organization=organization)
     after_this_request(_not_stored)
     user: Mapping[str, Any] = state["user"]
     if max_age is not None and not is_fresh(user, max_age):
-        raise _turned_away(max_age=max_age, organization=organization)
+        raise turned_away(max_age=max_age, organization=organization)
     if organization and not _is_of(user, organization):
-        raise _turned_away(max_age=max_age, organization=organization)
+        raise turned_away(max_age=max_age, organization=organization)
     return user
 
 
@@ -169,14 +177,6 @@ def _is_of(user: Mapping[str, Any], organization: str) -> bool:
     except OrganizationTokenValidationError:
         return False
     return True
-
-
-def _turned_away(**wanted: Any) -> HTTPException:
-    """Return what sends a visitor to login, or refuses a program."""
-    if prefers_json():
-        return signed_out()
-    login = url_for(installed().login, return_to=here(), **wanted)
-    return HTTPException(response=redirect(login))
 
 
 def _not_stored(response: Response) -> Response:

@@ -46,6 +46,15 @@ class _NetworkLoop:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
         return await asyncio.wrap_future(future)
 
+    def call(self, coroutine: Coroutine[Any, Any, R], seconds: float) -> R:
+        """Run a coroutine there, from a thread without a loop, and wait here.
+
+        Raises:
+            TimeoutError: It was not done after so many seconds.
+        """
+        bounded = asyncio.wait_for(coroutine, seconds)
+        return asyncio.run_coroutine_threadsafe(bounded, self._started()).result()
+
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, Protocol
 
@@ -13,7 +13,13 @@ from .loops import network
 from .sdk import ServerClient
 from .settings import Settings, SetupError
 
-_STAY_ON_THE_CALLERS_LOOP = {"get_user", "get_session", "logout"}
+#: What the stores know a session by.
+STATE_IDENTIFIER = "_a0_session"
+# what asks for tokens goes there for the request itself, see tokens.py
+_STAY_ON_THE_CALLERS_LOOP = {
+    *("get_user", "get_session", "logout"),
+    *("get_access_token", "get_access_token_for_connection"),
+}
 
 
 class StateStore(Protocol):
@@ -28,6 +34,18 @@ class StateStore(Protocol):
 
     def peek(self) -> dict[str, Any] | None:
         """Return the session, over or not."""
+
+    def encrypt(self, identifier: str, data: dict[str, Any], /) -> str:
+        """Seal for this identifier."""
+
+    def decrypt(self, identifier: str, sealed: object, /) -> dict[str, Any]:
+        """Open what was sealed for this identifier."""
+
+    def fresh_until(self, begins: float, seconds: float) -> float:
+        """Return until when an access token is used."""
+
+    def expect(self, fresh: Mapping[str, Any]) -> None:
+        """Note what the SDK will leave out when it keeps a refreshed token."""
 
     def sealed(self) -> str | None:
         """Return the session as it lies in ``flask.session``."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, session
 from flask.testing import FlaskClient
 
-from .client import STATE_IDENTIFIER
 from .extension import KEY, Installed
+from .one_loop import STATE_IDENTIFIER
 
 if TYPE_CHECKING:
     import httpx

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .cookies import SpanningSessionInterface
 from .jwe import derive
 from .lifetime import Lifetime
+from .refreshes import Refreshes, RefreshesInProcess, RefreshesInSqlite
 from .revocations import (
     NoRevocations,
     Revocations,
@@ -25,6 +26,9 @@ __all__ = [
     "FlaskSessionTransactionStore",
     "Lifetime",
     "NoRevocations",
+    "Refreshes",
+    "RefreshesInProcess",
+    "RefreshesInSqlite",
     "Revocations",
     "RevocationsUnavailable",
     "SpanningSessionInterface",
@@ -32,6 +36,7 @@ __all__ = [
     "connect_redis",
     "derive",
     "keep_in_redis",
+    "keep_refreshes_in_redis",
 ]
 
 
@@ -64,3 +69,14 @@ def keep_in_redis(
         redis, secrets=secrets, seconds=seconds
     )
     return RedisRevocations(redis)
+
+
+def keep_refreshes_in_redis(redis: Redis) -> Refreshes:
+    """Return where all machines write down who refreshes a token.
+
+    Args:
+        redis: A client of redis-py.
+    """
+    from .refreshes_in_redis import RefreshesInRedis
+
+    return RefreshesInRedis(redis)

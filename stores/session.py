@@ -22,6 +22,7 @@ from .cookies import TRANSACTION_SECONDS, LoginsUnderWay, bytes_left
 from .folding import fold, unfold
 from .jwe import MOST_LETTERS, BadSeal, seal, unseal
 from .lifetime import Lifetime
+from .token_sets import DEFAULT_AUDIENCE, fill_in, fresh_until, shorten, token_sets
 from .too_large import SessionTooLarge, too_large
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ TRANSACTION_IDENTIFIER = "_a0_tx"
 
 #: Bytes that the transactions of one browser take together at most.
 TRANSACTION_BYTES = 2_000
-_DEFAULT_AUDIENCE = "default"  # what the SDK calls a token without audience
+_FRESH = "_auth0_fresh"  # in g: what a refresh of this request brought
 
 
 class _SealingStore(AbstractDataStore[dict[str, Any]]):
@@ -120,6 +121,14 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         except BadSeal:
             return None
 
+    def fresh_until(self, begins: float, seconds: float) -> float:
+        """Return until when an access token is used: not to its very end."""
+        return fresh_until(begins, seconds)
+
+    def expect(self, fresh: Mapping[str, Any]) -> None:
+        """Note what the SDK will leave out when it keeps a refreshed token."""
+        setattr(g, _FRESH, fresh)
+
     def sealed(self) -> str | None:
         """Return the session as it lies in ``flask.session``."""
         return session.get(STATE_IDENTIFIER)
@@ -171,15 +180,18 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
     def _mend(self, data: dict[str, Any]) -> None:
         """Add what is ours, and put right what the SDK would trip over later."""
         now = time.time()
+        data.setdefault("token_sets", [])
         if own := data.get("session"):
             known = self.read() or {}  # an answer without ID token takes none away
             data["id_token"] = data.get("id_token") or known.get("id_token")
         else:
             own = _new_session(now)
+            shorten(data)
         data["session"] = {**own, "used_at": round(now, 3)}
-        data["token_sets"] = _token_sets(data.get("token_sets", []), self._scope)
+        fill_in(data, g.pop(_FRESH, None))
+        data["token_sets"] = token_sets(data["token_sets"], self._scope)
         for tokens in data.setdefault("connection_token_sets", []):
-            tokens["audience"] = tokens.get("audience") or _DEFAULT_AUDIENCE
+            tokens["audience"] = tokens.get("audience") or DEFAULT_AUDIENCE
 
     def _write(self, identifier: str, data: dict[str, Any]) -> None:
         sealed, before = self.encrypt(identifier, fold(data)), dict(session)
@@ -321,23 +333,3 @@ def _plain(state: dict[str, Any] | BaseModel) -> dict[str, Any]:
     if isinstance(state, BaseModel):
         return state.model_dump(exclude_none=True)
     return dict(state)
-
-
-def _token_sets(token_sets: list[dict[str, Any]], scope: str) -> list[dict[str, Any]]:
-    """Put right what a refresh leaves behind, the newest of each kind last.
-
-    The SDK files a token without audience under None, and one without scope (which
-    means "as requested", RFC 6749 section 5.1) under nothing, and finds neither
-    again.
-    """
-    now = time.time()
-    good = [tokens for tokens in token_sets[:-1] if tokens["expires_at"] > now]
-    kinds: dict[tuple[str, str], dict[str, Any]] = {}
-    for tokens in good + token_sets[-1:]:
-        audience = tokens.get("audience") or _DEFAULT_AUDIENCE
-        granted = [*scope.split(), *(tokens.get("scope") or "").split()]
-        scopes = " ".join(dict.fromkeys(granted))
-        kind = (audience, " ".join(sorted(dict.fromkeys(granted))))
-        kinds.pop(kind, None)
-        kinds[kind] = {**tokens, "audience": audience, "scope": scopes}
-    return list(kinds.values())

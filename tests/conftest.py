@@ -54,17 +54,10 @@ def tenant() -> Iterator[Tenant]:
 
 @pytest.fixture(scope="session")
 def app() -> Flask:
-    """The app, as anybody runs it, and a view that hands out the access token."""
-    from app import create_app
-    from auth import auth0
+    """The app, as anybody runs it, and views that hand out access tokens."""
+    from with_tokens import create
 
-    app = create_app()
-
-    @app.get("/token")
-    async def token() -> str:
-        return await auth0.get_access_token()
-
-    return app
+    return create()
 
 
 @pytest.fixture(scope="session")

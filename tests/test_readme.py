@@ -41,6 +41,9 @@ def test_its_python_makes_an_app_that_guards_its_views(
     module.test_reports()
     auth.login_as(client)
     assert client.get("/admin").status_code == 403
+    without_tokens = client.get("/orders")
+    assert without_tokens.status_code == 401
+    assert without_tokens.mimetype == "application/problem+json"
 
 
 def test_every_public_name_is_in_its_table() -> None:
