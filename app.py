@@ -56,6 +56,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_add_headers)
     _add_login(app)
+    _add_logout(app)
     _add_pages(app)
     _add_apis(app)
     return app
@@ -79,6 +80,8 @@ def _add_login(app: Flask) -> None:
         session.permanent = auth.remember(app_state)
         return redirect(auth.return_to(app_state))
 
+
+def _add_logout(app: Flask) -> None:
     @app.get("/logout")
     async def logout() -> Response:
         away = redirect(await auth0.logout(auth.logout_options()))
