@@ -18,6 +18,7 @@ from werkzeug.test import create_environ
 from .extension import installed
 from .settings import Settings
 from .tenant_check import OK, SKIPPED, WARNING, WRONG, Finding, ask_tenant
+from .unawaited import unawaited
 
 _FEW_LETTERS = 8
 _REDIS_PATIENCE = 0.9  # seconds for connecting, and for the answer: 2 together
@@ -43,6 +44,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     for problem in settings.problems:
         yield WRONG, problem
     yield from _packages()
+    yield from _awaits()
     yield from _cookie_flags()
     if settings.problems:
         for name in _NEED_SETTINGS:
@@ -68,6 +70,15 @@ def _packages() -> Iterator[Finding]:
         yield OK, ".env: python-dotenv is there to read it"
     else:
         yield WRONG, ".env is not read: pip install python-dotenv"
+
+
+def _awaits() -> Iterator[Finding]:
+    found = list(unawaited(current_app))
+    for endpoint, method in found:
+        text = f"view {endpoint}: {method}() without await is true for everybody"
+        yield WRONG, f"{text}. Write: await auth0.{method}(...)"
+    if not found:
+        yield OK, "await: no view forgets it"
 
 
 def _secrets(settings: Settings) -> Finding:

@@ -12,7 +12,13 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from asgiref.sync import ThreadSensitiveContext, async_to_sync
+from .settings import SetupError
+
+try:
+    from asgiref.sync import ThreadSensitiveContext, async_to_sync
+except ImportError:
+    cure = "Flask is installed without its async part: pip install 'flask[async]'"
+    raise SetupError((cure,)) from None
 
 P = ParamSpec("P")
 R = TypeVar("R")

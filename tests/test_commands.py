@@ -88,7 +88,14 @@ def test_all_is_fine(check: Check) -> None:
     assert not lines(result, "wrong") + lines(result, "warning")
     begins = [line.partition(":")[0] for line in lines(result, "ok")]
     assert begins == [
-        *("flask[async]", ".env", "session cookie", "session cookie", "settings"),
+        *(
+            "flask[async]",
+            ".env",
+            "await",
+            "session cookie",
+            "session cookie",
+            "settings",
+        ),
         *("AUTH0_SECRET", "discovery", "issuer", "endpoints", "PKCE", "keys", "clock"),
         *("pushed requests", "callback", *3 * ["session cookie"]),
     ]
@@ -556,3 +563,25 @@ def test_a_mounted_app_knows_its_whole_path(
     public.test_client().get("/in", base_url="https://app.example.com/sub")
 
     assert warnings(caplog) == []
+
+
+def test_a_view_that_forgets_to_await_is_found(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auth import auth0
+
+    async def forgetful() -> str:
+        return "in" if auth0.get_user() else "out"
+
+    async def careful() -> str:
+        user = auth0.get_user()
+        return "in" if await user and await auth0.get_session() else "out"
+
+    views = {**app.view_functions, "forgetful": forgetful, "careful": careful}
+    monkeypatch.setattr(app, "view_functions", views)
+
+    ended = app.test_cli_runner().invoke(args=["auth0", "check"])
+
+    assert ended.exit_code == 1
+    assert "wrong    view forgetful: get_user() without await" in ended.output
+    assert "view careful" not in ended.output
