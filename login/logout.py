@@ -58,16 +58,14 @@ async def receive_logout_token() -> Response:
     try:
         claims = await client.verify_logout_token(_given_token())
         check_logout_claims(claims)
-        sub, sid = claims.get("sub"), claims.get("sid")
-        if not client.sessions.lifetime.end_all(sub=sub, sid=sid, jti=claims["jti"]):
-            raise BackchannelLogoutError("This logout token was used before.")
+        await client.sessions.delete_by_logout_token(claims)
     except (BackchannelLogoutError, jwt.PyJWTError) as error:
         return _refusal(error)
     except Exception as error:
         if ((explained := explain(error)).code or 500) >= 500:
             raise explained from error
         return _refusal(error)
-    await tell(session_revoked, sub=sub, sid=sid)
+    await tell(session_revoked, sub=claims.get("sub"), sid=claims.get("sid"))
     return _not_stored(Response(status=200))
 
 

@@ -59,6 +59,9 @@ class StateStore(Protocol):
     async def delete(self, identifier: str) -> None:
         """Forget it."""
 
+    async def delete_by_logout_token(self, claims: dict[str, Any]) -> None:
+        """End what a logout token names."""
+
 
 class TransactionStore(Protocol):
     """What the client asks of a store of logins under way."""

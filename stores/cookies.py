@@ -54,6 +54,11 @@ class LoginsUnderWay:
         }
         self.transactions = dict(self._received)
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether there is anything to save."""
+        return self.transactions != self._received
+
     def save(
         self, response: Response, name: str, attributes: Mapping[str, Any]
     ) -> None:
@@ -136,18 +141,25 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
             response.vary.add("Cookie")
         if not isinstance(session, SpanningSession):
             return
+        writes = bool(session) and self.should_set_cookie(app, session)
+        unread = session.unreadable and session.accessed
+        clears = not session and (session.modified or unread)
+        if not (writes or clears or session.under_way.has_changed):
+            return
         name, attributes = self.get_cookie_name(app), cookie_attributes(self, app)
         session.under_way.save(response, name, attributes)
-        if not session:
-            if session.modified or (session.unreadable and session.accessed):
-                _clear(response, _names(name), attributes)
-        elif self.should_set_cookie(app, session):
+        if clears:
+            _clear(response, _names(name), attributes)
+        elif writes:
             self._write(app, session, response, name, attributes)
             self._warn_of_long_headers(response)
 
     def bytes_left(self, app: Flask, session: SessionMixin) -> int:
         """Return how many more bytes of cookies there may be; negative if too many."""
-        name, value = self.get_cookie_name(app), self._signed(app, session)
+        value = _signed(self, app, session)
+        return self._left(self.get_cookie_name(app), value, session)
+
+    def _left(self, name: str, value: str, session: SessionMixin) -> int:
         taken = len(value) + len(_split(value)) * (len(name) + 8)
         if isinstance(session, SpanningSession):
             for identifier, sealed in session.under_way.transactions.items():
@@ -164,10 +176,6 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
                 length,
             )
 
-    def _signed(self, app: Flask, session: SessionMixin) -> str:
-        serializer = self.get_signing_serializer(app)
-        return str(serializer.dumps(dict(session))) if serializer else ""
-
     def _write(
         self,
         app: Flask,
@@ -176,14 +184,14 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
         name: str,
         attributes: Mapping[str, Any],
     ) -> None:
-        pieces = _split(self._signed(app, session))
-        if self.bytes_left(app, session) < 0:
+        value = _signed(self, app, session)
+        if self._left(name, value, session) < 0:
             logger.error(
                 "The session was not written: with what this app keeps in it, it is "
                 "longer than browsers and servers take. AUTH0_REDIS_URL lifts that."
             )
             return
-        expires = self.get_expiration_time(app, session)
+        pieces, expires = _split(value), self.get_expiration_time(app, session)
         for cookie, piece in zip(_names(name), pieces, strict=False):
             response.set_cookie(cookie, piece, expires=expires, **attributes)
         left_over = _names(name)[len(pieces) :]
@@ -200,10 +208,16 @@ def bytes_left(app: Flask, session: SessionMixin) -> int | None:
     if (left := getattr(interface, "bytes_left", None)) is not None:
         return int(left(app, session))
     if isinstance(interface, SecureCookieSessionInterface):
-        serializer = interface.get_signing_serializer(app)
-        value = str(serializer.dumps(dict(session))) if serializer else ""
+        value = _signed(interface, app, session)
         return _SINGLE_BYTES - len(interface.get_cookie_name(app)) - len(value)
     return None
+
+
+def _signed(
+    interface: SecureCookieSessionInterface, app: Flask, session: SessionMixin
+) -> str:
+    serializer = interface.get_signing_serializer(app)
+    return str(serializer.dumps(dict(session))) if serializer else ""
 
 
 def _clear(

@@ -12,6 +12,7 @@ from secrets import token_urlsafe
 from typing import Any
 
 from auth0_server_python.auth_types import TransactionData
+from auth0_server_python.error import BackchannelLogoutError
 from auth0_server_python.store import StateStore, TransactionStore
 from auth0_server_python.store.abstract import AbstractDataStore
 from flask import Response, after_this_request, current_app, g, session
@@ -111,8 +112,14 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
     async def delete_by_logout_token(
         self, claims: dict[str, Any], options: dict[str, Any] | None = None
     ) -> None:
-        """End what a logout token names: one session at Auth0, or all of a user."""
-        self.lifetime.end_all(sub=claims.get("sub"), sid=claims.get("sid"))
+        """End what a logout token names: one session at Auth0, or all of a user.
+
+        Raises:
+            BackchannelLogoutError: Its ``jti``, where it is given, was taken before.
+        """
+        named = {name: claims.get(name) for name in ("sub", "sid", "jti")}
+        if not self.lifetime.end_all(**named):
+            raise BackchannelLogoutError("This logout token was used before.")
 
     def peek(self) -> dict[str, Any] | None:
         """Return the session without asking whether it is over, to end it."""

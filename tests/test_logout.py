@@ -282,6 +282,20 @@ async def test_the_type_may_be_absent_and_in_any_case(
     assert await alice.claims() is None
 
 
+async def test_the_sdks_own_handler_ends_the_session_as_well(
+    alice: Visitor, tenant: Tenant
+) -> None:
+    from auth import auth0
+
+    await alice.login()
+    claims = await alice.claims() or {}
+
+    token = tenant.logout_token(sub=claims["sub"], sid=claims["sid"])
+    await auth0.handle_backchannel_logout(token)
+
+    assert await alice.claims() is None
+
+
 async def test_a_logout_token_counts_once(
     alice: Visitor, tenant: Tenant, site: str
 ) -> None:
