@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from auth0_server_python.error import AccessTokenError
@@ -26,8 +26,21 @@ from werkzeug.wrappers import Response
 import auth
 from auth import auth0
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
 _TRUSTED = httpx.create_ssl_context()  # takes long to make, and is not of one loop
 _HERE_ONLY = "signed_out_here_only"  # a cookie for the next page
+_HEADERS = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'self'; img-src 'self' https:; "
+        f"form-action 'self' https://{auth0.settings.domain}; "
+        "base-uri 'none'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+)
 _OWNERS = {
     "apple": "Apple",
     "facebook": "Facebook",
@@ -54,7 +67,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.async_to_sync = auth.kept_loops  # type: ignore  # Flask's documented seam
     auth.init_app(app, several_cookies=True)
     app.register_error_handler(HTTPException, _error_page)
-    app.after_request(_add_headers)
+    app.wsgi_app = _with_headers(app.wsgi_app)  # type: ignore[assignment]  # as Flask shows it
     _add_login(app)
     _add_logout(app)
     _add_pages(app)
@@ -194,18 +207,20 @@ def _prefixed_cookie_name(app: Flask) -> str:
     return f"__Host-{name}" if host_only else f"__Secure-{name}"
 
 
-def _add_headers(response: Response) -> Response:
-    headers = response.headers
-    if request.endpoint != "static":
-        headers.setdefault("Cache-Control", "no-store")
-    headers["Content-Security-Policy"] = (
-        "default-src 'none'; style-src 'self'; img-src 'self' https:; "
-        f"form-action 'self' https://{auth0.settings.domain}; "
-        "base-uri 'none'; frame-ancestors 'none'"
-    )
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "same-origin"
-    return response
+def _with_headers(answer: WSGIApplication) -> WSGIApplication:
+    """Add what every answer carries; around Flask, where it costs the least."""
+
+    def call(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            is_kept = any(name == "Cache-Control" for name, _ in headers)
+            added = _HEADERS if is_kept else (*_HEADERS, ("Cache-Control", "no-store"))
+            return start_response(status, [*headers, *added], *more)
+
+        return answer(environ, start)
+
+    return call
 
 
 def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, str]]:

@@ -41,7 +41,6 @@ from login import (
     tokens_refreshed,
     user_logged_in,
     user_logged_out,
-    warn_of_mismatch,
 )
 from stores import (
     FlaskSessionStateStore,
@@ -174,7 +173,6 @@ def init_app(
     auth0.sessions.lifetime.revocations = _revocations(app, redis)
     auth0.share_refreshes(_refreshes(app, redis))
     app.before_request(answer_early)
-    app.before_request(warn_of_mismatch)
     app.cli.add_command(auth0_commands)
     app.context_processor(lambda: {"auth_user": auth_user})
     return app

@@ -6,7 +6,6 @@ from .extension import KEY, Installed
 from .guards import login_required, public, requires_claim, signed_out
 from .logout import receive_logout_token, refuse_cross_site
 from .loops import kept_loops
-from .mismatch import warn_of_mismatch
 from .revoke import auth0_commands
 from .routes import (
     answer_early,
@@ -59,5 +58,4 @@ __all__ = [
     "tokens_refreshed",
     "user_logged_in",
     "user_logged_out",
-    "warn_of_mismatch",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from .settings import SetupError
 
@@ -73,6 +74,9 @@ class _NetworkLoop:
 
 network = _NetworkLoop()
 _idle: deque[asyncio.Runner] = deque()
+# Loops whose view made tasks; asking asyncio for all tasks takes longer, the more
+# requests there are at once.
+_with_tasks: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
 def kept_loops(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
@@ -105,25 +109,39 @@ def _run(
     if _a_loop_runs_here():
         return async_to_sync(function)(*args, **kwargs)
     runner, context = _take(), copy_context()
+    # not runner.run, which swaps signal handlers around each call in a main thread
+    loop = runner.get_loop()
+    view = _alone(loop, function(*args, **kwargs))
+    task = asyncio.Task(view, loop=loop, context=context)
     try:
-        return runner.run(_alone(function(*args, **kwargs)), context=context)
+        while not task.done():
+            loop.run_forever()
+        return task.result()
     finally:
         _take_over(context)
-        _put_back(runner)
+        _put_back(runner, task)
 
 
-async def _alone(coroutine: Coroutine[Any, Any, R]) -> R:
-    """Await a coroutine, and leave the loop as it was found."""
+async def _alone(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]
+) -> R:
+    """Await a coroutine, leave the loop as it was found, and stop it."""
     try:
         # without it asgiref runs the sync calls of all requests on one thread
         async with ThreadSensitiveContext():
             return await coroutine
     finally:
-        left_behind = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left_behind:
-            task.cancel()
-        if left_behind:
-            await asyncio.gather(*left_behind, return_exceptions=True)
+        if loop in _with_tasks:
+            _with_tasks.discard(loop)
+            await _cancel_what_is_left()
+        loop.stop()
+
+
+async def _cancel_what_is_left() -> None:
+    left_behind = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left_behind:
+        task.cancel()
+    await asyncio.gather(*left_behind, return_exceptions=True)
 
 
 def _a_loop_runs_here() -> bool:
@@ -144,11 +162,25 @@ def _take() -> asyncio.Runner:
     try:
         return _idle.pop()
     except IndexError:
-        return asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        return asyncio.Runner(loop_factory=_new_loop)
 
 
-def _put_back(runner: asyncio.Runner) -> None:
-    if len(_idle) < MOST_IDLE:
+def _new_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(_note_task)
+    return loop
+
+
+def _note_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+) -> asyncio.Task[Any]:
+    """Make a task as usual, and note that there may be one to cancel."""
+    _with_tasks.add(loop)
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
+def _put_back(runner: asyncio.Runner, task: asyncio.Task[Any]) -> None:
+    if task.done() and len(_idle) < MOST_IDLE:  # it is not if Ctrl+C came
         _idle.append(runner)
     else:
         runner.close()

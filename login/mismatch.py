@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from flask import current_app, request, url_for
 from werkzeug.routing import BuildError
 
-from .extension import KEY, installed
+from .extension import KEY, Installed
 from .settings import LOOPBACK_NAMES
 
 logger = logging.getLogger(__name__)
@@ -23,26 +23,26 @@ _WARNED_OF_ADDRESS = f"{KEY}.warned_of_address"
 _WARNED_OF_PATH = f"{KEY}.warned_of_path"
 
 
-def warn_of_mismatch() -> None:
+def warn_of_mismatch(endpoints: Installed, endpoint: str | None) -> None:
     """Warn once where the host or scheme of a request is not the callback's.
 
     Runs before every view. One request is held against the settings, and logins
-    until one does not fit; every other passes after two look-ups. The first login
+    until one does not fit; every other passes after a look-up. The first login
     has the path of ``AUTH0_REDIRECT_URI`` held against the callback's, too.
     """
     login = current_app.extensions.get(_LOOKED)
-    if login is not None and request.endpoint != login:
+    if login is not None and endpoint != login:
         return
-    endpoints = installed()
-    settings, is_login = endpoints.client.settings, request.endpoint == endpoints.login
-    if current_app.testing or settings.problems or request.endpoint is None:
+    settings, is_login = endpoints.client.settings, endpoint == endpoints.login
+    if current_app.testing or settings.problems or endpoint is None:
         return
     if is_login:
         _compare_path(settings.callback.path, endpoints.callback)
-    elif _is_of_the_house(_split(request.host)):
+    fits = _fits(settings.callback)
+    if not fits and not is_login and _is_of_the_house(_split(request.host)):
         return  # a health check, most likely
     current_app.extensions[_LOOKED] = endpoints.login
-    if not _fits(settings.callback) and _is_first(_WARNED_OF_ADDRESS):
+    if not fits and _is_first(_WARNED_OF_ADDRESS):
         _warn_of_address(settings.callback)
 
 

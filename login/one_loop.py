@@ -56,6 +56,9 @@ class StateStore(Protocol):
     def keep(self, identifier: str, state: dict[str, Any]) -> None:
         """Keep one."""
 
+    async def get(self, identifier: str) -> dict[str, Any] | None:
+        """Return what a view may do with as it likes, or None."""
+
     async def delete(self, identifier: str) -> None:
         """Forget it."""
 

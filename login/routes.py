@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response
 
 from .errors import CheckFailed, explain
 from .extension import installed
+from .mismatch import warn_of_mismatch
 from .returning import home, safe_return_to
 from .settings import LOOPBACK_NAMES
 
@@ -35,12 +36,13 @@ def answer_early() -> Response | None:
     A login on another loopback name than the callback's goes there first, since the
     callback would not see its cookie.
     """
-    endpoints = installed()
-    if request.endpoint not in {endpoints.login, endpoints.callback, endpoints.logout}:
+    endpoints, endpoint = installed(), request.endpoint
+    warn_of_mismatch(endpoints, endpoint)
+    if endpoint not in {endpoints.login, endpoints.callback, endpoints.logout}:
         return None
     if request.method == "HEAD" or _is_prefetch():
         return Response(status=204, headers={"Cache-Control": "no-store"})
-    if request.endpoint == endpoints.login and _on_another_loopback_name():
+    if endpoint == endpoints.login and _on_another_loopback_name():
         origin = endpoints.client.settings.origin
         return redirect(origin + request.script_root + request.full_path)
     return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, request
@@ -12,7 +14,9 @@ from flask.sessions import (
     SecureCookieSessionInterface,
     SessionInterface,
 )
-from itsdangerous import BadData
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from .jwe import MOST_REMEMBERED
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -33,6 +37,7 @@ _SINGLE_BYTES = 3_950
 _LONG_HEADERS = 3_500
 _MOST_PIECES = -(-TOTAL_BYTES // PIECE_BYTES)
 _TRANSACTION_PREFIX = "_a0_tx:"
+_Read = Callable[[str], tuple[dict[str, Any] | str, float]]
 
 
 class LoginsUnderWay:
@@ -41,23 +46,32 @@ class LoginsUnderWay:
     Each travels in a cookie of its own, so that logins started at the same moment do
     not overwrite one another, nor a session.
 
-    Attributes:
-        transactions: Sealed, by the identifier the SDK gave them.
+    Args:
+        cookies: What the browser sent.
+        name: The name of the session's cookie.
     """
 
     def __init__(self, cookies: Mapping[str, str], name: str) -> None:
-        prefix = _transaction_name(name, _TRANSACTION_PREFIX)
-        self._received = {
+        self._cookies, self._name = cookies, name
+
+    @cached_property
+    def _received(self) -> dict[str, str]:
+        prefix = _transaction_name(self._name, _TRANSACTION_PREFIX)
+        return {
             _TRANSACTION_PREFIX + cookie.removeprefix(prefix): value
-            for cookie, value in cookies.items()
+            for cookie, value in self._cookies.items()
             if cookie.startswith(prefix)
         }
-        self.transactions = dict(self._received)
+
+    @cached_property
+    def transactions(self) -> dict[str, str]:
+        """What is sealed, by the SDK's identifiers; `save` writes what is changed."""
+        return dict(self._received)
 
     @property
     def has_changed(self) -> bool:
-        """Whether there is anything to save."""
-        return self.transactions != self._received
+        """Whether there is anything to save; not if nobody asked for any."""
+        return "transactions" in vars(self) and self.transactions != self._received
 
     def save(
         self, response: Response, name: str, attributes: Mapping[str, Any]
@@ -71,6 +85,14 @@ class LoginsUnderWay:
                 response.set_cookie(
                     cookie, sealed, max_age=TRANSACTION_SECONDS, **attributes
                 )
+
+
+def vary_by_cookie(response: Response) -> None:
+    """Say that an answer is not for everybody (RFC 9110 section 12.5.5)."""
+    if "Vary" in response.headers:
+        response.vary.add("Cookie")
+    else:  # as most often; taking the header apart takes long
+        response.headers.add("Vary", "Cookie")
 
 
 def cookie_attributes(interface: SessionInterface, app: Flask) -> dict[str, Any]:
@@ -116,29 +138,45 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
     """
 
     _warned = False
+    _reader: tuple[object, _Read] | None = None
 
     def open_session(self, app: Flask, request: Request) -> SpanningSession | None:
         """Open the session a request came with; called by Flask."""
-        serializer = self.get_signing_serializer(app)
-        if serializer is None:
+        read = self._read_with(app)
+        if read is None:
             return None
         name = self.get_cookie_name(app)
         under_way = LoginsUnderWay(request.cookies, name)
         value = _join(name, request.cookies)
         if not value:
             return SpanningSession(under_way)
-        max_age = int(app.permanent_session_lifetime.total_seconds())
         try:
-            return SpanningSession(under_way, serializer.loads(value, max_age=max_age))
+            said, signed_at = read(value)
         except BadData:
             return SpanningSession(under_way, unreadable=True)
+        age = int(time.time()) - signed_at
+        if not 0 <= age <= app.permanent_session_lifetime.total_seconds():
+            return SpanningSession(under_way, unreadable=True)
+        initial = self.serializer.loads(said) if isinstance(said, str) else said
+        return SpanningSession(under_way, initial)
+
+    def _read_with(self, app: Flask) -> _Read | None:
+        """Return what reads and remembers cookies, made once for the keys of an app."""
+        keys = app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ())
+        if self._reader is None or self._reader[0] != keys:
+            serializer = self.get_signing_serializer(app)
+            if serializer is None:
+                return None
+            read = lru_cache(MOST_REMEMBERED)(partial(_read, self, serializer))
+            self._reader = keys, read
+        return self._reader[1]
 
     def save_session(
         self, app: Flask, session: SessionMixin, response: Response
     ) -> None:
         """Write what changed; called by Flask after the view and its hooks."""
         if session.accessed:
-            response.vary.add("Cookie")
+            vary_by_cookie(response)
         if not isinstance(session, SpanningSession):
             return
         writes = bool(session) and self.should_set_cookie(app, session)
@@ -220,12 +258,27 @@ def _signed(
     return str(serializer.dumps(dict(session))) if serializer else ""
 
 
+def _read(
+    interface: SecureCookieSessionInterface,
+    serializer: URLSafeTimedSerializer,
+    value: str,
+) -> tuple[dict[str, Any] | str, float]:
+    """Return what a signed value says, and when it was signed.
+
+    Requests share the answer: where anything in it can be changed, it is text.
+    """
+    data, signed_at = serializer.loads(value, return_timestamp=True)
+    is_flat = all(isinstance(part, str | bool) for part in data.values())
+    said = data if is_flat else interface.serializer.dumps(data)
+    return said, signed_at.timestamp()
+
+
 def _clear(
     response: Response, names: Iterable[str], attributes: Mapping[str, Any]
 ) -> None:
     for name in names:
         response.delete_cookie(name, **attributes)
-    response.vary.add("Cookie")
+    vary_by_cookie(response)
 
 
 def _names(name: str) -> list[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
+from functools import lru_cache
 from typing import Any
+
+from .jwe import MOST_REMEMBERED
 
 
 def fold(data: dict[str, Any]) -> dict[str, Any]:
@@ -25,9 +28,14 @@ def unfold(data: dict[str, Any]) -> dict[str, Any]:
 def _payload(id_token: Any) -> Any:
     """Return the claims of an ID token, or None (RFC 7519 section 7.2)."""
     try:
-        return json.loads(urlsafe_b64decode(id_token.split(".")[1] + "=="))
-    except (AttributeError, IndexError, ValueError):
+        return json.loads(_decoded(id_token))
+    except (AttributeError, IndexError, TypeError, ValueError):
         return None
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _decoded(id_token: str) -> str:
+    return urlsafe_b64decode(id_token.split(".")[1] + "==").decode()
 
 
 def _is_clean(user: dict[str, Any]) -> bool:

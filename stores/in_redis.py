@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from werkzeug.exceptions import ServiceUnavailable
 
-from .cookies import LoginsUnderWay, cookie_attributes
+from .cookies import LoginsUnderWay, cookie_attributes, vary_by_cookie
 from .jwe import MOST_LETTERS, BadSeal, seal, unseal
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class RedisSessionInterface(SessionInterface):
     ) -> None:
         """Write what changed; called by Flask after the view and its hooks."""
         if session.accessed:
-            response.vary.add("Cookie")
+            vary_by_cookie(response)
         if not isinstance(session, RedisSession):
             return
         attributes = cookie_attributes(self, app)
@@ -164,7 +164,7 @@ class RedisSessionInterface(SessionInterface):
             raise SessionsUnavailable from error
         try:
             text = sealed.decode() if isinstance(sealed, bytes) else sealed
-            found = unseal(_key(sid), text, self._secrets)["session"]
+            found = unseal(_key(sid), text, self._secrets, remember=True)["session"]
         except (BadSeal, ValueError):
             return None
         data: dict[str, Any] = session_json_serializer.loads(found)

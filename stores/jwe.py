@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 #: Characters of a seal at most; joserfc makes longer ones, but does not open them.
 MOST_LETTERS = 60_000
+#: How many opened seals a process remembers at most, and letters of one at most.
+MOST_REMEMBERED = 1_024
+_LONGEST_REMEMBERED = 8_000
 _ALGORITHMS = ["dir", "A256GCM", "DEF"]
 
 
@@ -61,13 +64,20 @@ def seal(identifier: str, data: Mapping[str, Any], secrets: Sequence[str]) -> st
     return jwe.encrypt_compact(dict(header), plain, key, algorithms=_ALGORITHMS)
 
 
-def unseal(identifier: str, sealed: object, secrets: Sequence[str]) -> dict[str, Any]:
+def unseal(
+    identifier: str,
+    sealed: object,
+    secrets: Sequence[str],
+    *,
+    remember: bool = False,
+) -> dict[str, Any]:
     """Open what `seal` made, whichever of the secrets it was made under.
 
     Args:
         identifier: The one it was sealed for.
         sealed: Whatever a visitor sent.
         secrets: Newest first.
+        remember: Keep what it says in memory, since the same seal will come again.
 
     Returns:
         The JSON object.
@@ -76,12 +86,11 @@ def unseal(identifier: str, sealed: object, secrets: Sequence[str]) -> dict[str,
         BadSeal: It was not made by `seal` for this identifier, or under a secret
             that is not among these.
     """
-    secret = _made_under(sealed, secrets)
+    secret, sealed = _made_under(sealed, secrets), str(sealed)
+    remember = remember and len(sealed) <= _LONGEST_REMEMBERED
     try:
-        opened = jwe.decrypt_compact(
-            str(sealed), _key(secret, identifier), algorithms=_ALGORITHMS
-        )
-        data = json.loads(opened.plaintext or b"")
+        open_ = _opened_lately if remember else _open
+        data = json.loads(open_(identifier, sealed, secret))
     except (JoseError, ValueError, zlib.error) as error:
         raise BadSeal("tampered with, cut short or made for another use") from error
     if secret != secrets[0]:
@@ -89,6 +98,17 @@ def unseal(identifier: str, sealed: object, secrets: Sequence[str]) -> dict[str,
     if not isinstance(data, dict):
         raise BadSeal("not a JSON object")
     return data
+
+
+def _open(identifier: str, sealed: str, secret: str) -> str:
+    key = _key(secret, identifier)
+    opened = jwe.decrypt_compact(sealed, key, algorithms=_ALGORITHMS)
+    return (opened.plaintext or b"").decode()
+
+
+# What a seal says never changes; whether a session is over is asked every time.
+# Text, since requests share it; what does not open is not remembered.
+_opened_lately = lru_cache(maxsize=MOST_REMEMBERED)(_open)
 
 
 class _OldReads:

@@ -72,7 +72,14 @@ class SqliteFile:
         with _door:
             _inside.append(self)
         try:
-            return self._use(work)
+            opened = self._take()
+            try:
+                answer = work(opened.connection, opened.file.birth)
+            except BaseException:
+                opened.connection.close()
+                raise
+            self._put_back(opened)
+            return answer
         except (sqlite3.Error, OSError):
             self.close_idle()  # they may know the file as it was before a cure
             raise
@@ -83,16 +90,6 @@ class SqliteFile:
         """Close what is not in use; what is wanted later is opened anew."""
         _close_all(self._idle)
         self._log = None
-
-    def _use(self, work: Callable[[sqlite3.Connection, float], T]) -> T:
-        opened = self._take()
-        try:
-            answer = work(opened.connection, opened.file.birth)
-        except BaseException:
-            opened.connection.close()
-            raise
-        self._put_back(opened)
-        return answer
 
     def _take(self) -> _Opened:
         if self._file and self._file.inode == _inode(self.path):

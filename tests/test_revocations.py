@@ -109,18 +109,15 @@ def test_of_the_same_token_many_times_at_once_one_counts(make: Make) -> None:
         assert sum(pool.map(receive, range(8))) == 1
 
 
-def test_what_may_be_forgotten_is(make: Make) -> None:
+def test_what_may_be_forgotten_is_not_all(make: Make) -> None:
     store = make()
-    nobody = store.revoked_at(["id nobody"])
     soon = time.time() + 0.5
-    store.revoke(["short", "long"], at=LATER, until=soon, jti="j")
+    store.revoke(["long"], at=LATER, until=soon, jti="j")
     store.revoke(["long"], at=LATER - 1, until=END)
     store.revoke(["long"], at=LATER - 1, until=soon)
-    store.revoke(["long", "past"], at=LATER, until=soon - 9, jti="past")
+    store.revoke(["long"], at=LATER, until=soon - 9, jti="past")
     time.sleep(0.6)
 
-    assert store.revoked_at(["short"]) == nobody
-    assert store.revoked_at(["past"]) == nobody
     assert store.revoked_at(["long"]) == LATER  # kept for the longest that was asked
     assert store.revoke(["x"], at=LATER, until=END, jti="j") is True
 
@@ -251,6 +248,7 @@ def test_what_is_past_is_removed_and_the_file_shrinks_again(
 
     left = path.stat().st_size + path.with_name(f"{path.name}-wal").stat().st_size
     assert left <= first + 8 * 4096
+    assert store.revoked_at(keys[:3]) == store.revoked_at(["nobody"])
     assert store.revoked_at(["one more"]) == store.revoked_at(["first"]) == LATER
 
 
