@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -22,29 +23,37 @@ logger = logging.getLogger(__name__)
 #: Entries removed in one transaction, so that other writers get their turn.
 _BATCH = 2_000
 _MOST_BATCHES = 100
+#: Seconds after which a process reads what is new even if it was not told: whoever
+#: ended a session may have been killed before the file was touched.
+_UNTOLD = 1.0
+#: Seconds after which it reads all anew, and so forgets what is past.
+_ANEW = 3_600.0
 _TABLES = (
-    "CREATE TABLE revoked (key TEXT PRIMARY KEY, at REAL, until REAL) WITHOUT ROWID",
+    # AUTOINCREMENT: a number that was tidied away is never given out again
+    """CREATE TABLE revoked
+    (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, at REAL, until REAL)""",
     "CREATE INDEX revoked_until ON revoked (until)",
     "CREATE TABLE seen (jti TEXT PRIMARY KEY, until REAL) WITHOUT ROWID",
     "CREATE INDEX seen_until ON seen (until)",
 )
-# Faster than one SELECT with key IN (…). What is past need not be left out: the
-# sessions that it ended are over for their age.
-_LOOK_UP = "SELECT 0.0"
-_LOOK_UP_KEY = " UNION ALL SELECT at FROM revoked WHERE key = ?"
-_NOTE = """
-    INSERT INTO revoked VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
-    SET at = max(at, excluded.at), until = max(until, excluded.until)
-"""
+_NEWS = "SELECT number, key, at FROM revoked WHERE number > ? AND until > ?"
+_NOTE = "INSERT INTO revoked (key, at, until) VALUES (?, ?, ?)"
 _NOTE_JTI = """
     INSERT INTO seen VALUES (?, ?) ON CONFLICT (jti) DO UPDATE
     SET until = excluded.until WHERE until <= ?
 """
 _TIDY = (
-    """DELETE FROM revoked WHERE key IN
-    (SELECT key FROM revoked WHERE until <= ? LIMIT ?)""",
+    """DELETE FROM revoked WHERE number IN
+    (SELECT number FROM revoked WHERE until <= ? LIMIT ?)""",
     """DELETE FROM seen WHERE jti IN
     (SELECT jti FROM seen WHERE until <= ? LIMIT ?)""",
+)
+# held while a process forks, so that no child begins with it locked for ever
+_reading = threading.Lock()
+os.register_at_fork(
+    before=_reading.acquire,
+    after_in_parent=_reading.release,
+    after_in_child=_reading.release,
 )
 
 
@@ -127,9 +136,26 @@ def digest(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+class _Known(NamedTuple):
+    """What a process has read of a file, and when it must look again."""
+
+    stamp: tuple[int, ...]
+    birth: float
+    number: int
+    times: dict[str, float]
+    again_at: float
+    anew_at: float
+
+    def holds(self, stamp: tuple[int, ...]) -> bool:
+        return self.stamp == stamp and time.monotonic() < self.again_at
+
+
 class SqliteRevocations:
     """Keeps them in a SQLite file, for all processes of one machine.
 
+    Each process has read all of it (200 bytes an entry) and looks at nothing but the
+    file's time of change, which whoever ends a session sets; a query for every
+    request would hold up the other threads of its process.
     Sessions older than the file are over: what an earlier one held is not known.
 
     Args:
@@ -138,6 +164,7 @@ class SqliteRevocations:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = SqliteFile(path, _TABLES)
+        self._known: _Known | None = None
         self._tidied_at = self._said_at = 0.0
 
     def revoke(
@@ -146,18 +173,24 @@ class SqliteRevocations:
         """See `Revocations.revoke`."""
         rows = [(digest(key), at, until) for key in keys]
         seen = None if jti is None else (digest(jti), until, time.time())
-        return self._use(lambda connection, _: self._note(connection, rows, seen))
+        noted = self._use(lambda connection, _: self._note(connection, rows, seen))
+        self._file.touch()
+        return noted
 
     def revoked_at(self, keys: Sequence[str]) -> float:
         """See `Revocations.revoked_at`; never less than the birth of the file."""
-        query = _LOOK_UP + _LOOK_UP_KEY * len(keys)
-        digests = [digest(key) for key in keys]
+        known = self._known
+        if known is None or not known.holds(self._file.stamp()):
+            known = self._read()
+        times = known.times
+        return max([known.birth, *(times.get(digest(key), 0.0) for key in keys)])
 
-        def look_up(connection: sqlite3.Connection, birth: float) -> float:
-            found: list[tuple[float]] = connection.execute(query, digests).fetchall()
-            return max(birth, *max(found))
-
-        return self._use(look_up)
+    def _read(self) -> _Known:
+        with _reading:
+            stamp = self._file.stamp()
+            if self._known is None or not self._known.holds(stamp):
+                self._known = self._use(partial(_read_on, self._known, stamp))
+            return self._known
 
     def open(self) -> None:
         """See `Revocations.open`."""
@@ -208,6 +241,23 @@ class SqliteRevocations:
             self._said_at = now
             reason = type(error).__name__
             logger.error("%s cannot be used: %s: %s", self._file.path, reason, error)
+
+
+def _read_on(
+    known: _Known | None,
+    stamp: tuple[int, ...],
+    connection: sqlite3.Connection,
+    birth: float,
+) -> _Known:
+    """Read what came after what is known, or all, of a file as it was stamped."""
+    now, again_at = time.time(), time.monotonic() + _UNTOLD
+    same_file = known and (known.birth, known.stamp[:2]) == (birth, stamp[:2])
+    if known is None or not same_file or now >= known.anew_at:
+        known = _Known(stamp, birth, 0, {}, again_at, now + _ANEW)
+    last, times = known.number, known.times
+    for number, key, at in connection.execute(_NEWS, (last, now)):
+        last, times[key] = number, max(times.get(key, 0.0), at)
+    return known._replace(stamp=stamp, number=last, again_at=again_at)
 
 
 def _remove_past(connection: sqlite3.Connection, statement: str, now: float) -> int:

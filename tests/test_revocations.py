@@ -109,13 +109,13 @@ def test_of_the_same_token_many_times_at_once_one_counts(make: Make) -> None:
         assert sum(pool.map(receive, range(8))) == 1
 
 
-def test_what_may_be_forgotten_is_not_all(make: Make) -> None:
+def test_each_is_kept_for_the_longest_that_was_asked(make: Make) -> None:
     store = make()
     soon = time.time() + 0.5
-    store.revoke(["long"], at=LATER, until=soon, jti="j")
-    store.revoke(["long"], at=LATER - 1, until=END)
+    store.revoke(["long"], at=LATER - 1, until=soon, jti="j")
+    store.revoke(["long"], at=LATER, until=END)
     store.revoke(["long"], at=LATER - 1, until=soon)
-    store.revoke(["long"], at=LATER, until=soon - 9, jti="past")
+    store.revoke(["long"], at=LATER - 1, until=soon - 9, jti="past")
     time.sleep(0.6)
 
     assert store.revoked_at(["long"]) == LATER  # kept for the longest that was asked
@@ -347,6 +347,62 @@ def test_what_a_killed_process_had_noted_is_there(
     for line in lines:
         if line.endswith("\n"):
             assert store.revoked_at([line.strip()]) == LATER
+
+
+def test_what_nobody_told_of_is_known_within_a_second(
+    path: Path, store: SqliteRevocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.revoked_at(["a"]) < LATER
+    _result(
+        _start(
+            """
+            store._file.touch = lambda: None  # as if it was killed before
+            store.revoke(["a"], at=LATER, until=END)
+            """,
+            path,
+        )
+    )
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.0)
+
+    assert store.revoked_at(["a"]) == LATER
+
+
+def test_what_another_process_ended_is_known_at_the_very_next_look_up(
+    path: Path, store: SqliteRevocations
+) -> None:
+    script = """
+        for line in sys.stdin:
+            store.revoke([line.strip()], at=LATER, until=END)
+            print("done", flush=True)
+    """
+    with _start(script, path) as other:
+        assert other.stdin
+        assert other.stdout
+        for number in range(300):
+            assert store.revoked_at([str(number)]) < LATER
+            other.stdin.write(f"{number}\n")
+            other.stdin.flush()
+            other.stdout.readline()
+            assert store.revoked_at([str(number)]) == LATER
+        other.communicate()
+
+
+@forks
+def test_a_file_of_somebody_elses_is_read_and_written_all_the_same(
+    anybodys: Path,
+) -> None:
+    path = anybodys / "revocations.sqlite3"
+    store = SqliteRevocations(path)
+    store.open()
+    path.chmod(0o666)
+
+    def somebody() -> object:
+        return SqliteRevocations(path).revoke(["a"], at=LATER, until=END)
+
+    assert store.revoked_at(["a"]) < LATER
+    assert _in_a_child(somebody, as_user=65534) is True
+    assert store.revoked_at(["a"]) == LATER
 
 
 def test_a_process_that_used_it_ends_at_once_and_leaves_no_log(path: Path) -> None:
