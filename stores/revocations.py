@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from werkzeug.exceptions import ServiceUnavailable
 
+from .news import News
 from .sqlite_file import SqliteFile, begin
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 _BATCH = 2_000
 _MOST_BATCHES = 100
 #: Seconds after which a process reads what is new even if it was not told: whoever
-#: ended a session may have been killed before the file was touched.
+#: ended a session may have been killed before that, and a file may be deleted.
 _UNTOLD = 1.0
 #: Seconds after which it reads all anew, and so forgets what is past.
 _ANEW = 3_600.0
@@ -139,23 +140,26 @@ def digest(key: str) -> str:
 class _Known(NamedTuple):
     """What a process has read of a file, and when it must look again."""
 
-    stamp: tuple[int, ...]
+    inode: tuple[int, int] | None
     birth: float
     number: int
     times: dict[str, float]
+    word: bytes | None
     again_at: float
     anew_at: float
 
-    def holds(self, stamp: tuple[int, ...]) -> bool:
-        return self.stamp == stamp and time.monotonic() < self.again_at
+    def holds(self, word: bytes | None) -> bool:
+        return (
+            word is not None and word == self.word and time.monotonic() < self.again_at
+        )
 
 
 class SqliteRevocations:
     """Keeps them in a SQLite file, for all processes of one machine.
 
-    Each process has read all of it (200 bytes an entry) and looks at nothing but the
-    file's time of change, which whoever ends a session sets; a query for every
-    request would hold up the other threads of its process.
+    Each process has read all of it (200 bytes an entry) and is told of news through
+    a second file beside it; a query for every request would hold up the other threads
+    of its process. That a file was deleted or replaced is noticed within a second.
     Sessions older than the file are over: what an earlier one held is not known.
 
     Args:
@@ -164,6 +168,7 @@ class SqliteRevocations:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = SqliteFile(path, _TABLES)
+        self._news = News(f"{self._file.path}-news")
         self._known: _Known | None = None
         self._tidied_at = self._said_at = 0.0
 
@@ -174,22 +179,23 @@ class SqliteRevocations:
         rows = [(digest(key), at, until) for key in keys]
         seen = None if jti is None else (digest(jti), until, time.time())
         noted = self._use(lambda connection, _: self._note(connection, rows, seen))
-        self._file.touch()
+        self._news.change()
         return noted
 
     def revoked_at(self, keys: Sequence[str]) -> float:
         """See `Revocations.revoked_at`; never less than the birth of the file."""
         known = self._known
-        if known is None or not known.holds(self._file.stamp()):
+        if known is None or not known.holds(self._news.word()):
             known = self._read()
         times = known.times
         return max([known.birth, *(times.get(digest(key), 0.0) for key in keys)])
 
     def _read(self) -> _Known:
         with _reading:
-            stamp = self._file.stamp()
-            if self._known is None or not self._known.holds(stamp):
-                self._known = self._use(partial(_read_on, self._known, stamp))
+            if self._known is None or not self._known.holds(self._news.word()):
+                self._news.open()
+                inode, word = self._file.inode(), self._news.word()
+                self._known = self._use(partial(_read_on, self._known, inode, word))
             return self._known
 
     def open(self) -> None:
@@ -245,19 +251,20 @@ class SqliteRevocations:
 
 def _read_on(
     known: _Known | None,
-    stamp: tuple[int, ...],
+    inode: tuple[int, int] | None,
+    word: bytes | None,
     connection: sqlite3.Connection,
     birth: float,
 ) -> _Known:
-    """Read what came after what is known, or all, of a file as it was stamped."""
+    """Read what came after what is known, or all where the file is another one."""
     now, again_at = time.time(), time.monotonic() + _UNTOLD
-    same_file = known and (known.birth, known.stamp[:2]) == (birth, stamp[:2])
-    if known is None or not same_file or now >= known.anew_at:
-        known = _Known(stamp, birth, 0, {}, again_at, now + _ANEW)
+    is_other = known is None or (known.inode, known.birth) != (inode, birth)
+    if known is None or is_other or now >= known.anew_at:
+        known = _Known(inode, birth, 0, {}, word, again_at, now + _ANEW)
     last, times = known.number, known.times
     for number, key, at in connection.execute(_NEWS, (last, now)):
         last, times[key] = number, max(times.get(key, 0.0), at)
-    return known._replace(stamp=stamp, number=last, again_at=again_at)
+    return known._replace(number=last, word=word, again_at=again_at)
 
 
 def _remove_past(connection: sqlite3.Connection, statement: str, now: float) -> int:

@@ -86,25 +86,11 @@ class SqliteFile:
         finally:
             _inside.pop()
 
-    def stamp(self) -> tuple[int, ...]:
-        """Return what differs after a `touch`, and in another file; () for no file.
-
-        The first two numbers tell one file from another.
-        """
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return ()
-        return found.st_dev, found.st_ino, found.st_mtime_ns
-
-    def touch(self) -> None:
-        """Change what `stamp` returns, in all processes."""
+    def inode(self) -> tuple[int, int] | None:
+        """Return what tells one file from another, with its device; None for none."""
         with suppress(OSError):
-            now = max(time.time_ns(), os.stat(self.path).st_mtime_ns + 1)
-            try:
-                os.utime(self.path, ns=(now, now))
-            except PermissionError:  # the file is somebody else's, and may be written
-                os.utime(self.path)
+            return _inode(self.path)
+        return None
 
     def close_idle(self) -> None:
         """Close what is not in use; what is wanted later is opened anew."""

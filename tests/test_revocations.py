@@ -27,7 +27,7 @@ import pytest
 from conftest import Clock
 from redis_server import RedisServer
 from servers import ROOT, free_port
-from stores import sqlite_file
+from stores import revocations, sqlite_file
 from stores.in_redis import connect
 from stores.revocations import (
     NoRevocations,
@@ -214,7 +214,7 @@ def test_the_file_is_its_owners_only_and_names_nobody(
 
     files = sorted(path.parent.iterdir())
     assert [file.name for file in files] == [
-        path.name + end for end in ("", "-shm", "-wal")
+        path.name + end for end in ("", "-news", "-shm", "-wal")
     ]
     for file in files:
         assert file.stat().st_mode & 0o777 == 0o600
@@ -356,7 +356,7 @@ def test_what_nobody_told_of_is_known_within_a_second(
     _result(
         _start(
             """
-            store._file.touch = lambda: None  # as if it was killed before
+            store._news.change = lambda: None  # as if it was killed before
             store.revoke(["a"], at=LATER, until=END)
             """,
             path,
@@ -366,6 +366,18 @@ def test_what_nobody_told_of_is_known_within_a_second(
     monkeypatch.setattr(time, "monotonic", lambda: now + 1.0)
 
     assert store.revoked_at(["a"]) == LATER
+
+
+def test_without_the_file_that_tells_of_news_every_look_up_reads(
+    path: Path, store: SqliteRevocations
+) -> None:
+    path.with_name(f"{path.name}-news").mkdir(parents=True)
+    other = SqliteRevocations(path)
+
+    for number in range(3):
+        assert store.revoked_at([str(number)]) < LATER
+        other.revoke([str(number)], at=LATER, until=END)
+        assert store.revoked_at([str(number)]) == LATER
 
 
 def test_what_another_process_ended_is_known_at_the_very_next_look_up(
@@ -390,7 +402,7 @@ def test_what_another_process_ended_is_known_at_the_very_next_look_up(
 
 @forks
 def test_a_file_of_somebody_elses_is_read_and_written_all_the_same(
-    anybodys: Path,
+    anybodys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = anybodys / "revocations.sqlite3"
     store = SqliteRevocations(path)
@@ -402,13 +414,18 @@ def test_a_file_of_somebody_elses_is_read_and_written_all_the_same(
 
     assert store.revoked_at(["a"]) < LATER
     assert _in_a_child(somebody, as_user=65534) is True
+    now = time.monotonic()  # they may not write the file that tells of news
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.0)
     assert store.revoked_at(["a"]) == LATER
 
 
 def test_a_process_that_used_it_ends_at_once_and_leaves_no_log(path: Path) -> None:
     _result(_start("store.open(); print(store.revoked_at(['all']))", path))
 
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert {file.name for file in path.parent.iterdir()} == {
+        path.name,
+        f"{path.name}-news",
+    }
 
 
 # Forks
@@ -494,6 +511,8 @@ def _errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 ASKS = """
+    from stores import revocations
+    revocations._UNTOLD = 0  # as if each look-up came a second after the last
     for line in sys.stdin:
         print(json.dumps(store.revoked_at([line.strip()])), flush=True)
 """
@@ -507,7 +526,13 @@ def _ask(process: subprocess.Popen[str], key: str) -> float:
     return float(json.loads(process.stdout.readline()))
 
 
-def test_a_deleted_file_is_noticed_by_every_process_at_its_next_look_up(
+@pytest.fixture
+def every_look_up_a_second_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "_UNTOLD", 0.0)
+
+
+@pytest.mark.usefixtures("every_look_up_a_second_later")
+def test_a_deleted_file_is_noticed_by_every_process_a_second_later(
     path: Path, store: SqliteRevocations, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.revoke(["a"], at=LATER, until=END)
@@ -536,6 +561,7 @@ def _is_sound(path: Path) -> bool:
     return found == [("ok",)]
 
 
+@pytest.mark.usefixtures("every_look_up_a_second_later")
 def test_threads_that_notice_at_once_say_it_once(
     path: Path, store: SqliteRevocations, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -552,6 +578,7 @@ def test_threads_that_notice_at_once_say_it_once(
             shutil.rmtree(path.parent)
 
 
+@pytest.mark.usefixtures("every_look_up_a_second_later")
 def test_a_replaced_file_is_noticed_and_not_mixed_with_the_old_ones_log(
     path: Path, store: SqliteRevocations, caplog: pytest.LogCaptureFixture
 ) -> None:
