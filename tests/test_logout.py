@@ -395,8 +395,10 @@ async def test_a_file_that_vanishes_under_the_app_ends_older_sessions_everywhere
         copies = [copy_of(alice, visitors(at=server.site)) for _ in range(8)]
         assert all([await copy.claims() for copy in copies])
         path.unlink()
+        gone_at = time.monotonic()
 
-        assert [await copy.claims() for copy in copies] == [None] * 8
+        while any([await copy.claims() for copy in copies]):
+            assert time.monotonic() - gone_at < 5  # each worker notices within one
         await alice.login()
         assert all([await alice.claims() for _ in range(8)])  # both workers agree
     assert path.exists()
