@@ -30,11 +30,8 @@ def main() -> None:
 def _starting(code: str) -> Callable[[], float]:
     def milliseconds() -> float:
         began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )  # noqa: S603 - our own code
+        command = [sys.executable, "-c", code]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603 - our own code
         return (time.perf_counter() - began) * 1e3
 
     return milliseconds

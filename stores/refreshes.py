@@ -15,11 +15,11 @@ from .sqlite_file import SqliteFile
 
 T = TypeVar("T")
 
-_TABLES = (
-    """CREATE TABLE refresh
-    (key TEXT PRIMARY KEY, owner TEXT, sealed TEXT, until REAL) WITHOUT ROWID""",
-    "CREATE INDEX refresh_until ON refresh (until)",
-)
+_TABLES = {
+    "refresh": """CREATE TABLE refresh
+        (key TEXT PRIMARY KEY, owner TEXT, sealed TEXT, until REAL) WITHOUT ROWID""",
+    "refresh_until": "CREATE INDEX refresh_until ON refresh (until)",
+}
 _FIND = "SELECT sealed FROM refresh WHERE key = ? AND until > ?"
 _CLAIM = """
     INSERT INTO refresh VALUES (?, ?, NULL, ?) ON CONFLICT (key) DO UPDATE

@@ -29,25 +29,25 @@ _MOST_BATCHES = 100
 _UNTOLD = 1.0
 #: Seconds after which it reads all anew, and so forgets what is past.
 _ANEW = 3_600.0
-_TABLES = (
+_TABLES = {
     # AUTOINCREMENT: a number that was tidied away is never given out again
-    """CREATE TABLE revoked
-    (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, at REAL, until REAL)""",
-    "CREATE INDEX revoked_until ON revoked (until)",
-    "CREATE TABLE seen (jti TEXT PRIMARY KEY, until REAL) WITHOUT ROWID",
-    "CREATE INDEX seen_until ON seen (until)",
-)
-_NEWS = "SELECT number, key, at FROM revoked WHERE number > ? AND until > ?"
-_NOTE = "INSERT INTO revoked (key, at, until) VALUES (?, ?, ?)"
+    "ended": """CREATE TABLE ended
+        (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, at REAL, until REAL)""",
+    "ended_until": "CREATE INDEX ended_until ON ended (until)",
+    "taken": "CREATE TABLE taken (jti TEXT PRIMARY KEY, until REAL) WITHOUT ROWID",
+    "taken_until": "CREATE INDEX taken_until ON taken (until)",
+}
+_NEWS = "SELECT number, key, at FROM ended WHERE number > ? AND until > ?"
+_NOTE = "INSERT INTO ended (key, at, until) VALUES (?, ?, ?)"
 _NOTE_JTI = """
-    INSERT INTO seen VALUES (?, ?) ON CONFLICT (jti) DO UPDATE
+    INSERT INTO taken VALUES (?, ?) ON CONFLICT (jti) DO UPDATE
     SET until = excluded.until WHERE until <= ?
 """
 _TIDY = (
-    """DELETE FROM revoked WHERE number IN
-    (SELECT number FROM revoked WHERE until <= ? LIMIT ?)""",
-    """DELETE FROM seen WHERE jti IN
-    (SELECT jti FROM seen WHERE until <= ? LIMIT ?)""",
+    """DELETE FROM ended WHERE number IN
+    (SELECT number FROM ended WHERE until <= ? LIMIT ?)""",
+    """DELETE FROM taken WHERE jti IN
+    (SELECT jti FROM taken WHERE until <= ? LIMIT ?)""",
 )
 # held while a process forks, so that no child begins with it locked for ever
 _reading = threading.Lock()

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -24,7 +24,6 @@ MOST_IDLE = 16
 _PATIENCE = 1.0
 #: Seconds for which a fork waits for the uses that are under way.
 _FORK_PATIENCE = 5.0
-_IS_MADE = "SELECT 1 FROM sqlite_master WHERE name = 'birth'"
 
 
 class _File(NamedTuple):
@@ -45,10 +44,10 @@ class SqliteFile:
 
     Args:
         path: Where; it and its folder are made at the first use.
-        tables: Statements that make what belongs into a new file.
+        tables: What belongs into it: names, and the statements that make them.
     """
 
-    def __init__(self, path: str | os.PathLike[str], tables: Sequence[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], tables: Mapping[str, str]) -> None:
         self.path = os.path.abspath(path)
         self._tables = tables
         self._file: _File | None = None
@@ -199,7 +198,7 @@ def _clear_away(target: str, old_log: tuple[int, int] | None) -> None:
 
 
 def _connect(
-    target: str, tables: Sequence[str]
+    target: str, tables: Mapping[str, str]
 ) -> tuple[sqlite3.Connection, float, bool]:
     """Return a connection, the file's birth, and whether it takes writes."""
     uri, folder = Path(target).as_uri(), os.path.dirname(target)
@@ -210,12 +209,12 @@ def _connect(
     return *_prepared(f"{uri}?mode=ro&immutable=1", tables), False
 
 
-def _prepared(uri: str, tables: Sequence[str]) -> tuple[sqlite3.Connection, float]:
+def _prepared(uri: str, tables: Mapping[str, str]) -> tuple[sqlite3.Connection, float]:
     connection = sqlite3.connect(
         uri, _PATIENCE, isolation_level=None, check_same_thread=False, uri=True
     )
     try:
-        if not connection.execute(_IS_MADE).fetchone():
+        if not _is_made(connection, tables):
             _make(connection, tables)
         connection.execute("PRAGMA journal_mode=WAL")
         # NORMAL would be enough for a process that is killed; a power cut could then
@@ -228,15 +227,21 @@ def _prepared(uri: str, tables: Sequence[str]) -> tuple[sqlite3.Connection, floa
     return connection, birth
 
 
-def _make(connection: sqlite3.Connection, tables: Sequence[str]) -> None:
+def _make(connection: sqlite3.Connection, tables: Mapping[str, str]) -> None:
     connection.execute("PRAGMA auto_vacuum=FULL")
     begin(connection)
     with connection:
-        if not connection.execute(_IS_MADE).fetchone():
-            for statement in tables:
+        if not _is_made(connection, tables):
+            for statement in tables.values():
                 connection.execute(statement)
-            connection.execute("CREATE TABLE birth (at REAL)")
+            connection.execute("CREATE TABLE IF NOT EXISTS birth (at REAL)")
+            connection.execute("DELETE FROM birth")  # that of an older layout
             connection.execute("INSERT INTO birth VALUES (?)", (time.time(),))
+
+
+def _is_made(connection: sqlite3.Connection, tables: Mapping[str, str]) -> bool:
+    found = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    return {*tables, "birth"} <= {name for (name,) in found}
 
 
 def _close_all(idle: deque[_Opened]) -> None:

@@ -23,6 +23,10 @@ GUNICORN = [
     *(str(BIN / "gunicorn"), "--workers", "2", "--threads", "8", "--preload"),
     *("--bind", "127.0.0.1:{port}", "app:create_app()"),
 ]
+GRANIAN = [
+    *(str(BIN / "granian"), "--interface", "wsgi", "--factory", "app:create_app"),
+    *("--workers", "2", "--blocking-threads", "8", "--port", "{port}"),
+]
 
 
 class Server:

@@ -604,6 +604,21 @@ def test_a_replaced_file_is_noticed_and_not_mixed_with_the_old_ones_log(
     assert _is_sound(path)
 
 
+def test_a_file_of_an_older_layout_ends_the_sessions_it_may_have_known_of(
+    path: Path, store: SqliteRevocations
+) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE birth (at REAL)")
+        connection.execute("INSERT INTO birth VALUES (1.0)")
+        connection.execute("CREATE TABLE revoked (key TEXT PRIMARY KEY, at REAL)")
+    before = time.time()
+
+    assert store.revoked_at(["a"]) >= before
+    assert store.revoke(["a"], at=LATER, until=END) is True
+    assert store.revoked_at(["a"]) == LATER
+
+
 def _lock(path: Path) -> Callable[[], object]:
     SqliteRevocations(path).open()
     holder = sqlite3.connect(path, isolation_level=None)

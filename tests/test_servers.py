@@ -11,13 +11,14 @@ import pytest
 
 from servers import (
     FLASK_RUN,
+    GRANIAN,
     GUNICORN,
     Server,
     flask,
     free_port,
     serving,
 )
-from tenant import Tenant
+from tenant import Fault, Tenant
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
@@ -45,8 +46,8 @@ async def _log_in_again_and_again(visitor: Visitor, times: int) -> list[str | No
 
 @pytest.mark.parametrize(
     ("server", "times"),
-    [(FLASK_RUN, 25), (GUNICORN, 100)],
-    ids=["flask run", "gunicorn"],
+    [(FLASK_RUN, 25), (GUNICORN, 50), (GRANIAN, 50)],
+    ids=["flask run", "gunicorn", "granian"],
     indirect=["server"],
 )
 async def test_many_users_log_in_at_once_and_each_sees_their_own(
@@ -66,7 +67,10 @@ async def test_many_users_log_in_at_once_and_each_sees_their_own(
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    "server", [FLASK_RUN, GUNICORN], ids=["flask run", "gunicorn"], indirect=True
+    "server",
+    [FLASK_RUN, GUNICORN, GRANIAN],
+    ids=["flask run", "gunicorn", "granian"],
+    indirect=True,
 )
 async def test_a_server_that_was_used_ends_at_once(
     server: Server, visitors: Visitors, how: signal.Signals
@@ -77,6 +81,28 @@ async def test_a_server_that_was_used_ends_at_once(
     await visitor.http.aclose()
 
     assert server.stop(how) < 2  # it hung for 30 seconds where a thread was waited for
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "server", [GUNICORN, GRANIAN], ids=["gunicorn", "granian"], indirect=True
+)
+async def test_a_login_under_way_is_finished_by_a_server_that_stops_or_restarts(
+    server: Server, visitors: Visitors, tenant: Tenant, how: signal.Signals
+) -> None:
+    alice = visitors(at=server.site)
+    back = await alice.choose(await alice.start(), username="alice")
+    tenant.fail("token", Fault.slow(1.5))
+    arriving = asyncio.create_task(alice.get(back.headers["Location"]))
+    while not any(seen.path == "/oauth/token" for seen in tenant.requests):  # noqa: ASYNC110 - the tenant has threads, no events
+        await asyncio.sleep(0.01)
+    server.process.send_signal(how)
+
+    answer = await arriving
+
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+    if how is signal.SIGHUP:
+        assert await alice.claims()
 
 
 def test_a_flask_command_ends_at_once(tenant: Tenant) -> None:
