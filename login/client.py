@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 #: What the stores know a login under way by.
 TRANSACTION_IDENTIFIER = "_a0_tx"
+_NONCE = "_auth0_nonce"  # beside an app_state
 _HERE_ONLY = "_auth0_here_only"  # in g: a session was ended in its browser only
 
 
@@ -74,12 +76,31 @@ class Auth0Client(TokenClient):
         store_options: dict[str, Any] | None = None,
     ) -> str:
         """Start a login; return the address at Auth0 to send the browser to."""
+        options, nonce = self._with_nonce(options or StartInteractiveLoginOptions())
         try:
-            return await super().start_interactive_login(options, store_options or {})
+            url: str = await super().start_interactive_login(
+                options, store_options or {}
+            )
+            self.check_discovery()
         except Exception as error:
             error.asked_directly = True  # type: ignore[attr-defined]  # for explain()
             self._forget_what_was_discovered()
             raise
+        return f"{url}&nonce={nonce}" if nonce else url
+
+    def _with_nonce(
+        self, options: StartInteractiveLoginOptions
+    ) -> tuple[StartInteractiveLoginOptions, str | None]:
+        """Keep a nonce beside what the app keeps until the login is completed.
+
+        The SDK takes none in its parameters, so it is put into the address. What a
+        pushed request asks for is out of reach; PKCE serves the same end there.
+        """
+        if self.settings.pushed_authorization_requests:
+            return options, None
+        nonce = secrets.token_urlsafe(16)
+        kept = {_NONCE: nonce, "app_state": options.app_state}
+        return options.model_copy(update={"app_state": kept}), nonce
 
     async def complete_interactive_login(
         self, url: str, store_options: dict[str, Any] | None = None
@@ -93,16 +114,20 @@ class Auth0Client(TokenClient):
         identifier = f"{TRANSACTION_IDENTIFIER}:{query.get('state', [''])[0]}"
         transaction = await self.transactions.get(identifier)
         before, replaced = self.sessions.sealed(), self.sessions.read()
-        self.expect_verification()
+        nonce, app_state = _apart(getattr(transaction, "app_state", None))
+        self.expect_verification(nonce)
         try:
             result = await super().complete_interactive_login(url, store_options or {})
             if not self.was_verified():
                 raise ApiError("missing_id_token", "There was no ID token to verify.")
+            if result.pop("app_state", None) and app_state:
+                result["app_state"] = app_state
             _check_freshness(result)
         except Exception as error:
             await self.transactions.delete(identifier)
             self.sessions.restore(before)
-            error.app_state = getattr(transaction, "app_state", None)  # type: ignore[attr-defined]  # see above
+            self.expect_verification()
+            error.app_state = app_state  # type: ignore[attr-defined]  # see above
             await self._tell_of_failure(error)
             raise
         await self._welcome(result["state_data"]["user"], before)
@@ -209,6 +234,13 @@ def _begin_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_anew)
+
+
+def _apart(kept: Any) -> tuple[str | None, Any]:
+    """Return the nonce of a login, if it sent one, and what the app kept with it."""
+    if isinstance(kept, dict) and _NONCE in kept:
+        return kept[_NONCE], kept["app_state"]
+    return None, kept
 
 
 def _check_freshness(result: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 import httpx
+import jwt
 from auth0_server_python.error import (
     ApiError,
     Auth0Error,
@@ -43,6 +44,7 @@ _LATER = "Please try again in a moment. If you were signed in, you still are."
 _TEXTS = {
     "setup_incomplete": ("Signing in is not set up on this site yet.", _OPERATOR),
     "client_refused": ("Auth0 does not accept this site's credentials.", _OPERATOR),
+    "clocks_differ": ("Auth0's clock and this server's are too far apart.", _OPERATOR),
     "access_denied": (
         "Auth0 did not let you in, or you chose not to share your profile.",
         "You can try again, perhaps with another account.",
@@ -64,6 +66,19 @@ _TEXTS = {
     "provider_unavailable": ("Auth0 cannot sign you in right now.", _LATER),
     "unexpected_answer": ("Auth0 sent an answer that makes no sense.", _LATER),
 }
+
+
+class ClocksDiffer(jwt.InvalidTokenError):
+    """A genuine token is from the future, or has run out on its way here.
+
+    Attributes:
+        error: By how much the clocks differ, in words.
+    """
+
+    def __init__(self, ahead: int) -> None:
+        where = "ahead of" if ahead > 0 else "behind"
+        self.error = f"Auth0's clock is {abs(ahead)} seconds {where} this server's"
+        super().__init__(self.error)
 
 
 class ForBoth(HTTPException):
@@ -244,6 +259,10 @@ def _kind(error: Exception) -> LoginError:
         return ProviderDown("provider_unreachable")
     if refusal := _first(error, OAuthError):
         return _token_endpoint_refused(str(refusal.error))
+    if clocks := _first(error, ClocksDiffer):
+        explained = WrongSetup("clocks_differ")
+        explained.description = f"{clocks.error}, which is most likely the wrong one."
+        return explained
     if isinstance(error, ApiError):
         return _api_error(error)
     if isinstance(error, _NONSENSE_RAISES):

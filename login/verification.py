@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import jwt
-from auth0_server_python.error import BackchannelLogoutError
+from auth0_server_python.error import ApiError, BackchannelLogoutError
 from flask import g, has_request_context
 
+from .errors import ClocksDiffer
 from .loops import network
 from .one_loop import OneLoopClient
 
@@ -18,7 +20,10 @@ from .one_loop import OneLoopClient
 CLOCK_TOLERANCE = 60
 #: Times a minute that keys are fetched for a token whose key is unknown.
 _MOST_REFETCHES = 30
+#: Seconds that a clock may be wrong by at most; what is older is simply old.
+_MOST_APART = 86_400
 _VERIFIED = "_auth0_verified"  # in g: an ID token was, in this request
+_NONCE = "_auth0_nonce"  # in g: what the next ID token of this request must carry
 
 
 def is_fresh(user: Mapping[str, Any], max_age: float) -> bool:
@@ -65,32 +70,44 @@ class VerifyingClient(OneLoopClient):
 
         The one private method of the SDK we override, since nothing public reaches
         what it decides: it allows the clocks no difference, does not require
-        ``iat``, does not hold ``iss`` against the configured domain, and knows no
-        key that is newer than ten minutes. The private names it needs are used here
-        only.
+        ``iat``, does not hold ``iss`` against the configured domain, knows no key
+        that is newer than ten minutes, and no nonce. The private names it needs are
+        used here only.
         """
+        claims = _decode(token, await self._key_for(token, jwks), audience)
+        if not self._is_our_issuer(claims["iss"]):
+            raise jwt.InvalidIssuerError("issued by another domain than AUTH0_DOMAIN")
+        if claims.get("azp", audience) != audience:
+            raise jwt.InvalidAudienceError("issued to another client")
+        if has_request_context():
+            _check_nonce(claims, g.pop(_NONCE, None))
+            setattr(g, _VERIFIED, True)
+        return claims
+
+    async def _key_for(self, token: str, jwks: Any) -> jwt.PyJWK:
         kid = jwt.get_unverified_header(token).get("kid")
         if (key := _key_of(jwks, kid)) is None and self._may_refetch():
             self._forget_what_was_discovered()
             key = _key_of(await self._get_jwks_cached(self.settings.domain), kid)
         if key is None:
-            raise jwt.InvalidTokenError("no key of the provider has this kid")
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            jwt.PyJWK.from_dict(key).key,
-            algorithms=["RS256"],
-            audience=audience,
-            leeway=CLOCK_TOLERANCE,
-            options={"require": ["iss", "aud", "exp", "iat"], "verify_iss": False},
-        )
-        ours = self._normalize_url(self.settings.domain)
-        if self._normalize_url(claims["iss"]) != ours:
-            raise jwt.InvalidIssuerError("issued by another domain than AUTH0_DOMAIN")
-        if claims.get("azp", audience) != audience:
-            raise jwt.InvalidAudienceError("issued to another client")
-        if has_request_context():
-            setattr(g, _VERIFIED, True)
-        return claims
+            raise jwt.InvalidTokenError("it is not clear which key has signed this")
+        return key
+
+    def check_discovery(self) -> None:
+        """Hold the issuer that was discovered against the configured domain.
+
+        OpenID Connect Discovery section 4.3.
+
+        Raises:
+            ApiError: It is another's.
+        """
+        known = self._discovery_cache.get(self.settings.domain)
+        if known and not self._is_our_issuer(known["metadata"].get("issuer")):
+            raise ApiError("metadata_error", "discovery is of another issuer")
+
+    def _is_our_issuer(self, issuer: object) -> bool:
+        ours: str = self._normalize_url(self.settings.domain)
+        return isinstance(issuer, str) and self._normalize_url(issuer) == ours
 
     def _may_refetch(self) -> bool:
         """Bound what a flood of tokens with made-up keys can make us fetch."""
@@ -102,9 +119,14 @@ class VerifyingClient(OneLoopClient):
         self._refetched_at.append(now)
         return True
 
-    def expect_verification(self) -> None:
-        """Forget that a token was verified in this request."""
+    def expect_verification(self, nonce: str | None = None) -> None:
+        """Forget that a token was verified in this request.
+
+        Args:
+            nonce: What the next ID token must carry, if that was sent.
+        """
         g.pop(_VERIFIED, None)
+        setattr(g, _NONCE, nonce)
 
     def was_verified(self) -> bool:
         """Tell whether a token was verified in this request since it was expected."""
@@ -115,10 +137,62 @@ class VerifyingClient(OneLoopClient):
         self._discovery_cache.clear()
 
 
-def _key_of(jwks: Any, kid: Any) -> dict[str, Any] | None:
-    """Find a key by its id (RFC 7517 section 4.5) in whatever the provider sent."""
+def _decode(token: str, key: jwt.PyJWK, audience: str | None) -> dict[str, Any]:
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key.key,
+            algorithms=["RS256"],
+            audience=audience,
+            leeway=CLOCK_TOLERANCE,
+            options={"require": ["iss", "aud", "exp", "iat"], "verify_iss": False},
+        )
+    except (jwt.ImmatureSignatureError, jwt.ExpiredSignatureError) as error:
+        # by then the signature was found to hold
+        found = jwt.decode(token, options={"verify_signature": False})
+        ahead = round(float(found["iat"]) - time.time())
+        if CLOCK_TOLERANCE < abs(ahead) <= _MOST_APART:
+            raise ClocksDiffer(ahead) from error
+        raise
+    return claims
+
+
+def _check_nonce(claims: dict[str, Any], expected: str | None) -> None:
+    """Hold a nonce against the one sent (OpenID Connect Core 3.1.3.7, step 11).
+
+    It has done its work then, and no session needs to keep it.
+    """
+    if expected is None:
+        return
+    given = claims.pop("nonce", None)
+    if not isinstance(given, str) or not hmac.compare_digest(
+        given.encode(errors="replace"), expected.encode()
+    ):
+        raise jwt.InvalidTokenError("issued for another login: its nonce differs")
+
+
+def _key_of(jwks: Any, kid: str | None) -> jwt.PyJWK | None:
+    """Find a key by its id (RFC 7517 section 4.5) in whatever the provider sent.
+
+    Keys that cannot verify are passed over (section 5). A token without an id is
+    taken where there is no choice (OpenID Connect Core section 10.1).
+    """
     keys = jwks.get("keys") if isinstance(jwks, dict) else None
-    for key in keys if isinstance(keys, list) else []:
-        if isinstance(key, dict) and key.get("kid") == kid:
-            return key
-    return None
+    named = [
+        key
+        for key in (keys if isinstance(keys, list) else [])
+        if isinstance(key, dict) and (kid is None or key.get("kid") == kid)
+    ]
+    usable = [key for key in map(_usable, named) if key is not None]
+    return usable[0] if len(usable) == 1 else None
+
+
+def _usable(key: dict[str, Any]) -> jwt.PyJWK | None:
+    if key.get("kty") != "RSA" or key.get("use", "sig") != "sig":
+        return None
+    if key.get("alg", "RS256") != "RS256":
+        return None
+    try:
+        return jwt.PyJWK.from_dict(key, algorithm="RS256")
+    except jwt.PyJWTError:
+        return None

@@ -26,9 +26,13 @@ def unfold(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _payload(id_token: Any) -> Any:
-    """Return the claims of an ID token, or None (RFC 7519 section 7.2)."""
+    """Return the claims of an ID token, or None (RFC 7519 section 7.2).
+
+    Without the nonce, which has done its work and is no claim of the user's.
+    """
     try:
-        return json.loads(_decoded(id_token))
+        claims = json.loads(_decoded(id_token))
+        return {name: v for name, v in claims.items() if name != "nonce"}
     except (AttributeError, IndexError, TypeError, ValueError):
         return None
 

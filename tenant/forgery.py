@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from tenant import keys
@@ -18,8 +19,8 @@ class Draft:
     """A token about to be signed; ``header`` goes into its header."""
 
     claims: dict[str, Any]
-    kid: str
-    key: RSAPrivateKey | str
+    kid: str | None
+    key: RSAPrivateKey | EllipticCurvePrivateKey | str
     client_secret: str
     algorithm: str = "RS256"
     header: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +100,10 @@ def _algorithm(draft: Draft) -> None:
     draft.algorithm, draft.key = "HS256", draft.client_secret
 
 
+def _curve(draft: Draft) -> None:
+    draft.algorithm, draft.key = "ES256", keys.stranger_on_a_curve()
+
+
 def _none(draft: Draft) -> None:
     draft.algorithm, draft.key = "none", ""
 
@@ -112,14 +117,19 @@ def _audience(draft: Draft) -> None:
 
 
 def _expired(draft: Draft) -> None:
-    # Old as a whole: issued ten hours before it ran out, as the genuine are.
-    shift = draft.claims["exp"] - draft.claims["iat"] + 3600
+    # Old as a whole: issued ten hours before it ran out, as the genuine are, and
+    # longer ago than a clock that is wrong could explain.
+    shift = draft.claims["exp"] - draft.claims["iat"] + 2 * 86_400
     draft.claims["iat"] -= shift
     draft.claims["exp"] -= shift
 
 
 def _no_iat(draft: Draft) -> None:
     del draft.claims["iat"]
+
+
+def _no_kid(draft: Draft) -> None:
+    draft.kid = None
 
 
 def _absent(_: Draft) -> None:
@@ -131,9 +141,11 @@ _KINDS: dict[str, Callable[[Draft], None]] = {
     "issuer": _issuer,
     "audience": _audience,
     "algorithm": _algorithm,
+    "curve": _curve,
     "none": _none,
     "expired": _expired,
     "unknown_key": _unknown_key,
     "no_iat": _no_iat,
+    "no_kid": _no_kid,
     "absent": _absent,
 }

@@ -23,11 +23,13 @@ class Seen:
         method: "GET", "POST" and so on.
         path: The path without the query.
         connection: The number of the connection it came on.
+        scheme: That of its Authorization header, "basic" say, or nothing.
     """
 
     method: str
     path: str
     connection: int
+    scheme: str = ""
 
 
 class Front:
@@ -51,7 +53,8 @@ class Front:
     ) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self._note(Seen(method, path, environ.get(CONNECTION, 0)))
+        scheme = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[0].lower()
+        self._note(Seen(method, path, environ.get(CONNECTION, 0), scheme))
         fault = self._faults.take(path)
         answer = fault.act(environ, self._stopping) if fault else None
         return (answer or self._app)(environ, start_response)

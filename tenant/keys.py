@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import (
     RSAPrivateKey,
     generate_private_key,
@@ -67,6 +68,12 @@ def new_kid() -> str:
 def stranger() -> RSAPrivateKey:
     """Return a key that no tenant in this process ever publishes."""
     return _generate()
+
+
+@cache
+def stranger_on_a_curve() -> ec.EllipticCurvePrivateKey:
+    """Return the like for ES256, which the tenant never signs with."""
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 @cache

@@ -152,8 +152,9 @@ class Provider(Settings):
 
         Args:
             kind: "signature", "issuer", "audience", "algorithm" (HS256 with the
-                client secret), "none" (unsigned), "expired", "unknown_key",
-                "no_iat" or "absent" (a response without an ID token).
+                client secret), "curve" (ES256 with a key of nobody's), "none"
+                (unsigned), "expired", "unknown_key", "no_iat", "no_kid" or
+                "absent" (a response without an ID token).
             claims: Claims to set; None removes one.
 
         Raises:

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from flask import Flask
 
+from auth import auth0
 from conftest import SITE, Clock
+from stores.session import STATE_IDENTIFIER
 from tenant import Tenant
 from visitor import Visitor, on_site
 
@@ -39,6 +42,22 @@ async def test_signing_out_ends_the_session_at_the_provider_too(alice: Visitor) 
     page = await alice.start()
 
     assert not on_site(page, alice.site)  # asked who they are, not waved through
+
+
+async def test_the_users_claims_are_in_the_cookie_once_as_the_id_token(
+    alice: Visitor, app: Flask
+) -> None:
+    await alice.login()
+    cookies = "; ".join(f"{name}={value}" for name, value in alice.cookies.items())
+
+    with app.test_request_context(headers={"Cookie": cookies}):
+        kept = auth0.sessions.decrypt(STATE_IDENTIFIER, auth0.sessions.sealed())
+        opened = auth0.sessions.read() or {}
+
+    assert "id_token" in kept
+    assert "user" not in kept
+    assert opened["user"]["email"] == "alice@example.com"
+    assert "nonce" not in opened["user"]
 
 
 async def test_fifty_logins_in_a_row(visitors: Visitors, tenant: Tenant) -> None:

@@ -668,7 +668,7 @@ def test_logout_tokens_go_nowhere_but_to_loopback(tenant: Tenant) -> None:
     "kind",
     [
         *("signature", "issuer", "audience", "algorithm", "none", "expired"),
-        "unknown_key",
+        *("unknown_key", "curve", "no_kid"),
     ],
 )
 def test_logout_tokens_can_be_forged(client: Client, tenant: Tenant, kind: str) -> None:
@@ -695,6 +695,18 @@ def test_parts_of_a_logout_token_can_be_changed(client: Client, tenant: Tenant) 
 
 
 # As a whole
+
+
+def test_how_a_request_authenticated_is_noted(client: Client, tenant: Tenant) -> None:
+    token = client.login()["access_token"]
+    client.http.get(
+        f"{tenant.issuer}userinfo", headers={"Authorization": f"Bearer {token}"}
+    )
+
+    schemes = {seen.path: seen.scheme for seen in tenant.requests}
+    assert schemes["/oauth/token"] == "basic"
+    assert schemes["/userinfo"] == "bearer"
+    assert schemes["/authorize"] == ""
 
 
 def test_discovery_says_what_there_is(client: Client) -> None:

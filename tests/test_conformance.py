@@ -1,0 +1,469 @@
+"""The OpenID Foundation's tests of a relying party, told to the local tenant.
+
+The names and what is expected come from the conformance suite
+(https://gitlab.com/openid/conformance-suite, ``net.openid.conformance.openid.client``),
+the words and the stories are our own. There, a module plays a provider that does
+one thing its way and looks whether the client goes on to userinfo; here the tenant
+does, and a row says what the plan expects, what we do and, where the two differ, why.
+
+- Basic: all of ``oidcc-client-basic-certification-test-plan``.
+- Config: all of ``oidcc-client-config-certification-test-plan``.
+- Back-channel logout: all of ``oidcc-client-back-channel-logout-rp-basic``.
+- Beyond certification: of ``oidcc-client-test-plan`` and
+  ``oidcc-client-refreshtoken-test-plan`` what applies to the code flow.
+
+Left out is what the SDK does not do: the implicit and hybrid flows, ``form_post``,
+WebFinger, registration and request objects, and RP-initiated logout, in whose
+place it uses Auth0's own ``/v2/logout``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from auth0_server_python.auth_types import StartInteractiveLoginOptions
+from auth0_server_python.error import ApiError
+from cryptography.hazmat.primitives.asymmetric import ec
+from flask import Flask
+from jwt.algorithms import ECAlgorithm
+
+from auth import Settings, auth0, build_client
+from login.client import Auth0Client
+from login.loops import network
+from tenant import Fault, Tenant
+from tenant.keys import SigningKey, stranger
+from tenant.metadata import describe
+from visitor import Visitor
+
+ACCEPT, REFUSE, EITHER = "accept", "refuse", "accept or refuse"
+
+
+@dataclass(frozen=True)
+class World:
+    """Whom a story is about."""
+
+    alice: Visitor
+    tenant: Tenant
+
+
+@dataclass(frozen=True)
+class Row:
+    """A module of the suite: what it expects, what we do, and why if they differ."""
+
+    module: str
+    plan: str
+    ours: str
+    story: Callable[[World], Awaitable[bool]]
+    why: str = ""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known(nothing_discovered: None) -> Iterator[None]:
+    yield
+    auth0._discovery_cache.clear()  # what a story published is not the tenant's
+
+
+async def goes_on(world: World) -> bool:
+    """Sign in and ask userinfo, which is where most modules end."""
+    page = await world.alice.login()
+    signed_in = await world.alice.claims() is not None
+    assert page.status_code == (200 if signed_in else 400)
+    answer = await world.alice.get("/api/userinfo")
+    assert answer.status_code == (200 if signed_in else 401)
+    return signed_in
+
+
+async def forged(world: World, kind: str | None = None, **claims: Any) -> bool:
+    world.tenant.forge(kind, claims=claims)
+    return await goes_on(world)
+
+
+async def shows(world: World, path: str, scheme: str) -> bool:
+    """Tell whether a request authenticates in that way (RFC 9110 section 11.1)."""
+    went_on = await goes_on(world)
+    seen = [seen.scheme for seen in world.tenant.requests if seen.path == path]
+    return went_on and seen == [scheme]
+
+
+async def has_claims_of_its_scopes(world: World) -> bool:
+    await goes_on(world)
+    found: dict[str, Any] = (await world.alice.get("/api/userinfo")).json()
+    return {"name", "email", "email_verified"} <= found.keys()
+
+
+async def userinfo(world: World, **claims: Any) -> bool:
+    """Tell whether an answer of userinfo is taken."""
+    await world.alice.login()
+    world.tenant.fail("userinfo", Fault.body({"sub": "auth0|alice", **claims}))
+    answer = await world.alice.get("/api/userinfo")
+    return answer.status_code == 200 and claims.items() <= dict(answer.json()).items()
+
+
+async def asks_where_claims_are(world: World) -> bool:
+    """Tell whether distributed claims are fetched (Core section 5.6.2)."""
+    source = {"endpoint": f"{world.tenant.issuer}api/things", "access_token": "x"}
+    claims = {"_claim_names": {"age": "a"}, "_claim_sources": {"a": source}}
+    assert await userinfo(world, **claims)
+    return world.tenant.count("/api/things") > 0
+
+
+async def published(
+    world: World, *keys: dict[str, Any], kid: bool = True, forge: str | None = None
+) -> bool:
+    """Go on where these keys are published before the one that signs."""
+    ours = world.tenant.keys.current.jwk()
+    both = [*keys, ours if kid else nameless(ours)]
+    world.tenant.fail("jwks", Fault.body({"keys": both}), times=2)
+    if forge:
+        world.tenant.forge(forge)
+    return await goes_on(world)
+
+
+def nameless(key: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in key.items() if name not in {"kid", "alg"}}
+
+
+def on_a_curve(**more: str) -> dict[str, Any]:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return {**ECAlgorithm.to_jwk(key, as_dict=True), **more}
+
+
+def another() -> dict[str, Any]:
+    return nameless(SigningKey(stranger(), "").jwk())
+
+
+UNUSABLE: list[dict[str, Any]] = [
+    {"kty": "AKP", "alg": "ML-DSA-1", "pub": "AAAA", "kid": "later"},
+    {"kty": "made up", "kid": "odd"},
+    {**another(), "alg": "RS1024", "kid": "unknown alg"},
+    on_a_curve(crv="P-1", kid="unknown curve"),
+    {"kty": "RSA", "kid": "neither n nor e"},
+]
+
+
+async def reads_discovery(world: World) -> bool:
+    went_on = await goes_on(world)
+    return went_on and world.tenant.count("/.well-known/openid-configuration") == 1
+
+
+async def reads_keys_where_discovery_says(world: World) -> bool:
+    tenant = world.tenant
+    elsewhere = {"jwks_uri": f"{tenant.issuer}api/things"}
+    tenant.fail(
+        "discovery", Fault.body(describe(tenant.issuer, tenant.origin) | elsewhere)
+    )
+    tenant.fail("api", Fault.body(tenant.keys.jwks()))
+    went_on = await goes_on(world)
+    return went_on and tenant.count("/.well-known/jwks.json") == 0
+
+
+async def starts_at_another_issuers(world: World) -> bool:
+    tenant = world.tenant
+    document = describe("https://another-tenant.example/", tenant.origin)
+    tenant.fail("discovery", Fault.body(document))
+    answer = await world.alice.get("/login")
+    assert answer.status_code in {302, 502}
+    return answer.status_code == 302
+
+
+async def keys_rotate_before_signing(world: World) -> bool:
+    await auth0._get_jwks_cached(auth0.settings.domain)  # known before they change
+    page = await world.alice.start()
+    world.tenant.rotate_keys()
+    await world.alice.follow(await world.alice.choose(page, username="alice"))
+    return await world.alice.claims() is not None
+
+
+async def keys_rotate_between_logins(world: World) -> bool:
+    assert await goes_on(world)
+    await world.alice.logout()
+    world.tenant.rotate_keys()
+    return await goes_on(world)
+
+
+async def logs_out(world: World, forge: str | None = None, **claims: Any) -> bool:
+    """Tell whether a logout token ends the session."""
+    await world.alice.login()
+    token = world.tenant.logout_token(sub="auth0|alice", forge=forge, claims=claims)
+    async with httpx.AsyncClient(trust_env=False) as auth0s:
+        url = f"{world.alice.site}/backchannel-logout"
+        answer = await auth0s.post(url, data={"logout_token": token})
+    signed_out = await world.alice.claims() is None
+    assert answer.status_code == (200 if signed_out else 400)
+    return signed_out
+
+
+async def refreshes(world: World, kind: str | None = None, **claims: Any) -> bool:
+    """Tell whether the access token of a refresh is used."""
+    world.tenant.access_token_lifetime = 0
+    await world.alice.login()
+    world.tenant.access_token_lifetime = 3600
+    if kind or claims:
+        world.tenant.forge(kind, claims={"name": "Mallory", **claims})
+    answer = await world.alice.get("/api/userinfo")
+    assert world.tenant.count("/oauth/token") == 2
+    claims_now = await world.alice.claims() or {}
+    assert (claims_now["sub"], claims_now["name"]) == ("auth0|alice", "Alice")
+    return answer.status_code == 200
+
+
+NAME = "oidcc-client-test"
+LOGOUT = f"{NAME}-rp-backchannel-rpinitlogout"
+EVENTS: dict[str, Any] = {"http://schemas.openid.net/event/another": {}}
+
+BASIC = [
+    Row(NAME, ACCEPT, ACCEPT, goes_on),
+    Row(f"{NAME}-invalid-iss", REFUSE, REFUSE, partial(forged, kind="issuer")),
+    Row(f"{NAME}-missing-sub", REFUSE, REFUSE, partial(forged, sub=None)),
+    Row(f"{NAME}-invalid-aud", REFUSE, REFUSE, partial(forged, kind="audience")),
+    Row(f"{NAME}-missing-iat", REFUSE, REFUSE, partial(forged, kind="no_iat")),
+    Row(
+        f"{NAME}-kid-absent-single-jwks",
+        ACCEPT,
+        ACCEPT,
+        lambda world: published(
+            world, nameless(on_a_curve()), kid=False, forge="no_kid"
+        ),
+    ),
+    Row(
+        f"{NAME}-kid-absent-multiple-jwks",
+        EITHER,
+        REFUSE,
+        lambda world: published(world, another(), kid=False, forge="no_kid"),
+    ),
+    Row(f"{NAME}-idtoken-sig-rs256", ACCEPT, ACCEPT, goes_on),
+    Row(f"{NAME}-idtoken-sig-none", EITHER, REFUSE, partial(forged, kind="none")),
+    Row(f"{NAME}-invalid-sig-rs256", REFUSE, REFUSE, partial(forged, kind="signature")),
+    Row(
+        f"{NAME}-userinfo-invalid-sub",
+        REFUSE,
+        ACCEPT,
+        partial(userinfo, sub="auth0|bob"),
+        "/api/userinfo hands on the answer; no session is made or changed by it",
+    ),
+    Row(f"{NAME}-nonce-invalid", REFUSE, REFUSE, partial(forged, nonce="another")),
+    Row(f"{NAME}-scope-userinfo-claims", ACCEPT, ACCEPT, has_claims_of_its_scopes),
+    Row(
+        f"{NAME}-client-secret-basic",
+        ACCEPT,
+        ACCEPT,
+        partial(shows, path="/oauth/token", scheme="basic"),
+    ),
+]
+CONFIG = [
+    Row(f"{NAME}-discovery-openid-config", ACCEPT, ACCEPT, reads_discovery),
+    Row(
+        f"{NAME}-discovery-jwks-uri-keys",
+        ACCEPT,
+        ACCEPT,
+        reads_keys_where_discovery_says,
+    ),
+    Row(f"{NAME}-discovery-issuer-mismatch", REFUSE, REFUSE, starts_at_another_issuers),
+    Row(
+        f"{NAME}-signing-key-rotation-just-before-signing",
+        ACCEPT,
+        ACCEPT,
+        keys_rotate_before_signing,
+    ),
+    Row(f"{NAME}-signing-key-rotation", ACCEPT, ACCEPT, keys_rotate_between_logins),
+]
+BACK_CHANNEL = [
+    Row(LOGOUT, ACCEPT, ACCEPT, logs_out),
+    Row(f"{LOGOUT}-alg-none", REFUSE, REFUSE, partial(logs_out, forge="none")),
+    Row(f"{LOGOUT}-no-event", REFUSE, REFUSE, partial(logs_out, events=None)),
+    Row(f"{LOGOUT}-with-nonce", REFUSE, REFUSE, partial(logs_out, nonce="n")),
+    Row(f"{LOGOUT}-wrong-alg", REFUSE, REFUSE, partial(logs_out, forge="algorithm")),
+    Row(f"{LOGOUT}-wrong-aud", REFUSE, REFUSE, partial(logs_out, forge="audience")),
+    Row(f"{LOGOUT}-wrong-event", REFUSE, REFUSE, partial(logs_out, events=EVENTS)),
+    Row(f"{LOGOUT}-wrong-iss", REFUSE, REFUSE, partial(logs_out, forge="issuer")),
+]
+BEYOND = [
+    Row(f"{NAME}-missing-aud", REFUSE, REFUSE, partial(forged, aud=None)),
+    Row(f"{NAME}-invalid-sig-hs256", REFUSE, REFUSE, partial(forged, kind="algorithm")),
+    Row(f"{NAME}-invalid-sig-es256", REFUSE, REFUSE, partial(forged, kind="curve")),
+    Row(
+        f"{NAME}-ignores-unparseable-key-in-jwks",
+        ACCEPT,
+        ACCEPT,
+        lambda world: published(world, *UNUSABLE),
+    ),
+    Row(
+        f"{NAME}-userinfo-bearer-header",
+        ACCEPT,
+        ACCEPT,
+        partial(shows, path="/userinfo", scheme="bearer"),
+    ),
+    Row(
+        f"{NAME}-aggregated-claims",
+        ACCEPT,
+        ACCEPT,
+        partial(
+            userinfo, _claim_names={"age": "a"}, _claim_sources={"a": {"JWT": "x"}}
+        ),
+    ),
+    Row(
+        f"{NAME}-distributed-claims",
+        ACCEPT,
+        REFUSE,
+        asks_where_claims_are,
+        "they are handed on as they came; Auth0 sends none, and Core section 5.6 "
+        "makes them optional",
+    ),
+    Row(f"{NAME}-refresh-token", ACCEPT, ACCEPT, refreshes),
+    Row(
+        f"{NAME}-refresh-token-invalid-issuer",
+        REFUSE,
+        ACCEPT,
+        partial(refreshes, kind="issuer"),
+        "the ID token is put aside and nobody's claims change; the access token "
+        "beside it came from Auth0 over TLS and is used",
+    ),
+    Row(
+        f"{NAME}-refresh-token-invalid-sub",
+        REFUSE,
+        REFUSE,
+        partial(refreshes, sub="auth0|bob"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "row", [*BASIC, *CONFIG, *BACK_CHANNEL, *BEYOND], ids=lambda row: row.module
+)
+async def test_what_the_plan_expects_and_what_we_do(
+    row: Row, alice: Visitor, tenant: Tenant
+) -> None:
+    ours = ACCEPT if await row.story(World(alice, tenant)) else REFUSE
+
+    assert ours == row.ours
+    assert (ours in row.plan) == (not row.why)
+
+
+def code_of(page: httpx.Response) -> str:
+    """Return the stable code that an error page shows."""
+    return page.text.partition("<code>")[2].partition("</code>")[0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n": None}, {"n": "AA"}, {"use": "enc"}, {"alg": "RS512"}], ids=str
+)
+async def test_a_key_that_cannot_verify_signs_nobody_in(
+    alice: Visitor, tenant: Tenant, wrong: dict[str, str | None]
+) -> None:
+    key = {**tenant.keys.current.jwk(), **wrong}
+    published = {name: value for name, value in key.items() if value is not None}
+    tenant.fail("jwks", Fault.body({"keys": [published]}), times=2)
+
+    page = await alice.login()
+
+    assert (page.status_code, code_of(page)) == (400, "invalid_token")
+    assert await alice.claims() is None
+
+
+async def test_every_login_sends_a_nonce_of_its_own_and_no_session_keeps_it(
+    alice: Visitor,
+) -> None:
+    nonces = set()
+    for _ in range(3):
+        answer = await alice.get("/login")
+        (nonce,) = parse_qs(urlsplit(answer.headers["Location"]).query)["nonce"]
+        assert len(nonce) >= 22  # 128 bits
+        nonces.add(nonce)
+    assert len(nonces) == 3
+
+    await alice.login()
+
+    assert "nonce" not in (await alice.claims() or {})
+
+
+@pytest.mark.parametrize("nonce", [None, 7, "", "\ud800"], ids=repr)
+async def test_an_id_token_without_the_nonce_signs_nobody_in(
+    alice: Visitor, tenant: Tenant, nonce: object
+) -> None:
+    tenant.forge(claims={"nonce": nonce})
+
+    page = await alice.login()
+
+    assert (page.status_code, code_of(page)) == (400, "invalid_token")
+    assert await alice.claims() is None
+
+
+async def log_in(
+    client: Auth0Client, alice: Visitor, app: Flask, app_state: object = None
+) -> dict[str, Any]:
+    """Sign in without the app's routes."""
+    options = StartInteractiveLoginOptions(app_state=app_state)
+    here = app.test_request_context("/")
+    with here:
+        url = await client.start_interactive_login(options)
+    page = await alice.follow(await alice.http.get(url))
+    back = await alice.choose(page, username="alice")
+    with here:
+        return await client.complete_interactive_login(back.headers["Location"])
+
+
+@pytest.mark.parametrize("app_state", [None, {}, {"return_to": "/x"}, "x"], ids=repr)
+async def test_what_an_app_keeps_with_a_login_comes_back_as_it_was(
+    alice: Visitor, app: Flask, app_state: object
+) -> None:
+    result = await log_in(auth0, alice, app, app_state)
+
+    assert result.get("app_state") == (app_state or None)
+
+
+async def test_what_an_app_keeps_with_a_login_comes_back_when_that_fails(
+    alice: Visitor, app: Flask, tenant: Tenant
+) -> None:
+    tenant.forge("signature")
+    with pytest.raises(ApiError) as raised:
+        await log_in(auth0, alice, app, {"return_to": "/x"})
+
+    assert vars(raised.value)["app_state"] == {"return_to": "/x"}
+
+
+async def test_a_pushed_request_carries_no_nonce(
+    alice: Visitor, app: Flask, tenant: Tenant
+) -> None:
+    """The SDK takes none from us there; PKCE binds the ID token to the login."""
+    changed = {"AUTH0_PUSHED_AUTHORIZATION_REQUESTS": "true"}
+    client = build_client(Settings.from_environment({**os.environ, **changed}))
+    tenant.forge(claims={"nonce": "another"})
+
+    result = await log_in(client, alice, app)
+
+    await network.run(client._oauth.aclose())  # a client lives as long as its process
+    assert result["state_data"]["user"]["sub"] == "auth0|alice"
+    assert tenant.count("/oauth/par") == 1
+
+
+@pytest.mark.parametrize(("offset", "told"), [(3600, "ahead of"), (-39_600, "behind")])
+async def test_clocks_too_far_apart_are_told_by_how_much_and_whose(
+    alice: Visitor,
+    tenant: Tenant,
+    offset: int,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tenant.clock_offset = offset
+
+    page = await alice.login()
+
+    assert (page.status_code, code_of(page)) == (500, "clocks_differ")
+    sentence = rf"Auth0(?:'|&#39;)s clock is (\d+) seconds {told} this server"
+    shown = re.search(sentence, page.text)
+    assert shown
+    assert abs(int(shown[1]) - abs(offset)) <= 2
+    (line,) = [seen.getMessage() for seen in caplog.records if "failed:" in seen.msg]
+    assert "clocks_differ" in line
+    assert re.search(sentence, line)
+    tenant.clock_offset = 0
+    await alice.login()
+    assert await alice.claims()
