@@ -12,7 +12,6 @@ from weakref import WeakSet
 
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.error import ApiError
-from flask import g
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from .errors import CheckFailed, ProviderDown, explain
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 #: What the stores know a login under way by.
 TRANSACTION_IDENTIFIER = "_a0_tx"
 _NONCE = "_auth0_nonce"  # beside an app_state
-_HERE_ONLY = "_auth0_here_only"  # in g: a session was ended in its browser only
+_HERE_ONLY = "_auth0_here_only"  # in the notes: a session was ended in its browser only
 
 
 class Auth0Client(TokenClient):
@@ -203,13 +202,13 @@ class Auth0Client(TokenClient):
 
     def was_ended_here_only(self) -> bool:
         """Tell whether copies of a session may outlive the logout of this request."""
-        return bool(g.get(_HERE_ONLY, False))
+        return bool(self.sessions.notes().get(_HERE_ONLY, False))
 
     def _what_is_to_end(self) -> dict[str, Any] | None:
         try:
             return self.sessions.peek()
         except ServiceUnavailable:
-            setattr(g, _HERE_ONLY, True)
+            self.sessions.notes()[_HERE_ONLY] = True
             return None
 
     def _end(self, state: dict[str, Any]) -> None:
@@ -217,7 +216,7 @@ class Auth0Client(TokenClient):
         try:
             self.sessions.lifetime.end(state)
         except ServiceUnavailable:
-            setattr(g, _HERE_ONLY, True)
+            self.sessions.notes()[_HERE_ONLY] = True
             logger.error("A session was ended in its browser only: see above.")
 
     def begin_anew(self) -> None:

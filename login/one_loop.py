@@ -32,6 +32,12 @@ class StateStore(Protocol):
     def lifetime(self) -> Any:
         """The rules for how long a session is good for."""
 
+    def show(self) -> dict[str, Any] | None:
+        """Return a copy of the session, one a request, or None."""
+
+    def notes(self) -> dict[str, Any]:
+        """Return what is noted for this request, and for no other."""
+
     def peek(self) -> dict[str, Any] | None:
         """Return the session, over or not."""
 
@@ -100,7 +106,7 @@ class OneLoopClient(ServerClient[Any]):
         The same as ``await get_session()``, for sync views, guards and templates.
         """
         self.require_setup()
-        return self.sessions.read()
+        return self.sessions.show()
 
 
 def _on_the_network_loop(
@@ -113,7 +119,7 @@ def _on_the_network_loop(
         self.require_setup()
         if has_request_context():  # what may block is done here, not on that loop
             self.sessions.lifetime.revocations.open()
-            self.read_session()
+            self.sessions.read()
         return await network.run(_coroutine(method(self, *args, **kwargs)))
 
     return call

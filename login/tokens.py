@@ -23,7 +23,7 @@ from auth0_server_python.error import (
     AccessTokenForConnectionErrorCode,
     ApiError,
 )
-from flask import g, has_request_context
+from flask import has_request_context
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from .errors import LoginError, explain
@@ -87,7 +87,7 @@ class TokenClient(VerifyingClient):
             ProviderDown: Nothing has changed; the next try may work.
         """
         self.require_setup()
-        g.pop(_REFRESHED, None)
+        self.sessions.notes().pop(_REFRESHED, None)
         try:
             token: str = await super().get_access_token(store_options, audience, scope)
         except AccessTokenError as error:
@@ -137,7 +137,7 @@ class TokenClient(VerifyingClient):
         if has_request_context():
             self._check_user(fresh["claims"])
             self.sessions.expect(fresh)
-            setattr(g, _REFRESHED, is_first)
+            self.sessions.notes()[_REFRESHED] = is_first
         answer: dict[str, Any] = fresh["answer"]
         return answer
 
@@ -211,7 +211,10 @@ class TokenClient(VerifyingClient):
             )
 
     async def _tell_of_refresh(self) -> None:
-        if g.pop(_REFRESHED, False) and not network.is_running_here():
+        if (
+            self.sessions.notes().pop(_REFRESHED, False)
+            and not network.is_running_here()
+        ):
             state = self.sessions.read() or {}
             await tell(tokens_refreshed, user=state.get("user"))
 

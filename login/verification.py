@@ -10,7 +10,7 @@ from typing import Any
 
 import jwt
 from auth0_server_python.error import ApiError, BackchannelLogoutError
-from flask import g, has_request_context
+from flask import has_request_context
 
 from .errors import ClocksDiffer
 from .loops import network
@@ -22,8 +22,10 @@ CLOCK_TOLERANCE = 60
 _MOST_REFETCHES = 30
 #: Seconds that a clock may be wrong by at most; what is older is simply old.
 _MOST_APART = 86_400
-_VERIFIED = "_auth0_verified"  # in g: an ID token was, in this request
-_NONCE = "_auth0_nonce"  # in g: what the next ID token of this request must carry
+_VERIFIED = "_auth0_verified"  # in the notes: an ID token was, in this request
+_NONCE = (
+    "_auth0_nonce"  # in the notes: what the next ID token of this request must carry
+)
 
 
 def is_fresh(user: Mapping[str, Any], max_age: float) -> bool:
@@ -77,11 +79,13 @@ class VerifyingClient(OneLoopClient):
         claims = _decode(token, await self._key_for(token, jwks), audience)
         if not self._is_our_issuer(claims["iss"]):
             raise jwt.InvalidIssuerError("issued by another domain than AUTH0_DOMAIN")
-        if claims.get("azp", audience) != audience:
+        several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+        if claims.get("azp", None if several else audience) != audience:
             raise jwt.InvalidAudienceError("issued to another client")
         if has_request_context():
-            _check_nonce(claims, g.pop(_NONCE, None))
-            setattr(g, _VERIFIED, True)
+            notes = self.sessions.notes()
+            _check_nonce(claims, notes.pop(_NONCE, None))
+            notes[_VERIFIED] = True
         return claims
 
     async def _key_for(self, token: str, jwks: Any) -> jwt.PyJWK:
@@ -106,8 +110,8 @@ class VerifyingClient(OneLoopClient):
             raise ApiError("metadata_error", "discovery is of another issuer")
 
     def _is_our_issuer(self, issuer: object) -> bool:
-        ours: str = self._normalize_url(self.settings.domain)
-        return isinstance(issuer, str) and self._normalize_url(issuer) == ours
+        ours = f"https://{self.settings.domain}"
+        return isinstance(issuer, str) and issuer.removesuffix("/") == ours
 
     def _may_refetch(self) -> bool:
         """Bound what a flood of tokens with made-up keys can make us fetch."""
@@ -125,12 +129,13 @@ class VerifyingClient(OneLoopClient):
         Args:
             nonce: What the next ID token must carry, if that was sent.
         """
-        g.pop(_VERIFIED, None)
-        setattr(g, _NONCE, nonce)
+        notes = self.sessions.notes()
+        notes.pop(_VERIFIED, None)
+        notes[_NONCE] = nonce
 
     def was_verified(self) -> bool:
         """Tell whether a token was verified in this request since it was expected."""
-        return bool(g.get(_VERIFIED, False))
+        return bool(self.sessions.notes().get(_VERIFIED, False))
 
     def _forget_what_was_discovered(self) -> None:
         """Fetch discovery and keys anew next time: the SDK keeps nonsense, too."""

@@ -15,7 +15,8 @@ from .revocations import (
     RevocationsUnavailable,
     SqliteRevocations,
 )
-from .session import FlaskSessionStateStore, FlaskSessionTransactionStore
+from .session import FlaskSessionStateStore
+from .transactions import FlaskSessionTransactionStore
 
 if TYPE_CHECKING:
     from flask import Flask

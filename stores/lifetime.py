@@ -13,7 +13,7 @@ from .revocations import NoRevocations, Revocations
 
 
 class Lifetime:
-    """The rules for all sessions of an app; today's hold for yesterday's sessions.
+    """The rules for all sessions of an app; stricter ones hold for older sessions, too.
 
     Args:
         domain: The Auth0 domain; a session of another one is over.
@@ -40,7 +40,7 @@ class Lifetime:
         now, own = time.time(), state["session"]
         if state["domain"] != self._domain:
             raise BadSeal("of another Auth0 domain")
-        if now - own["created_at"] >= self.max_seconds:
+        if now - own["created_at"] >= self._max_seconds(own):
             raise BadSeal("at the end of its absolute lifetime")
         if now - own["used_at"] >= self.idle_seconds:
             raise BadSeal("idle for too long")
@@ -56,7 +56,7 @@ class Lifetime:
         own = state["session"]
         ceiling = state["internal"].get("session_expires_at") or float("inf")
         return min(  # type: ignore[no-any-return]  # numbers, all of them
-            own["created_at"] + self.max_seconds,
+            own["created_at"] + self._max_seconds(own),
             own["used_at"] + self.idle_seconds,
             ceiling - State.SESSION_EXPIRY_LEEWAY_SECONDS,
         )
@@ -66,8 +66,8 @@ class Lifetime:
         own = state["session"]
         self.revocations.revoke(
             [f"id {own['id']}"],
-            at=time.time(),
-            until=own["created_at"] + self.max_seconds,
+            at=max(time.time(), own["created_at"]),  # should our clock be behind
+            until=own["created_at"] + self._max_seconds(own),
         )
 
     def end_all(
@@ -88,6 +88,13 @@ class Lifetime:
         return self.revocations.revoke(
             [f"{self._domain} {key}"], at=now, until=now + self.max_seconds, jti=jti
         )
+
+    def _max_seconds(self, own: Mapping[str, Any]) -> float:
+        """Return what it was at login, or is today if that is less.
+
+        A longer one is for later logins: what was ended is remembered no longer.
+        """
+        return float(min(own.get("max_seconds", self.max_seconds), self.max_seconds))
 
     def _keys(self, state: Mapping[str, Any]) -> list[str]:
         user = state.get("user") or {}

@@ -1,61 +1,36 @@
-"""The two stores: what the SDK keeps in ``flask.session``, and how long it is good."""
+"""The store of sessions: what the SDK keeps in ``flask.session``, for how long."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from secrets import token_urlsafe
 from typing import Any
 
-from auth0_server_python.auth_types import TransactionData
 from auth0_server_python.error import BackchannelLogoutError
-from auth0_server_python.store import StateStore, TransactionStore
-from auth0_server_python.store.abstract import AbstractDataStore
-from flask import Response, after_this_request, current_app, g, session
-from pydantic import BaseModel, ValidationError
+from auth0_server_python.store import StateStore
+from flask import Response, after_this_request, current_app, request, session
+from pydantic import BaseModel
 from werkzeug.exceptions import ServiceUnavailable
 
-from .cookies import TRANSACTION_SECONDS, LoginsUnderWay, bytes_left
-from .folding import fold, unfold
-from .jwe import MOST_LETTERS, BadSeal, seal, unseal
+from .folding import copied, fold, unfold
+from .jwe import MOST_LETTERS, BadSeal
 from .lifetime import Lifetime
+from .sealing_store import STATE_IDENTIFIER, SealingStore, plain, room_left
 from .token_sets import DEFAULT_AUDIENCE, fill_in, fresh_until, shorten, token_sets
 from .too_large import SessionTooLarge, too_large
+from .transactions import forget_transactions
 
 logger = logging.getLogger(__name__)
 
-#: The identifiers that the client gives to the SDK.
-STATE_IDENTIFIER = "_a0_session"
-TRANSACTION_IDENTIFIER = "_a0_tx"
-
-#: Bytes that the transactions of one browser take together at most.
-TRANSACTION_BYTES = 2_000
-_NESTS = (dict, list)
-_FRESH = "_auth0_fresh"  # in g: what a refresh of this request brought
+_FRESH = "fresh"  # in the notes: what a refresh of this request brought
+_SHOWN = "shown"  # the session for views, as nobody else has it
 
 
-class _SealingStore(AbstractDataStore[dict[str, Any]]):
-    def __init__(self, *, secrets: Sequence[str]) -> None:
-        super().__init__({"secret": secrets[0]})
-        self._secrets = tuple(secrets)
-
-    # the SDK types what is sealed like what is plain
-    def encrypt(  # type: ignore[override]
-        self, identifier: str, state_data: dict[str, Any]
-    ) -> str:
-        """Seal under the newest secret, instead of the way the SDK would."""
-        return seal(identifier, state_data, self._secrets)
-
-    def decrypt(self, identifier: str, encrypted_data: object) -> dict[str, Any]:
-        """Open what was sealed for this identifier; raise `BadSeal` otherwise."""
-        comes_again = identifier == STATE_IDENTIFIER
-        return unseal(identifier, encrypted_data, self._secrets, remember=comes_again)
-
-
-class FlaskSessionStateStore(_SealingStore, StateStore):
+class FlaskSessionStateStore(SealingStore, StateStore):
     """Keeps who is signed in, sealed, in ``flask.session``.
 
     Args:
@@ -87,7 +62,7 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
 
     def keep(self, identifier: str, state: dict[str, Any] | BaseModel) -> None:
         """Do what `set` does, without awaiting anything."""
-        data = _plain(state)
+        data = plain(state)
         if identifier == STATE_IDENTIFIER:
             self._mend(data)
         self._write(identifier, data)
@@ -99,7 +74,7 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         data = self.read(identifier)
         if data is None or "user" not in data:
             return data
-        return {**data, "user": _copy(data["user"])}  # not for a view to change
+        return {**data, "user": copied(data["user"])}  # not for a view to change
 
     async def delete(
         self, identifier: str, options: dict[str, Any] | None = None
@@ -122,6 +97,16 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         if not self.lifetime.end_all(**named):
             raise BackchannelLogoutError("This logout token was used before.")
 
+    def show(self) -> dict[str, Any] | None:
+        """Return a copy of the session, one a request, for views to read."""
+        data, notes = self.read(), self.notes()
+        if data is None:
+            return None
+        if notes.get(_SHOWN, (None,))[0] is not data:
+            notes[_SHOWN] = data, copied(data)
+        shown: dict[str, Any] = notes[_SHOWN][1]
+        return shown
+
     def peek(self) -> dict[str, Any] | None:
         """Return the session without asking whether it is over, to end it."""
         try:
@@ -135,7 +120,15 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
 
     def expect(self, fresh: Mapping[str, Any]) -> None:
         """Note what the SDK will leave out when it keeps a refreshed token."""
-        setattr(g, _FRESH, fresh)
+        self.notes()[_FRESH] = fresh
+
+    def notes(self) -> dict[str, Any]:
+        """Return what is noted for this request, and for no other.
+
+        Not ``flask.g``, which outlives a request where an app context is held.
+        """
+        noted: dict[str, Any] = request.environ.setdefault("auth0.notes", {})
+        return noted
 
     def sealed(self) -> str | None:
         """Return the session as it lies in ``flask.session``."""
@@ -157,9 +150,9 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         sealed = session.get(identifier)
         if sealed is None:
             return None
-        opened: tuple[object, dict[str, Any]] | None = g.get(_memo(identifier))
+        opened: tuple[object, Any] | None = self.notes().get(identifier)
         if opened and opened[0] is sealed:
-            return opened[1]
+            return opened[1]  # type: ignore[no-any-return]  # as it was noted
         try:
             data = unfold(self.decrypt(identifier, sealed))
             if identifier == STATE_IDENTIFIER:
@@ -193,10 +186,10 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
             known = self.read() or {}  # an answer without ID token takes none away
             data["id_token"] = data.get("id_token") or known.get("id_token")
         else:
-            own = _new_session(now)
+            own = _new_session(now, self.lifetime.max_seconds)
             shorten(data)
         data["session"] = {**own, "used_at": round(now, 3)}
-        fill_in(data, g.pop(_FRESH, None))
+        fill_in(data, self.notes().pop(_FRESH, None))
         data["token_sets"] = token_sets(data["token_sets"], self._scope)
         for tokens in data.setdefault("connection_token_sets", []):
             tokens["audience"] = tokens.get("audience") or DEFAULT_AUDIENCE
@@ -204,9 +197,9 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
     def _write(self, identifier: str, data: dict[str, Any]) -> None:
         sealed, before = self.encrypt(identifier, fold(data)), dict(session)
         session[identifier] = sealed
-        if _bytes_left() < 0:
-            _forget_transactions()  # they can be begun again
-        left = min(MOST_LETTERS - len(sealed), _bytes_left())
+        if room_left() < 0:
+            forget_transactions()  # they can be begun again
+        left = min(MOST_LETTERS - len(sealed), room_left())
         if left < 0:
             session.pop(identifier)
             session.update(before)
@@ -214,81 +207,14 @@ class FlaskSessionStateStore(_SealingStore, StateStore):
         self._remember(identifier, sealed, data)
 
     def _remember(self, identifier: str, sealed: object, data: dict[str, Any]) -> None:
-        setattr(g, _memo(identifier), (sealed, data))
+        self.notes()[identifier] = (sealed, data)
 
 
-class FlaskSessionTransactionStore(_SealingStore, TransactionStore):
-    """Keeps logins under way, sealed: for an hour, in 2,000 bytes together.
-
-    Args:
-        secrets: Newest first; the first seals, all open.
-    """
-
-    async def set(
-        self,
-        identifier: str,
-        state: dict[str, Any] | BaseModel,
-        remove_if_expires: bool = False,
-        options: dict[str, Any] | None = None,
-    ) -> None:
-        """Keep a transaction; the oldest go where there is no room for all.
-
-        Raises:
-            SessionTooLarge: It takes more than all may take together.
-        """
-        data, held = _plain(state), _held()
-        others = [name for name in self._by_age(held) if name != identifier]
-        held[identifier] = self.encrypt(identifier, {**data, "created_at": time.time()})
-        while (left := min(_room(held), _bytes_left())) < 0 and others:
-            del held[others.pop()]
-        if left < 0:
-            del held[identifier]
-            raise too_large(data, left)
-
-    # the SDK reads attributes of it, although it promises a dict
-    async def get(  # type: ignore[override]
-        self, identifier: str, options: dict[str, Any] | None = None
-    ) -> TransactionData | None:
-        """Return a transaction, or None if there is none that holds."""
-        held = _held()
-        if identifier not in held:
-            return None
-        data = self._open(identifier, held[identifier])
-        if data is None:
-            del held[identifier]
-        return data
-
-    async def delete(
-        self, identifier: str, options: dict[str, Any] | None = None
-    ) -> None:
-        """Forget a transaction."""
-        _held().pop(identifier, None)
-
-    def forget_all(self) -> None:
-        """Forget every login under way in this browser."""
-        _forget_transactions()
-
-    def _open(self, identifier: str, sealed: object) -> TransactionData | None:
-        try:
-            data = TransactionData.model_validate(self.decrypt(identifier, sealed))
-        except (BadSeal, ValidationError):
-            logger.info("A login under way was put aside: its cookie does not open.")
-            return None
-        fresh = time.time() - _created_at(data) < TRANSACTION_SECONDS
-        return data if fresh else None
-
-    def _by_age(self, held: Mapping[str, Any]) -> list[str]:
-        """Name the transactions, newest first; what does not open counts as oldest."""
-        opened = {name: self._open(name, held[name]) for name in _identifiers(held)}
-        ages = {name: _created_at(data) for name, data in opened.items()}
-        return sorted(ages, key=lambda name: ages[name], reverse=True)
-
-
-def _new_session(now: float) -> dict[str, Any]:
+def _new_session(now: float, max_seconds: int) -> dict[str, Any]:
     """Begin a session; where the interface gives it an id, that one is new, too."""
     if regenerate := getattr(current_app.session_interface, "regenerate", None):
         after_this_request(partial(_renew_id, regenerate))
-    return {"id": token_urlsafe(16), "created_at": now}
+    return {"id": token_urlsafe(16), "created_at": now, "max_seconds": max_seconds}
 
 
 def _renew_id(regenerate: Callable[[Any], None], response: Response) -> Response:
@@ -296,56 +222,7 @@ def _renew_id(regenerate: Callable[[Any], None], response: Response) -> Response
     return response
 
 
-def _created_at(data: TransactionData | None) -> float:
-    return float(getattr(data, "created_at", 0.0))
-
-
-def _held() -> MutableMapping[str, Any]:
-    """Return where transactions are: beside the session, or within Flask's own."""
-    under_way: LoginsUnderWay | None = getattr(session, "under_way", None)
-    return session if under_way is None else under_way.transactions
-
-
 def _drop(identifier: str) -> None:
     session.pop(identifier, None)
     if session.keys() == {"_permanent"}:  # Flask's own mark, of nothing now
         session.clear()
-
-
-def _forget_transactions() -> None:
-    held = _held()
-    for identifier in _identifiers(held):
-        del held[identifier]
-
-
-def _room(held: Mapping[str, Any]) -> float:
-    """Return how many bytes the transactions leave of what they may take together."""
-    sizes = (len(name) + len(held[name]) for name in _identifiers(held))
-    return TRANSACTION_BYTES - sum(sizes)
-
-
-def _bytes_left() -> float:
-    left = bytes_left(current_app, session)
-    return float("inf") if left is None else left
-
-
-def _identifiers(held: Mapping[str, Any]) -> list[str]:
-    return [name for name in held if name.startswith(f"{TRANSACTION_IDENTIFIER}:")]
-
-
-def _copy(value: Any) -> Any:
-    """Copy what JSON can hold, ten times as fast as `copy.deepcopy`."""
-    if isinstance(value, dict):
-        parts = value.items()
-        return {n: _copy(v) if isinstance(v, _NESTS) else v for n, v in parts}
-    return [_copy(v) for v in value] if isinstance(value, list) else value
-
-
-def _memo(identifier: str) -> str:
-    return f"_auth0 {identifier}"
-
-
-def _plain(state: dict[str, Any] | BaseModel) -> dict[str, Any]:
-    if isinstance(state, BaseModel):
-        return state.model_dump(exclude_none=True)
-    return dict(state)

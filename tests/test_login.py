@@ -11,7 +11,7 @@ from flask import Flask
 
 from auth import auth0
 from conftest import SITE, Clock
-from stores.session import STATE_IDENTIFIER
+from stores.sealing_store import STATE_IDENTIFIER
 from tenant import Tenant
 from visitor import Visitor, on_site
 

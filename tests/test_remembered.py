@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, g, jsonify, session
+from flask import Flask, jsonify, session
 from flask.testing import FlaskClient
 
 from conftest import Clock
-from stores import FlaskSessionStateStore, Lifetime, SpanningSessionInterface
+from stores import (
+    FlaskSessionStateStore,
+    Lifetime,
+    SpanningSessionInterface,
+    SqliteRevocations,
+)
 from stores.jwe import MOST_REMEMBERED, _opened_lately
-from stores.session import STATE_IDENTIFIER
+from stores.revocations import Revocations
+from stores.sealing_store import STATE_IDENTIFIER
 
 SECRET = "s" * 32
 DOMAIN = "tenant.example.com"
@@ -23,31 +30,44 @@ ALICE = {
 }
 
 
-def app_with() -> Flask:
+def app_with(
+    revocations: Revocations | None = None, *, max_seconds: int = 7200
+) -> Flask:
     """Return an app whose views are as careless as views are."""
     app = Flask(__name__)
     app.secret_key = "of flask"
     app.session_interface = SpanningSessionInterface()
-    lifetime = Lifetime(domain=DOMAIN, idle_seconds=3600, max_seconds=7200)
+    lifetime = Lifetime(domain=DOMAIN, idle_seconds=3600, max_seconds=max_seconds)
+    lifetime.revocations = revocations or lifetime.revocations
+    lifetime.revocations.open()
     store = FlaskSessionStateStore(secrets=(SECRET,), scope="", lifetime=lifetime)
 
     @app.get("/login")
     def login() -> str:
         store.keep(STATE_IDENTIFIER, ALICE)
-        session["basket"] = ["a book"]
         return "signed in"
+
+    @app.get("/fill")
+    def fill() -> str:
+        session["basket"] = ["a book"]
+        return "filled"
 
     @app.get("/me")
     def me() -> Any:
         state = store.read()
         return jsonify(user=state and state["user"], basket=session.get("basket"))
 
+    @app.get("/end")
+    def end() -> str:
+        store.lifetime.end(store.peek() or {})
+        return "ended"
+
     @app.get("/careless")
     async def careless() -> str:
         handed_out = await store.get(STATE_IDENTIFIER) or {}
         handed_out["user"]["roles"].append("admin")
         session["basket"].append("a bomb")
-        g.pop(f"_auth0 {STATE_IDENTIFIER}")["user"] = {}
+        (store.show() or {})["user"] = {}
         session.modified = False
         return "changed"
 
@@ -66,10 +86,11 @@ def copy_of(client: FlaskClient, app: Flask) -> FlaskClient:
 def test_what_one_request_changes_no_other_request_sees() -> None:
     client = app_with().test_client()
     client.get("/login")
+    client.get("/fill")
     before = client.get("/me").json
 
     for _ in range(2):
-        client.get("/careless")
+        assert client.get("/careless").text == "changed"
 
     assert before == {"user": ALICE["user"], "basket": ["a book"]}
     assert client.get("/me").json == before
@@ -107,6 +128,37 @@ def test_a_remembered_session_ends_when_it_is_idle_and_when_its_cookie_is_too_ol
 
     clock.forward(app.permanent_session_lifetime.total_seconds())
     assert copy_of(client, app).get("/me").json == {"user": None, "basket": None}
+
+
+def test_an_ended_session_is_over_within_an_app_context_that_is_held(
+    tmp_path: Path,
+) -> None:
+    """As notebooks, shells and test suites hold one: ``flask.g`` is theirs, then."""
+    app = app_with(SqliteRevocations(tmp_path / "revocations"))
+    client = app.test_client()
+    client.get("/login")
+    thief = copy_of(client, app)
+
+    with app.app_context():
+        assert thief.get("/me").json["user"]  # type: ignore[index]  # JSON
+        client.get("/end")
+        assert thief.get("/me").json["user"] is None  # type: ignore[index]  # JSON
+
+
+def test_a_longer_lifetime_does_not_revive_what_was_ended(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path = tmp_path / "revocations"
+    app = app_with(SqliteRevocations(path), max_seconds=1000)
+    client = app.test_client()
+    client.get("/login")
+    thief = copy_of(client, app)
+    client.get("/end")
+
+    clock.forward(1001)  # what was ended may be forgotten from now on
+    longer = app_with(SqliteRevocations(path), max_seconds=3000)
+
+    assert copy_of(thief, longer).get("/me").json["user"] is None  # type: ignore[index]  # JSON
 
 
 def test_no_more_is_remembered_than_said() -> None:
