@@ -129,7 +129,8 @@ class RefreshesInSqlite:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = SqliteFile(path, _TABLES)
+        lost = "A token that is refreshed just now may be asked for once more."
+        self._file = SqliteFile(path, _TABLES, lost=lost)
         self._tidied_at = 0.0
 
     def claim(self, key: str, owner: str, seconds: float) -> Claim:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from hashlib import sha256
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -50,11 +50,11 @@ _TIDY = (
     (SELECT jti FROM taken WHERE until <= ? LIMIT ?)""",
 )
 # held while a process forks, so that no child begins with it locked for ever
-_reading = threading.Lock()
+_noting = threading.Lock()
 os.register_at_fork(
-    before=_reading.acquire,
-    after_in_parent=_reading.release,
-    after_in_child=_reading.release,
+    before=_noting.acquire,
+    after_in_parent=_noting.release,
+    after_in_child=_noting.release,
 )
 
 
@@ -137,21 +137,21 @@ def digest(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class _Known(NamedTuple):
+class _Known:
     """What a process has read of a file, and when it must look again."""
 
-    inode: tuple[int, int] | None
-    birth: float
-    number: int
-    times: dict[str, float]
-    word: bytes | None
-    again_at: float
-    anew_at: float
+    def __init__(self, inode: tuple[int, int] | None, birth: float = 0.0) -> None:
+        self.inode = inode
+        self.birth = birth
+        self.number = 0
+        self.times: dict[str, float] = {}
+        self.word: bytes | None = None
+        self.again_at = 0.0
+        self.anew_at = time.time() + _ANEW
 
     def holds(self, word: bytes | None) -> bool:
-        return (
-            word is not None and word == self.word and time.monotonic() < self.again_at
-        )
+        in_time = time.monotonic() < self.again_at
+        return in_time and word is not None and word == self.word
 
 
 class SqliteRevocations:
@@ -167,7 +167,8 @@ class SqliteRevocations:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = SqliteFile(path, _TABLES)
+        lost = "Sessions older than the file that is there now are over."
+        self._file = SqliteFile(path, _TABLES, lost=lost)
         self._news = News(f"{self._file.path}-news")
         self._known: _Known | None = None
         self._tidied_at = self._said_at = 0.0
@@ -191,12 +192,27 @@ class SqliteRevocations:
         return max([known.birth, *(times.get(digest(key), 0.0) for key in keys)])
 
     def _read(self) -> _Known:
-        with _reading:
-            if self._known is None or not self._known.holds(self._news.word()):
-                self._news.open()
-                inode, word = self._file.inode(), self._news.word()
-                self._known = self._use(partial(_read_on, self._known, inode, word))
-            return self._known
+        """Read what is new; threads that do so at once all note the same."""
+        self._news.open()
+        word, known = self._news.word(), self._on(self._file.inode())
+        birth, rows = self._use(partial(_rows_after, known.number))
+        if birth != known.birth:
+            known = _Known(known.inode, birth)
+            birth, rows = self._use(partial(_rows_after, 0))
+        with _noting:
+            for _, key, at in rows:
+                known.times[key] = max(known.times.get(key, 0.0), at)
+            known.number = max([known.number, *(number for number, _, _ in rows)])
+            known.word, known.again_at = word, time.monotonic() + _UNTOLD
+            self._known = known
+        return known
+
+    def _on(self, inode: tuple[int, int] | None) -> _Known:
+        """Return what to go on from: nothing, where it is old or of another file."""
+        known = self._known
+        if known is None or known.inode != inode or time.time() >= known.anew_at:
+            return _Known(inode)
+        return known
 
     def open(self) -> None:
         """See `Revocations.open`."""
@@ -249,22 +265,10 @@ class SqliteRevocations:
             logger.error("%s cannot be used: %s: %s", self._file.path, reason, error)
 
 
-def _read_on(
-    known: _Known | None,
-    inode: tuple[int, int] | None,
-    word: bytes | None,
-    connection: sqlite3.Connection,
-    birth: float,
-) -> _Known:
-    """Read what came after what is known, or all where the file is another one."""
-    now, again_at = time.time(), time.monotonic() + _UNTOLD
-    is_other = known is None or (known.inode, known.birth) != (inode, birth)
-    if known is None or is_other or now >= known.anew_at:
-        known = _Known(inode, birth, 0, {}, word, again_at, now + _ANEW)
-    last, times = known.number, known.times
-    for number, key, at in connection.execute(_NEWS, (last, now)):
-        last, times[key] = number, max(times.get(key, 0.0), at)
-    return known._replace(number=last, word=word, again_at=again_at)
+def _rows_after(
+    number: int, connection: sqlite3.Connection, birth: float
+) -> tuple[float, list[tuple[int, str, float]]]:
+    return birth, connection.execute(_NEWS, (number, time.time())).fetchall()
 
 
 def _remove_past(connection: sqlite3.Connection, statement: str, now: float) -> int:

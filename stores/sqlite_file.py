@@ -45,9 +45,13 @@ class SqliteFile:
     Args:
         path: Where; it and its folder are made at the first use.
         tables: What belongs into it: names, and the statements that make them.
+        lost: A sentence for the log that says what a file that was deleted took along.
     """
 
-    def __init__(self, path: str | os.PathLike[str], tables: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], tables: Mapping[str, str], *, lost: str
+    ) -> None:
+        self._lost = lost
         self.path = os.path.abspath(path)
         self._tables = tables
         self._file: _File | None = None
@@ -122,19 +126,17 @@ class SqliteFile:
             if inode is None or inode != _inode(target):
                 connection.close()
                 raise FileNotFoundError("deleted or replaced while it was opened")
-            self._take_over(_File(inode, birth))
-            self._log = _inode(f"{target}-wal")
-        return _Opened(connection, _File(inode, birth), takes_writes)
-
-    def _take_over(self, file: _File) -> None:
-        if self._file and self._file != file:
-            self.close_idle()
+            file = _File(inode, birth)
+            if was_replaced := self._file not in (None, file):
+                self.close_idle()
+            self._file, self._log = file, _inode(f"{target}-wal")
+        if was_replaced:  # said outside: a log may ask who is signed in
             logger.error(
-                "%s was deleted or replaced under the running app. "
-                "Sessions older than the file that is there now are over.",
+                "%s was deleted or replaced under the running app. %s",
                 self.path,
+                self._lost,
             )
-        self._file = file
+        return _Opened(connection, file, takes_writes)
 
 
 def begin(connection: sqlite3.Connection) -> None:
