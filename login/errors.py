@@ -211,7 +211,7 @@ def _log(explained: LoginError, cause: Exception, doing: str) -> None:
         return
     explained.is_logged = True
     logger.log(
-        logging.INFO if (explained.code or 500) < 500 else logging.ERROR,
+        logging.WARNING if (explained.code or 500) < 500 else logging.ERROR,
         "%s failed: %s, reference %s, caused by %s",
         doing,
         explained.error,

@@ -89,7 +89,7 @@ def requires_claim(name: str, *values: object) -> Callable[..., Any]:
         if claim and (not values or any(value in found for value in values)):
             return
         state = "had another value" if name in _require() else "was absent"
-        logger.info("Refused %s: the claim %s %s.", request.path, name, state)
+        logger.info("Refused %r: the claim %s %s.", request.path, name, state)
         raise NotAllowed
 
     return _guard(check)
@@ -145,7 +145,7 @@ def _worn_by(view: Callable[..., Any], check: Callable[[], None]) -> Callable[..
 def _unless_public(check: Callable[[], None]) -> None:
     endpoint = request.endpoint
     own = installed()
-    if endpoint is None or request.method == "OPTIONS":
+    if endpoint is None or _is_answered_by_flask():
         return
     if endpoint in {own.login, own.callback, own.logout}:
         return
@@ -153,6 +153,12 @@ def _unless_public(check: Callable[[], None]) -> None:
         return
     if not getattr(current_app.view_functions[endpoint], "is_public", False):
         check()
+
+
+def _is_answered_by_flask() -> bool:
+    """Tell an OPTIONS that tells methods from one that a view answers itself."""
+    by_flask = getattr(request.url_rule, "provide_automatic_options", False)
+    return request.method == "OPTIONS" and by_flask
 
 
 def _require(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, session
@@ -55,12 +54,12 @@ def login_as(
         user[kind] = organization
     app = _app_of(client)
     for header in _cookies_for(app, user):
-        for name, cookie in SimpleCookie(header).items():
-            if isinstance(client, FlaskClient):
-                domain = app.config["SERVER_NAME"] or "localhost"
-                client.set_cookie(name, cookie.value, domain=domain.partition(":")[0])
-            else:
-                client.cookies.set(name, cookie.value)
+        name, _, value = header.partition(";")[0].partition("=")
+        if isinstance(client, FlaskClient):
+            domain = app.config["SERVER_NAME"] or "localhost"
+            client.set_cookie(name, value, domain=domain.partition(":")[0])
+        else:
+            client.cookies.set(name, value)
     return user
 
 

@@ -268,6 +268,8 @@ def _read(
     Requests share the answer: where anything in it can be changed, it is text.
     """
     data, signed_at = serializer.loads(value, return_timestamp=True)
+    if not isinstance(data, dict):
+        raise BadData("signed with this key, but no session")
     is_flat = all(isinstance(part, str | bool) for part in data.values())
     said = data if is_flat else interface.serializer.dumps(data)
     return said, signed_at.timestamp()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +217,8 @@ class RedisSessionInterface(SessionInterface):
 
 
 def _key(sid: str) -> str:
-    return f"auth0-flask:session:{sid}"
+    """Return where a session is: whoever reads Redis learns no id from that."""
+    return f"auth0-flask:session:{sha256(sid.encode()).hexdigest()}"
 
 
 def _answer_instead(app: Flask, response: Response) -> None:

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from stores import (
     SpanningSessionInterface,
 )
 from stores.cookies import TOTAL_BYTES
-from stores.session import STATE_IDENTIFIER as STATE
+from stores.sealing_store import STATE_IDENTIFIER as STATE
 
 SECRET, OLD = "s" * 32, "o" * 32
 DOMAIN = "tenant.example.com"
@@ -530,7 +531,10 @@ def test_redis_sees_nothing_in_clear_and_lets_go_in_time(
     client = app.test_client()
     client.post("/state", json=alices())
     client.post("/own", json={"cart": "of-the-app"})
-    key = f"auth0-flask:session:{cookies_of(client)['session']}"
+    sid = cookies_of(client)["session"]
+    key = f"auth0-flask:session:{sha256(sid.encode()).hexdigest()}"
+
+    assert sid.encode() not in redis_server.say("KEYS *")
 
     assert b"of-the-app" not in redis_server.say(f"GET {key}")
     assert redis_server.say(f"TTL {key}").strip() in {b":604800", b":604799"}
