@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -23,6 +25,8 @@ except ImportError:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 #: Idle loops kept at most; more are closed when they come back.
 MOST_IDLE = 64
@@ -108,40 +112,59 @@ def _run(
 ) -> R:
     if _a_loop_runs_here():
         return async_to_sync(function)(*args, **kwargs)
+    view = function(*args, **kwargs)
     runner, context = _take(), copy_context()
     # not runner.run, which swaps signal handlers around each call in a main thread
     loop = runner.get_loop()
-    view = _alone(loop, function(*args, **kwargs))
-    task = asyncio.Task(view, loop=loop, context=context)
+    task = asyncio.Task(_alone(loop, view), loop=loop, context=context)
     try:
-        while not task.done():
-            loop.run_forever()
+        _drive(loop, task)
         return task.result()
     finally:
+        if not task.done():  # as when Ctrl+C came
+            task.cancel()
+            _drive(loop, task)
         _take_over(context)
-        _put_back(runner, task)
+        _put_back(runner)
+
+
+def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    while not task.done():
+        loop.run_forever()
 
 
 async def _alone(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]
 ) -> R:
     """Await a coroutine, leave the loop as it was found, and stop it."""
+    begun: list[AsyncGenerator[Any, Any]] = []
+    sys.set_asyncgen_hooks(firstiter=begun.append)
     try:
         # without it asgiref runs the sync calls of all requests on one thread
         async with ThreadSensitiveContext():
             return await coroutine
     finally:
-        if loop in _with_tasks:
-            _with_tasks.discard(loop)
-            await _cancel_what_is_left()
-        loop.stop()
+        try:
+            await _clear(loop, begun)
+        finally:
+            loop.stop()
 
 
-async def _cancel_what_is_left() -> None:
-    left_behind = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left_behind:
-        task.cancel()
-    await asyncio.gather(*left_behind, return_exceptions=True)
+async def _clear(
+    loop: asyncio.AbstractEventLoop, generators: list[AsyncGenerator[Any, Any]]
+) -> None:
+    """Cancel the tasks and close the generators that a view left behind."""
+    if loop in _with_tasks:
+        left_behind = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left_behind:
+            task.cancel()
+        await asyncio.gather(*left_behind, return_exceptions=True)
+    for generator in generators:
+        try:
+            await generator.aclose()
+        except Exception:
+            logger.exception("A view left a generator behind that does not close.")
+    _with_tasks.discard(loop)
 
 
 def _a_loop_runs_here() -> bool:
@@ -179,8 +202,8 @@ def _note_task(
     return asyncio.Task(coroutine, loop=loop, **options)
 
 
-def _put_back(runner: asyncio.Runner, task: asyncio.Task[Any]) -> None:
-    if task.done() and len(_idle) < MOST_IDLE:  # it is not if Ctrl+C came
+def _put_back(runner: asyncio.Runner) -> None:
+    if len(_idle) < MOST_IDLE:
         _idle.append(runner)
     else:
         runner.close()

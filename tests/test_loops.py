@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -85,6 +86,89 @@ def test_tasks_left_behind_are_cancelled() -> None:
     kept_loops(view)()
 
     assert ended == ["cancelled"]
+
+
+def test_a_generator_left_half_way_is_closed_before_the_view_is_over() -> None:
+    closed: list[str] = []
+
+    async def rows() -> AsyncGenerator[int, None]:
+        token = colour.set("within")
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            colour.reset(token)
+            closed.append("rows")
+
+    async def view() -> int:
+        async for row in rows():
+            return row
+        return 0
+
+    assert kept_loops(view)() == 1
+    assert closed == ["rows"]
+
+
+def test_a_generator_that_does_not_close_is_told_and_harms_no_view(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def rows() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            raise ValueError("while closing")
+
+    async def view() -> int:
+        return await anext(rows())
+
+    assert kept_loops(view)() == 1
+    assert "generator" in caplog.text
+    assert kept_loops(view)() == 1
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_lets_the_view_clean_up(
+    ending: type[BaseException],
+) -> None:
+    cleaned: list[str] = []
+
+    def raise_it() -> None:
+        raise ending
+
+    async def view() -> None:
+        asyncio.get_running_loop().call_soon(raise_it)  # as from a signal
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cleaned.append("view")
+
+    with pytest.raises(ending):
+        kept_loops(view)()
+
+    assert cleaned == ["view"]
+    assert kept_loops(_which_loop)()
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_a_view_that_ends_the_process_does_so(ending: type[BaseException]) -> None:
+    async def view() -> None:
+        raise ending
+
+    with pytest.raises(ending):
+        kept_loops(view)()
+
+    assert kept_loops(_which_loop)()
+
+
+def test_a_call_with_wrong_arguments_takes_no_loop_along() -> None:
+    which = kept_loops(_which_loop)
+    first = which()
+
+    with pytest.raises(TypeError):
+        which("too many")  # type: ignore[call-arg]  # that is the test
+
+    assert which() == first
 
 
 def test_sync_calls_of_several_requests_run_side_by_side() -> None:
