@@ -22,6 +22,7 @@ from login import (
     auth_user,
     explain,
     failed_callback,
+    keep_newest_token,
     kept_loops,
     login_as,
     login_failed,
@@ -173,6 +174,7 @@ def init_app(
     auth0.sessions.lifetime.revocations = _revocations(app, redis)
     auth0.share_refreshes(_refreshes(app, redis))
     app.before_request(answer_early)
+    app.after_request(keep_newest_token)
     app.cli.add_command(auth0_commands)
     app.context_processor(lambda: {"auth_user": auth_user})
     return app

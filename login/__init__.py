@@ -4,6 +4,7 @@ from .client import Auth0Client
 from .errors import LoginError, LoginRefused, explain, prefers_json, problem
 from .extension import KEY, Installed
 from .guards import login_required, public, requires_claim, signed_out
+from .late import keep_newest_token
 from .logout import receive_logout_token, refuse_cross_site
 from .loops import kept_loops
 from .revoke import auth0_commands
@@ -39,6 +40,7 @@ __all__ = [
     "auth_user",
     "explain",
     "failed_callback",
+    "keep_newest_token",
     "kept_loops",
     "login_as",
     "login_failed",

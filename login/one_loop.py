@@ -38,6 +38,9 @@ class StateStore(Protocol):
     def notes(self) -> dict[str, Any]:
         """Return what is noted for this request, and for no other."""
 
+    def is_open(self) -> bool:
+        """Tell whether this request has opened a session."""
+
     def peek(self) -> dict[str, Any] | None:
         """Return the session, over or not."""
 

@@ -156,6 +156,17 @@ class TokenClient(VerifyingClient):
         left = max(0, int(answer["expires_at"] - time.time()))
         return {**answer, "expires_in": left}
 
+    def catch_up(self) -> None:
+        """Write no refresh token that another request replaced in the meantime.
+
+        A slow answer that sets the session's cookie would bring the old one back.
+        """
+        state = self.sessions.read() or {}
+        if token := state.get("refresh_token"):
+            newest = self._turns.newest(token)
+            if newest != token:
+                self.sessions.keep(STATE_IDENTIFIER, {**state, "refresh_token": newest})
+
     def _refresh(self, options: Mapping[str, Any], token: str) -> dict[str, Any]:
         options = {**options, "refresh_token": token}
         return network.call(self._refreshed(options), PATIENCE)

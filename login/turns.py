@@ -94,6 +94,13 @@ class Turns:
         is_new = is_first and "is_new" in result
         return {**result, "answer": dict(result["answer"])}, is_new
 
+    def newest(self, token: str) -> str:
+        """Return the refresh token that came of one, or itself."""
+        while kept := self._store.find(_name(token)):
+            replaced = self._seal.decrypt(_name("sealed", token), kept)
+            token = replaced["answer"]["refresh_token"]
+        return token
+
     def _begin(
         self, token: str, purpose: str, exchange: Exchange
     ) -> tuple[Future[dict[str, Any]], bool]:

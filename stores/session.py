@@ -107,6 +107,10 @@ class FlaskSessionStateStore(SealingStore, StateStore):
         shown: dict[str, Any] = notes[_SHOWN][1]
         return shown
 
+    def is_open(self) -> bool:
+        """Tell whether this request has opened a session."""
+        return STATE_IDENTIFIER in self.notes()
+
     def peek(self) -> dict[str, Any] | None:
         """Return the session without asking whether it is over, to end it."""
         try:

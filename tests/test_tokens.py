@@ -141,6 +141,28 @@ async def test_several_audiences_at_once_show_no_refresh_token_twice(
     assert used.json()["sub"] == "auth0|alice"
 
 
+async def test_a_slow_answer_does_not_bring_a_replaced_refresh_token_back(
+    alice: Visitor, tenant: Tenant, app: Flask, clock: Clock
+) -> None:
+    tenant.access_token_lifetime = 300
+    await alice.login()
+    replaced = refresh_token_of(alice, app)
+    clock.forward(10_000)
+    has_begun, may_end = app.extensions["slow"]
+
+    slow = asyncio.create_task(alice.get("/slow"))
+    assert await asyncio.to_thread(has_begun.wait, 10)
+    assert (await alice.get("/token")).status_code == 200
+    newest = refresh_token_of(alice, app)
+    may_end.set()
+
+    assert (await slow).text == "auth0|alice"
+    assert refresh_token_of(alice, app) == newest != replaced
+    clock.forward(10_000)  # what came of the replaced one is forgotten by now
+    assert (await alice.get("/token")).status_code == 200
+    assert tenant.reuse_detected == 0
+
+
 async def test_without_rotation_one_refresh_serves_all(
     alice: Visitor, tenant: Tenant, trust: Any
 ) -> None:

@@ -1,6 +1,8 @@
 """The app with views that hand out access tokens, to look at them in tests."""
 
-from flask import Flask, Response, jsonify, request
+import threading
+
+from flask import Flask, Response, jsonify, request, session
 
 import auth
 from app import create_app
@@ -9,6 +11,7 @@ from auth import auth0
 
 def add_views(app: Flask) -> Flask:
     """Add the views."""
+    has_begun, may_end = app.extensions["slow"] = threading.Event(), threading.Event()
 
     @app.get("/token")
     async def token() -> str:
@@ -27,6 +30,15 @@ def add_views(app: Flask) -> Flask:
     @app.get("/token-of/<connection>")
     async def token_of(connection: str) -> str:
         return await auth0.get_access_token_for_connection({"connection": connection})
+
+    @app.get("/slow")
+    def slow() -> str:
+        """Be slow, and write into the session, as an app does."""
+        user = str(auth.auth_user.get("sub"))
+        has_begun.set()
+        may_end.wait(timeout=10)
+        session["was_here"] = True
+        return user
 
     return app
 
