@@ -173,8 +173,7 @@ class TokenClient(VerifyingClient):
 
     async def _refreshed(self, options: dict[str, Any]) -> dict[str, Any]:
         began, scope = time.time(), options.get("scope") or ""
-        request = ServerClient.get_token_by_refresh_token(self, options)
-        found = await asyncio.wait_for(request, _TOKEN_PATIENCE)
+        found = await asyncio.wait_for(self._token(options), _TOKEN_PATIENCE)
         if not isinstance(found, dict) or not isinstance(found["access_token"], str):
             raise TypeError("there is no access token in the answer")
         life = _life(found.get("expires_in"))
@@ -188,6 +187,10 @@ class TokenClient(VerifyingClient):
             "fresh_until": self.sessions.fresh_until(began, life),
             "claims": claims,
         }
+
+    async def _token(self, options: dict[str, Any]) -> Any:
+        await self.check_discovery()
+        return await ServerClient.get_token_by_refresh_token(self, options)
 
     def _exchange_for_connection(
         self, options: Mapping[str, Any], token: str

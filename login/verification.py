@@ -97,16 +97,18 @@ class VerifyingClient(OneLoopClient):
             raise jwt.InvalidTokenError("it is not clear which key has signed this")
         return key
 
-    def check_discovery(self) -> None:
-        """Hold the issuer that was discovered against the configured domain.
+    async def check_discovery(self) -> None:
+        """Hold the issuer that is discovered against the configured domain.
 
-        OpenID Connect Discovery section 4.3.
+        Before anything is sent to where it says (OpenID Connect Discovery section
+        4.3).
 
         Raises:
             ApiError: It is another's.
         """
-        known = self._discovery_cache.get(self.settings.domain)
-        if known and not self._is_our_issuer(known["metadata"].get("issuer")):
+        found = await network.run(self._get_oidc_metadata_cached(self.settings.domain))
+        if not isinstance(found, dict) or not self._is_our_issuer(found.get("issuer")):
+            self._forget_what_was_discovered()
             raise ApiError("metadata_error", "discovery is of another issuer")
 
     def _is_our_issuer(self, issuer: object) -> bool:
