@@ -45,6 +45,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield WRONG, problem
     yield from _packages()
     yield from _awaits()
+    yield from _routes()
     yield from _cookie_flags()
     if settings.problems:
         for name in _NEED_SETTINGS:
@@ -79,6 +80,17 @@ def _awaits() -> Iterator[Finding]:
         yield WRONG, f"{text}. Write: await auth0.{method}(...)"
     if not found:
         yield OK, "await: no view forgets it"
+
+
+def _routes() -> Iterator[Finding]:
+    names = ("login", "callback", "logout")
+    named = {name: getattr(installed(), name) for name in names}
+    missing = {n: e for n, e in named.items() if e not in current_app.view_functions}
+    for name, endpoint in missing.items():
+        text = f"{name}: the app has no endpoint {endpoint!r}. Name the one it has"
+        yield WRONG, f"{text}: init_app(app, {name}=...)"
+    if not missing:
+        yield OK, "routes: login, callback and logout are there"
 
 
 def _secrets(settings: Settings) -> Finding:
@@ -125,10 +137,7 @@ def _prefix(settings: Settings) -> str | None:
 def _callback(settings: Settings) -> Finding:
     endpoint = installed().callback
     if endpoint not in current_app.view_functions:
-        return WRONG, (
-            f"callback: the app has no endpoint {endpoint!r}. Name the one it has: "
-            "init_app(app, callback=...)"
-        )
+        return SKIPPED, "callback: once there is such an endpoint"
     try:
         prefix = _prefix(settings)
     except HTTPException:

@@ -36,14 +36,16 @@ def check(app: Flask, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Run the command in the app with other settings and another configuration."""
 
     def run(
-        config: dict[str, Any] | None = None, callback: str = "callback", **more: str
+        config: dict[str, Any] | None = None,
+        routes: dict[str, str] | None = None,
+        **more: str,
     ) -> Result:
         from auth import build_client
 
         given = {**tenant.environ(), **GOOD, **more}
         client = build_client(Settings.from_environment(given))
         with monkeypatch.context() as patch:
-            installed = replace(app.extensions[KEY], client=client, callback=callback)
+            installed = replace(app.extensions[KEY], client=client, **(routes or {}))
             patch.setitem(app.extensions, KEY, installed)
             for name, value in (config or {}).items():
                 patch.setitem(app.config, name, value)
@@ -92,6 +94,7 @@ def test_all_is_fine(check: Check) -> None:
             "flask[async]",
             ".env",
             "await",
+            "routes",
             "session cookie",
             "session cookie",
             "settings",
@@ -285,8 +288,12 @@ def test_the_path_of_the_callback(
     )
 
 
-def test_an_app_whose_callback_has_another_name(check: Check) -> None:
-    assert_said(check(callback="back"), "wrong", "the app has no endpoint 'back'")
+@pytest.mark.parametrize("route", ["login", "callback", "logout"])
+def test_a_route_under_another_name_is_asked_for(check: Check, route: str) -> None:
+    result = check(routes={route: f"auth.{route}"})
+
+    cure = f"{route}: the app has no endpoint 'auth.{route}'. Name the one it has: "
+    assert_said(result, "wrong", f"{cure}init_app(app, {route}=...)")
 
 
 def test_a_host_that_the_app_refuses(check: Check) -> None:
@@ -563,6 +570,30 @@ def test_a_mounted_app_knows_its_whole_path(
     public.test_client().get("/in", base_url="https://app.example.com/sub")
 
     assert warnings(caplog) == []
+
+
+class OfAuthlib:
+    """What Authlib's quickstart, too, calls ``auth0``; its methods are sync."""
+
+    def get_user(self) -> dict[str, str]:
+        return {}
+
+
+def test_another_librarys_auth0_is_not_reported(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "auth0", OfAuthlib())
+
+    def theirs() -> str:
+        return "in" if auth0.get_user() else "out"  # type: ignore[name-defined]  # noqa: F821  # set above
+
+    views = {**app.view_functions, "theirs": theirs}
+    monkeypatch.setattr(app, "view_functions", views)
+
+    assert (
+        "view theirs"
+        not in app.test_cli_runner().invoke(args=["auth0", "check"]).output
+    )
 
 
 def test_a_view_that_forgets_to_await_is_found(
