@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
 
 from tenant import Fault, Tenant
 from visitor import Visitor, on_site
@@ -216,12 +218,15 @@ async def test_a_second_login_that_fails_leaves_the_first_as_it_was(
         {"azp": "another-client"},
         {"sub": None},
         {"iss": "https://evil.example.com/"},
+        {"aud": ["OURS", "another-client"], "azp": None},
         {"iat": 4_000_000_000},
     ],
 )
 async def test_an_id_token_with_wrong_claims_signs_nobody_in(
     alice: Visitor, tenant: Tenant, claims: dict[str, Any]
 ) -> None:
+    if "aud" in claims:
+        claims = {**claims, "aud": [tenant.client_id, *claims["aud"][1:]]}
     tenant.forge(claims=claims)
 
     answer = await alice.login()
@@ -344,6 +349,17 @@ async def test_a_garbage_cookie_is_a_visitor_who_is_signed_out(
         answer = await alice.get(path, Cookie=cookie)
         assert answer.status_code in {200, 302, 400, 401}, path
     await assert_can_sign_in(alice)
+
+
+async def test_a_signed_cookie_that_is_no_session_is_a_visitor_who_is_signed_out(
+    alice: Visitor, app: Flask
+) -> None:
+    """As another use of the same key and salt might sign one."""
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer
+    for data in ([1], "text", None, 7):
+        answer = await alice.get("/api/me", Cookie=f"session={serializer.dumps(data)}")
+        assert answer.status_code == 401, data
 
 
 async def test_a_tampered_session_is_none_and_is_cleared(alice: Visitor) -> None:

@@ -228,6 +228,20 @@ def test_everything_can_be_protected_and_login_still_be_reached() -> None:
     assert client.get("/template").status_code == 200
 
 
+def test_a_view_that_answers_options_itself_is_guarded_then_too(app: Flask) -> None:
+    @app.route("/own-options", methods=["GET", "OPTIONS"])
+    def own_options() -> str:
+        return "what only its users know"
+
+    app.before_request(auth.login_required)
+    client = app.test_client()
+
+    for method in ("GET", "OPTIONS"):
+        answer = client.open("/own-options", method=method)
+        assert "only its users" not in answer.text, method
+        assert answer.headers["Location"].startswith("/login"), method
+
+
 def test_what_is_guarded_is_not_stored_unless_the_view_says_so(
     client: FlaskClient,
 ) -> None:
@@ -295,6 +309,19 @@ def test_auth_user_cannot_be_changed(app: Flask) -> None:
         assert dict(auth.auth_user) == {}
         with pytest.raises(TypeError):
             auth.auth_user["sub"] = "auth0|admin"  # type: ignore[index]  # the point
+
+
+def test_login_as_knows_cookies_with_every_attribute_there_is(app: Flask) -> None:
+    app.config.update(
+        SESSION_COOKIE_PARTITIONED=True,
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_SAMESITE="None",
+    )
+    client = app.test_client()
+
+    auth.login_as(client)
+
+    assert client.get("/sync").text.startswith("sync ")
 
 
 async def test_httpx_clients_are_signed_in_as_well(app: Flask) -> None:
