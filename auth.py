@@ -20,6 +20,7 @@ from login import (
     answer_early,
     auth0_commands,
     auth_user,
+    check_certificates,
     explain,
     failed_callback,
     keep_newest_token,
@@ -102,6 +103,7 @@ App = TypeVar("App", bound=Flask)
 
 def build_client(settings: Settings) -> Auth0Client:
     """Build the SDK's client, wired to stores that seal into ``flask.session``."""
+    check_certificates()
     authorization_params = {"scope": settings.scope}
     if settings.audience:
         authorization_params["audience"] = settings.audience

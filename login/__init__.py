@@ -16,7 +16,7 @@ from .routes import (
     remember,
     return_to,
 )
-from .settings import Settings, SetupError
+from .settings import Settings, SetupError, check_certificates
 from .signals import (
     login_failed,
     session_revoked,
@@ -38,6 +38,7 @@ __all__ = [
     "answer_early",
     "auth0_commands",
     "auth_user",
+    "check_certificates",
     "explain",
     "failed_callback",
     "keep_newest_token",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from secrets import token_hex
 from typing import Annotated, Self
@@ -56,6 +57,20 @@ class SetupError(click.ClickException):
             "Settings are read from the environment and from the file .env "
             "(start with: cp .env.example .env)."
         )
+
+
+def check_certificates() -> None:
+    """See that ``SSL_CERT_FILE`` can be read, where it is set.
+
+    Raises:
+        SetupError: It cannot; httpx would say so by a traceback.
+    """
+    if path := os.environ.get("SSL_CERT_FILE"):
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError:
+            cure = "Name a file of certificates in PEM, or unset it."
+            raise SetupError((f"SSL_CERT_FILE cannot be read. {cure}",)) from None
 
 
 def _split(value: str, wrong: str) -> SplitResult:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,22 @@ async def test_a_login_under_way_is_finished_by_a_server_that_stops_or_restarts(
     assert (answer.status_code, answer.headers["Location"]) == (302, "/")
     if how is signal.SIGHUP:
         assert await alice.claims()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_wrong_file_of_certificates_is_told_by_its_variable(
+    tenant: Tenant, tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "certificates.pem"
+    if content:
+        path.write_text(content)
+    environment = {**tenant.environ(), "SSL_CERT_FILE": str(path)}
+
+    ended = flask(["run", "--port", str(free_port())], environment)
+
+    assert ended.returncode == 1
+    assert "SSL_CERT_FILE cannot be read. Name a file" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_flask_command_ends_at_once(tenant: Tenant) -> None:
