@@ -210,7 +210,7 @@ class SpanningSessionInterface(SecureCookieSessionInterface):
             self._warned = True
             logger.warning(
                 "An answer sets %d bytes of cookies. nginx with its default "
-                "proxy_buffer_size of 4k answers 502 to that: set it to 16k.",
+                "proxy_buffer_size of 4k answers 502 to that: set it to 12k.",
                 length,
             )
 

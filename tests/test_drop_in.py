@@ -29,6 +29,7 @@ BEFORE = EXAMPLES / "existing_app" / "before"
 AFTER = EXAMPLES / "existing_app" / "after"
 README = (ROOT / "README.md").read_text()
 CHAPTER = README.partition("## In an app you have\n")[2].partition("\n## ")[0]
+GUARDS = README.partition("## Protect a view\n")[2].partition("\n## ")[0]
 KEY = "the secret key that the shop has had all along"
 MIGRATION = re.findall(r"^(?:ALTER|CREATE) .*;$", CHAPTER, re.M)
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -372,7 +373,7 @@ async def test_roles_public_views_and_a_session_that_is_cleared(
 def note():
     return session.setdefault("note", request.args.get("text", "nothing"))
 """
-    code = [app_of_the_readme(), *blocks(CHAPTER, "python"), note]
+    code = [app_of_the_readme(), *blocks(GUARDS + CHAPTER, "python"), note]
     (tmp_path / "app.py").write_text("\n\n".join(code))
     tenant.add_user("ada", **{"https://example.com/roles": ["admin"]})
     with running(tmp_path, tenant) as site:

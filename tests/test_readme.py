@@ -1,24 +1,27 @@
-"""The README: its Python runs as it stands there, its commands are those we ship."""
+"""The README: its Python and its commands run as they stand there."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import types
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
 import auth
+from login.settings import Settings
+from readme_blocks import README, SETUP, Block, Shell, blocks, chapter, copy_project
+from servers import ROOT, clean_environment, free_port
+from tenant import Tenant
+from visitor import Visitor, state_of
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks in a language, without their indentation."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", README, re.M | re.S)
-    return [re.sub(rf"^{indent}", "", code, flags=re.M) for indent, code in found]
+LANGUAGES = {"sh", "python", "py", "dotenv", "diff", "sql", "js", "nginx", "text"}
+COMMANDS = [block for block in blocks("sh") if not block.why_not_run]
 
 
 def test_its_python_makes_an_app_that_guards_its_views(
@@ -26,8 +29,8 @@ def test_its_python_makes_an_app_that_guards_its_views(
 ) -> None:
     module = types.ModuleType("of_the_readme")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for code in blocks("python"):
-        exec(compile(code, "README.md", "exec"), vars(module))  # noqa: S102 - ours
+    for block in blocks("python"):
+        exec(compile(block.code, "README.md", "exec"), vars(module))  # noqa: S102 - ours
     client = module.app.test_client()
 
     turned_away = client.get("/reports?month=11")
@@ -46,6 +49,111 @@ def test_its_python_makes_an_app_that_guards_its_views(
     assert without_tokens.mimetype == "application/problem+json"
 
 
+def test_every_block_is_in_a_language_that_is_looked_after_here() -> None:
+    found = blocks()
+
+    assert {block.language for block in found} <= LANGUAGES
+    assert len(found) * 2 == README.count("```")
+    assert "~~~" not in README
+
+
+def test_what_is_not_run_gives_a_reason() -> None:
+    kept_back = [block for block in blocks() if block.why_not_run]
+
+    assert [str(block) for block in kept_back] == ["docker compose up --build --detach"]
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+async def test_a_command_of_it_works(
+    block: Block, tenant: Tenant, tmp_path: Path, visitors: Callable[..., Visitor]
+) -> None:
+    if block.code == f"{SETUP}pytest\n":
+        return  # what runs this; see the next test
+    port, project = str(free_port()), copy_project(tmp_path / "project")
+    environment = {
+        **tenant.environ(redirect_uri=f"http://localhost:{port}/callback"),
+        "AUTH0_REVOCATIONS_PATH": str(tmp_path / "revocations.sqlite3"),
+        "FLASK_RUN_PORT": port,
+    }
+    code = block.code.removeprefix(SETUP).replace(":8000", f":{port}")
+    shell = Shell(code.replace("--port 8000", f"--port {port}"), project, environment)
+    try:
+        if site := shell.wait_for_site():
+            async with visitors(at=site) as visitor:  # a server waits for who stays
+                assert state_of(await visitor.start())
+    finally:
+        shell.stop()
+    assert _any_port(block.shows) in _any_port(shell.output)
+
+
+def _any_port(text: str) -> str:
+    return re.sub(r":\d{4,5}\b", ":PORT", text)
+
+
+def test_ci_sets_up_and_tests_by_the_words_of_it() -> None:
+    pattern = re.search(r"grep -m1 '(.*)' README.md", (ROOT / ".ci/run").read_text())
+    assert pattern
+
+    found = re.findall(pattern[1], README, re.M)
+
+    assert found == [f"{SETUP}pytest"]
+    for block in blocks("sh"):
+        assert "venv" not in block.code or block.code.startswith(SETUP)
+
+
+def test_its_tests_with_the_tenant_pass(tmp_path: Path) -> None:
+    conftest, test = blocks("py", text=chapter("Test your app"))
+    project = copy_project(tmp_path / "project")
+    (project / "conftest.py").write_text(conftest.code)
+    (project / "test_it.py").write_text(test.code)
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"],
+        cwd=project,
+        env=clean_environment({"AUTH0_REVOCATIONS_PATH": "none"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "1 passed" in ended.stdout, ended.stdout
+
+
+def test_its_other_fragments_are_parts_of_the_examples() -> None:
+    sources = [path.read_text() for path in (ROOT / "examples").rglob("*.py")]
+    tried = blocks("py", text=chapter("Test your app"))
+    for block in blocks("py"):
+        assert block in tried or any(block.code in text for text in sources), block
+
+
+def test_its_lines_for_env_are_settings() -> None:
+    names = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    for block in blocks("dotenv"):
+        values = {
+            n: v or "" for n, v in dotenv_values(stream=StringIO(block.code)).items()
+        }
+        needed = {
+            "AUTH0_DOMAIN": "tenant.eu.auth0.com",
+            "AUTH0_CLIENT_ID": "an-id",
+            "AUTH0_CLIENT_SECRET": "a-secret",
+            "AUTH0_SECRET": "s" * 32,
+            "AUTH0_REDIRECT_URI": "http://localhost:5000/callback",
+        }
+        assert values.keys() <= names
+        assert Settings.from_environment({**needed, **values}).problems == ()
+
+
+def test_its_first_diff_leads_to_the_app_below_it() -> None:
+    text = chapter("Put it into your app")
+    diff, *_ = blocks("diff", text=text)
+    app = "".join(block.code for block in blocks("python", text=text))
+    after = [s[1:] for s in diff.code.splitlines() if s[:1] in {"+", " "} and s[1:]]
+
+    places = [app.index(f"{line}\n") for line in after]
+    assert places == sorted(places)
+
+
 def test_every_public_name_is_in_its_table() -> None:
     table = README.partition("| Name | What it is |")[2].partition("\n\n")[0]
     for name in auth.__all__:
@@ -53,8 +161,6 @@ def test_every_public_name_is_in_its_table() -> None:
 
 
 def test_every_setting_is_in_its_table_and_in_the_example() -> None:
-    from login.settings import Settings
-
     example = (ROOT / ".env.example").read_text()
     names = {str(f.validation_alias) for f in Settings.model_fields.values()} - {""}
     for name in {*names, "TRUSTED_PROXIES"}:
@@ -83,6 +189,47 @@ def _number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
+def test_its_table_of_log_lines_has_what_is_logged_with_its_level() -> None:
+    table = chapter("Run it in production").partition("| Line | Level |")[2]
+    stated = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", table, re.M)
+    logged = _logged()
+    assert len(logged) > 15
+
+    for line, level in logged:
+        assert any(_fits(row, line) and level == of for row, of in stated), line
+    for row, _ in stated:
+        assert any(_fits(row, line) for line, _ in logged), row
+
+
+def _fits(row: str, line: str) -> bool:
+    known = re.escape(row).replace("…", ".*").replace("CODE", ".*")
+    return re.match(known, line) is not None
+
+
+def _logged() -> list[tuple[str, str]]:
+    """Return the texts handed to loggers, with … for what is filled in; their level."""
+    pattern = re.compile(r'logger\.(\w+)\(\s*(?:logging[^"]*)?((?:"[^"]*"\s*)+)')
+    levels = {"log": "WARNING; ERROR from 500 on", "exception": "ERROR"}
+    found = []
+    for folder in (ROOT, ROOT / "login", ROOT / "stores"):
+        for match in pattern.finditer("".join(map(_text, folder.glob("*.py")))):
+            text = "".join(re.findall(r'"([^"]*)"', match[2]))
+            level = levels.get(match[1], match[1].upper())
+            found.append((re.sub(r"%[\d.]*[sdrf]", "…", text), level))
+    return found
+
+
+def _text(path: Path) -> str:
+    return path.read_text()
+
+
 def test_its_links_lead_somewhere() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_its_links_within_it_lead_to_a_heading() -> None:
+    headings = re.findall(r"^#+ (.*)$", README, re.M)
+    anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors

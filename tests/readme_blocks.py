@@ -1,0 +1,144 @@
+"""The README's blocks of code, and running those that are for a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+
+from servers import BIN, ROOT, clean_environment
+
+README = (ROOT / "README.md").read_text()
+#: How the blocks begin that make an environment; .ci/run makes its own by this.
+SETUP = (
+    "python3 -m venv .venv && . .venv/bin/activate "
+    "&& pip install -r requirements-dev.txt && "
+)
+_FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)^ *```$", re.M)
+_ADDRESS = re.compile(r"http://(?:localhost|127\.0\.0\.1):\d+")
+_NOT_OURS = ("*cache*", ".git", ".venv", ".env", ".hypothesis", "instance", "tests")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code, as it stands there but for its indentation.
+
+    Attributes:
+        language: What stands behind the backticks.
+        before: The line of text before it.
+        shows: What a block of text behind it says that it prints.
+    """
+
+    language: str
+    code: str
+    before: str
+    shows: str = ""
+
+    @property
+    def why_not_run(self) -> str | None:
+        """What the README gives as the reason for not running it."""
+        found = re.fullmatch(r"No test runs this block: (.+)\.", self.before)
+        return found and found[1]
+
+    def __str__(self) -> str:
+        """Name it in a list of tests."""
+        return self.code.rpartition("&& ")[2].partition("\n")[0][:40]
+
+
+def blocks(*languages: str, text: str = README) -> list[Block]:
+    """Return a text's blocks in some languages, or all, in their order."""
+    found: list[Block] = []
+    for match in _FENCE.finditer(text):
+        indent, language, code = match.groups()
+        code = re.sub(rf"^{indent}", "", code, flags=re.M)
+        before = text[: match.start()].rstrip().rpartition("\n")[2].strip()
+        if language == "text" and found:
+            found[-1] = replace(found[-1], shows=code)
+        found.append(Block(language, code, before))
+    return [b for b in found if not languages or b.language in languages]
+
+
+def chapter(title: str) -> str:
+    """Return the text below a heading of the README."""
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy what somebody has who cloned it, and no settings of their own."""
+    ignore = shutil.ignore_patterns(*_NOT_OURS)
+    return shutil.copytree(ROOT, folder, ignore=ignore)
+
+
+class Shell:
+    """A shell that runs a block, in a process group of its own.
+
+    Args:
+        code: What to run.
+        folder: Where.
+        environment: What else it has to know.
+    """
+
+    def __init__(self, code: str, folder: Path, environment: Mapping[str, str]) -> None:
+        self._log = folder / "output.log"
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        ours = {
+            "PATH": path,
+            "PYTHONUNBUFFERED": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                ["sh", "-ec", code],
+                cwd=folder,
+                env=clean_environment({**ours, **environment}),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return self._log.read_text()
+
+    def wait_for_site(self) -> str | None:
+        """Return the address that it serves the app at, or None once it is done."""
+        give_up = time.monotonic() + 60
+        while time.monotonic() < give_up:
+            if (code := self._process.poll()) is not None:
+                assert code == 0, self.output
+                return None
+            for site in _ADDRESS.findall(self.output):
+                if _is_served(site):
+                    return str(site).replace("127.0.0.1", "localhost")
+            time.sleep(0.05)
+        raise AssertionError(f"It neither ends nor serves:\n{self.output}")
+
+    def stop(self) -> None:
+        """End all that it started, and wait until that is so."""
+        give_up = time.monotonic() + 20
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+            while time.monotonic() < give_up:
+                self._process.poll()
+                os.killpg(self._process.pid, 0)  # raises once nobody is left
+                time.sleep(0.02)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            raise AssertionError(f"It does not end:\n{self.output}")
+
+
+def _is_served(site: str) -> bool:
+    try:
+        return httpx.get(f"{site}/healthz", trust_env=False).text == "ok"
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,226 @@
+"""The Dockerfile, compose.yaml and what runs for every change, without an engine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # it comes without types
+
+from redis_server import RedisServer
+from servers import ROOT, free_port, serving
+from tenant import Tenant
+from visitor import Visitor
+
+#: What is in the image, by instruction, in order: ("COPY", "login/ login/").
+DOCKERFILE = re.findall(
+    r"^([A-Z]+) (.+)$", (ROOT / "Dockerfile").read_text().replace("\\\n", ""), re.M
+)
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+IGNORED = (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def said(instruction: str) -> list[str]:
+    """Return what stands behind an instruction, each time that it is given."""
+    return [rest for name, rest in DOCKERFILE if name == instruction]
+
+
+def command(instruction: str, python: Path, port: int) -> list[str]:
+    """Return a command of the image, for a port of this machine."""
+    [line] = said(instruction)
+    words: list[str] = json.loads(line[line.index("[") :].replace("8000", str(port)))
+    return [str(python.parent / words[0]), *words[1:]]
+
+
+def lets_through(path: str) -> bool:
+    """Say whether .dockerignore does; the last rule that fits decides."""
+    through = True
+    for rule in [line for line in IGNORED if line and not line.startswith("#")]:
+        pattern = re.escape(rule.removeprefix("!"))
+        pattern = pattern.replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+        if re.fullmatch(f"{pattern}(/.*)?", path):
+            through = rule.startswith("!")
+    return through
+
+
+def files(folder: Path) -> list[Path]:
+    """Return all that is in a folder."""
+    return sorted(folder.rglob("*"))
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the packages that the image installs, and no others."""
+    folder = tmp_path_factory.mktemp("image-python")
+    python = folder / "bin" / "python"
+    install = next(shlex.split(line) for line in said("RUN") if "pip" in line)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([python, "-m", *install, "-q"], cwd=ROOT, check=True)
+    return python
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A folder with the files that the image has, and no others."""
+    folder = tmp_path / "image"
+    for line in said("COPY"):
+        *sources, target = line.split()
+        for source in sources:
+            _copy(ROOT / source, folder / target)
+    return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Do what COPY does; it is not given what .dockerignore holds back."""
+    found = files(source) if source.is_dir() else [source]
+    start = source if source.is_dir() else source.parent
+    given = [file for file in found if lets_through(str(file.relative_to(ROOT)))]
+    assert given, f"there is no {source.name} for the image"
+    for file in given:
+        place = target / file.relative_to(start)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_file():
+            shutil.copy(file, place)
+
+
+def redis_of_compose(folder: Path) -> RedisServer:
+    """Return a Redis with the options that compose.yaml gives to its own."""
+    program, *options = shlex.split(COMPOSE["redis"]["command"])
+    assert program == "redis-server"
+    return RedisServer(folder, *options)
+
+
+@pytest.mark.parametrize("with_redis", [False, True], ids=["alone", "with Redis"])
+async def test_what_is_in_the_image_signs_somebody_in(
+    image: Path,
+    python: Path,
+    tmp_path: Path,
+    tenant: Tenant,
+    visitors: Callable[..., Visitor],
+    with_redis: bool,
+) -> None:
+    port, before = free_port(), files(image)
+    environment = {
+        **tenant.environ(redirect_uri=f"http://localhost:{port}/callback"),
+        "AUTH0_REVOCATIONS_PATH": str(tmp_path / "revocations.sqlite3"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": "",
+    }
+    redis = redis_of_compose(tmp_path).start() if with_redis else None
+    if redis:
+        environment["AUTH0_REDIS_URL"] = redis.url
+    start = ["sh", "-c", 'cd "$0" && exec "$@"', str(image)]
+    start += command("CMD", python, port)
+    try:
+        with serving(start, environment, port) as server:
+            alice = visitors("alice", at=server.site)
+            page = await alice.login("/profile")
+            page_in_french = await alice.get("/profile?lang=fr")
+    finally:
+        if redis:
+            redis.kill()
+
+    assert "alice@example.com" in page.text
+    assert "Sign out" in page.text
+    assert "Sign out" not in page_in_french.text
+    assert files(image) == before  # so it may be read-only
+    assert (tmp_path / "revocations.sqlite3").exists() != with_redis
+
+
+def test_its_health_check_tells_a_server_that_answers_from_one_that_is_gone(
+    image: Path, python: Path, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    check = command("HEALTHCHECK", python, port)
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # not for this machine
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    start = ["sh", "-c", 'cd "$0" && exec "$@"', str(image)]
+    start += command("CMD", python, port)
+
+    with serving(start, {**environment, "PYTHONPATH": ""}, port):
+        alive = subprocess.run(check, capture_output=True, check=False)
+    gone = subprocess.run(check, capture_output=True, check=False)
+
+    assert alive.returncode == 0, alive.stderr
+    assert gone.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".env",
+        ".env.example",
+        ".git/config",
+        "instance/auth0-revocations.sqlite3",
+        "login/__pycache__/client.cpython-313.pyc",
+        "tenant/__init__.py",
+        "tests/conftest.py",
+    ],
+)
+def test_the_image_is_not_given_what_it_does_not_need(path: str) -> None:
+    assert not lets_through(path)
+
+
+def test_its_dependencies_are_pinned_and_come_before_the_code() -> None:
+    names = [name for name, _ in DOCKERFILE]
+    install = next(line for line in said("RUN") if line.startswith("pip install"))
+    code = DOCKERFILE.index(("COPY", "app.py auth.py languages.py logging.json ./"))
+
+    assert DOCKERFILE.index(("RUN", install)) < code
+    assert re.fullmatch(r"python:\d\.\d+-slim-\w+", said("FROM")[0])
+    for name in re.findall(r"-r (\S+)", install):
+        lines = (ROOT / name).read_text().splitlines()
+        assert all("==" in line for line in lines if line and line[0] != "#"), name
+    assert said("USER") == ["app"]
+    assert names.index("USER") < names.index("CMD")
+
+
+def test_compose_reaches_only_the_app_and_only_from_this_machine() -> None:
+    app, redis = COMPOSE["app"], COMPOSE["redis"]
+
+    assert app["ports"] == ["127.0.0.1:8000:8000"]
+    assert app["environment"] == {"AUTH0_REDIS_URL": "redis://redis:6379/0"}
+    assert app["depends_on"] == {"redis": {"condition": "service_healthy"}}
+    assert "healthcheck" in redis
+    assert "ports" not in redis
+    assert app["read_only"]
+
+
+def test_hooks_have_the_versions_of_the_requirements() -> None:
+    [repository] = _read(".pre-commit-config.yaml")["repos"]
+    pinned = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    hooks = {hook["id"]: hook for hook in repository["hooks"]}
+
+    assert hooks.keys() == {"ruff-check", "ruff-format", "mypy"}
+    for name in ("ruff-check", "ruff-format"):
+        assert set(hooks[name]["additional_dependencies"]) <= set(pinned)
+    assert hooks["mypy"]["entry"] == ".venv/bin/mypy"  # what the requirements put there
+    assert any(line.startswith("mypy==") for line in pinned)
+
+
+def test_every_change_is_checked_on_every_python_from_the_lowest_on() -> None:
+    workflow = _read(".github/workflows/ci.yml")
+    [job] = workflow["jobs"].values()
+    project = (ROOT / "pyproject.toml").read_text()
+    lowest = re.search(r'requires-python = ">=(.+)"', project)
+    versions = job["strategy"]["matrix"]["python"]
+
+    assert lowest
+    assert versions[0] == lowest[1]
+    assert {"run": ".ci/run"} in job["steps"]
+    assert workflow["permissions"] == {"contents": "read"}
+    for step in job["steps"]:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step.get("uses", f"a@{'0' * 40}"))
+
+
+def _read(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text())
