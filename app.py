@@ -12,25 +12,28 @@ from auth0_server_python.error import AccessTokenError
 from flask import (
     Flask,
     abort,
+    current_app,
+    json,
     jsonify,
     redirect,
     render_template,
     request,
     session,
-    url_for,
 )
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
 import auth
+import languages
 from auth import auth0
+from languages import translated
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _TRUSTED = httpx.create_ssl_context()  # takes long to make, and is not of one loop
-_HERE_ONLY = "signed_out_here_only"  # a cookie for the next page
+_HERE_ONLY = "signed_out_here_only"  # a cookie for the next page, see _marker
 _HEADERS = (
     (
         "Content-Security-Policy",
@@ -41,6 +44,7 @@ _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "same-origin"),
 )
+_PAGES = ("home", "profile")  # those that can be asked for again
 _OWNERS = {
     "apple": "Apple",
     "facebook": "Facebook",
@@ -68,6 +72,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     auth.init_app(app, several_cookies=True)
     app.register_error_handler(HTTPException, _error_page)
     app.wsgi_app = _with_headers(app.wsgi_app)  # type: ignore[assignment]  # as Flask shows it
+    languages.init_app(app)
     _add_login(app)
     _add_logout(app)
     _add_pages(app)
@@ -79,7 +84,8 @@ def _add_login(app: Flask) -> None:
     @app.get("/login")
     async def login() -> Response:
         try:
-            return redirect(await auth0.start_interactive_login(auth.login_options()))
+            options = languages.at_auth0(auth.login_options())
+            return redirect(await auth0.start_interactive_login(options))
         except Exception as error:
             raise auth.explain(error) from error
 
@@ -97,9 +103,11 @@ def _add_login(app: Flask) -> None:
 def _add_logout(app: Flask) -> None:
     @app.get("/logout")
     async def logout() -> Response:
-        away = redirect(await auth0.logout(auth.logout_options()))
+        at_auth0 = await auth0.logout(auth.logout_options())
+        stays = "here" in request.args  # of this app only; Auth0 knows them still
+        away = redirect(languages.link("home") if stays else at_auth0)
         if auth0.was_ended_here_only():
-            away.set_cookie(_HERE_ONLY, "1", max_age=60, httponly=True, samesite="Lax")
+            _mark_as_here_only(away)
         return away
 
     @app.post("/logout/everywhere")
@@ -117,7 +125,7 @@ def _add_pages(app: Flask) -> None:
     @app.get("/")
     async def home() -> str:
         user = await auth0.get_user()
-        here_only = _HERE_ONLY in request.cookies
+        here_only = _marker() in request.cookies
         return render_template(
             "home.html", user=user, connections=_connections(), here_only=here_only
         )
@@ -127,7 +135,11 @@ def _add_pages(app: Flask) -> None:
     async def profile() -> str:
         state = auth0.read_session() or abort(401)
         return render_template(
-            "profile.html", user=state["user"], session=_times(state)
+            "profile.html",
+            user=state["user"],
+            session=_times(state),
+            dumps=json.dumps,
+            everywhere=_is_noted_who_signed_out(),
         )
 
     @app.get("/healthz")
@@ -145,23 +157,32 @@ def _add_apis(app: Flask) -> None:
 
     @app.get("/api/userinfo")
     async def userinfo() -> Response:
-        if await auth0.get_user() is None:
+        user = await auth0.get_user()
+        if user is None:
             return auth.problem(auth.signed_out())
         try:
-            return jsonify(await _userinfo(await auth0.get_access_token()))
+            token = await auth0.get_access_token()
+            return jsonify(await _userinfo(token, user["sub"]))
         except AccessTokenError:
             return auth.problem(auth.signed_out())
         except (httpx.HTTPError, ValueError) as error:
             return auth.problem(auth.explain(error))
 
 
-async def _userinfo(access_token: str) -> Any:
-    """Ask Auth0 who an access token is of (OpenID Connect Core section 5.3)."""
+async def _userinfo(access_token: str, sub: str) -> dict[str, Any]:
+    """Ask Auth0 about whom an access token is of (OpenID Connect Core section 5.3).
+
+    Raises:
+        ValueError: What comes back is no JSON, or of somebody else (section 5.3.2).
+    """
     url = f"https://{auth0.settings.domain}/userinfo"
     authorization = {"Authorization": f"Bearer {access_token}"}
     async with httpx.AsyncClient(verify=_TRUSTED) as http:
         answer = await http.get(url, headers=authorization)
-    return answer.raise_for_status().json()
+    claims = answer.raise_for_status().json()
+    if not isinstance(claims, dict) or claims.get("sub") != sub:
+        raise ValueError("The answer of userinfo is of somebody else.")
+    return claims
 
 
 def _connections() -> list[tuple[str, str]]:
@@ -207,6 +228,19 @@ def _prefixed_cookie_name(app: Flask) -> str:
     return f"__Host-{name}" if host_only else f"__Secure-{name}"
 
 
+def _mark_as_here_only(response: Response) -> None:
+    secure = bool(current_app.config["SESSION_COOKIE_SECURE"])
+    response.set_cookie(
+        _marker(), "1", max_age=60, secure=secure, httponly=True, samesite="Lax"
+    )
+
+
+def _marker() -> str:
+    """Name the cookie that tells the next page; its path is always ``/``."""
+    secure = current_app.config["SESSION_COOKIE_SECURE"]
+    return f"__Host-{_HERE_ONLY}" if secure else _HERE_ONLY
+
+
 def _with_headers(answer: WSGIApplication) -> WSGIApplication:
     """Add what every answer carries; around Flask, where it costs the least."""
 
@@ -226,27 +260,42 @@ def _with_headers(answer: WSGIApplication) -> WSGIApplication:
 def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, str]]:
     if auth.prefers_json():
         return auth.problem(error)
-    failed_login = isinstance(error, auth.LoginError)
+    if isinstance(error, auth.LoginError):
+        languages.keep_choice(_wanted_page(error))
     unsure = (error.code or 500) >= 500  # then asking who is signed in may fail, too
     page = render_template(
         "error.html",
-        title=getattr(error, "title", error.name),
+        title=translated(getattr(error, "title", error.name)),
         status=error.code,
-        message=error.description,
-        hint=getattr(error, "hint", ""),
+        message=translated(error.description),
+        hint=translated(getattr(error, "hint", None)),
+        parts=getattr(error, "parts", None),
         detail=getattr(error, "detail", None),
         code=getattr(error, "error", None),
         reference=getattr(error, "reference", None),
-        retry_url=_retry_url(error) if failed_login else None,
+        retry_url=_retry_url(error),
         **({"auth_user": {}} if unsure else {}),
     )
     headers = dict(error.get_headers())
     return page, error.code or 500, {**headers, "Content-Type": "text/html"}
 
 
-def _retry_url(error: HTTPException) -> str:
-    started_for = auth.return_to(getattr(error, "app_state", None))
-    return url_for("login", return_to=started_for)
+def _retry_url(error: HTTPException) -> str | None:
+    if isinstance(error, auth.LoginError):
+        return languages.link("login", return_to=_wanted_page(error))
+    if (error.code or 500) >= 500 and request.endpoint in _PAGES:
+        return languages.link(str(request.endpoint))
+    return None
+
+
+def _wanted_page(error: auth.LoginError) -> str:
+    """Return where a login that failed was to lead."""
+    return auth.return_to(error.app_state or request.args)
+
+
+def _is_noted_who_signed_out() -> bool:
+    settings = auth0.settings
+    return bool(settings.redis_url) or settings.revocations_path != "none"
 
 
 def _times(state: Mapping[str, Any]) -> dict[str, datetime]:

@@ -6,55 +6,32 @@ import base64
 import os
 import random
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from servers import FLASK_RUN, ROOT, clean_environment, free_port, serving
-from services import path_of
+import screenshots
+from servers import FLASK_RUN, ROOT, free_port, serving
 from tenant import Tenant
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium, as the machine has it."""
-    chromium = path_of("chromium", "chromium-browser", "google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with screenshots.chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def stand_in() -> Iterator[str]:
     """``python -m tenant``, as the README says it; the address it prints."""
-    path_of("chromium", "chromium-browser", "google-chrome")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tenant"],
-        cwd=ROOT,
-        env=clean_environment({"PYTHONUNBUFFERED": "1"}),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    line = process.stdout.readline()
-    found = re.search(r"http://localhost:\d+", line)
-    assert found, line
-    yield found[0]
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 0
-    process.stdout.close()
-    assert time.monotonic() - began < 5  # a hang, not a speed
+    screenshots.path_of_chromium()
+    with screenshots.stand_in() as site:
+        yield site
 
 
 @pytest.fixture
@@ -149,6 +126,36 @@ def test_the_button_signs_out_on_all_devices(
         expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
         phone.goto(f"{stand_in}/")
         expect(phone.get_by_role("link", name="Sign in").first).to_be_visible()
+
+
+def test_there_is_no_such_button_where_nobody_notes_who_signed_out(
+    browser: Browser, tenant: Tenant
+) -> None:
+    port = free_port()
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    environment["AUTH0_REVOCATIONS_PATH"] = "none"
+    with (
+        serving(FLASK_RUN, environment, port) as server,
+        browser.new_context(ignore_https_errors=True) as context,
+    ):
+        page = context.new_page()
+        page.goto(f"{server.site}/profile")
+        page.get_by_role("button", name="Alice").click()
+        expect(
+            page.get_by_role("link", name="Sign out of this app only")
+        ).to_be_visible()
+        expect(page.get_by_role("button")).to_have_count(0)
+
+
+def test_the_pictures_of_the_readme_can_be_taken_and_are_light(
+    browser: Browser, stand_in: str, tmp_path: Path
+) -> None:
+    screenshots.take(browser, stand_in, tmp_path)
+
+    taken = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    kept = {path.name: path.stat().st_size for path in (ROOT / "docs").glob("*.png")}
+    assert taken.keys() == kept.keys() == {"home.png", "profile.png"}
+    assert max(*taken.values(), *kept.values()) < 100_000
 
 
 def test_the_back_button_after_login_and_two_tabs(page: Page, stand_in: str) -> None:

@@ -15,6 +15,8 @@ import httpx
 import pytest
 from flask import Flask
 
+import auth
+from app import create_app
 from conftest import Clock
 from redis_server import RedisServer
 from servers import GUNICORN, Server, flask, free_port, serving
@@ -368,6 +370,27 @@ async def test_where_it_cannot_be_written_down_the_browser_is_signed_out_and_tol
     assert home.url.path == "/"
     assert "they may live until they expire" in home.text
     assert "session" not in alice.cookies
+
+
+@pytest.mark.parametrize(
+    ("secure", "name"),
+    [(False, "signed_out_here_only"), (True, "__Host-signed_out_here_only")],
+)
+def test_what_tells_of_that_is_as_safe_as_the_session(secure: bool, name: str) -> None:
+    site = f"{'https' if secure else 'http'}://localhost"
+    client = create_app({"SESSION_COOKIE_SECURE": secure}).test_client()
+    auth.login_as(client)
+    with locked():
+        away = client.get("/logout", base_url=site)
+
+    told = [c for c in away.headers.getlist("Set-Cookie") if c.startswith(f"{name}=1;")]
+    assert len(told) == 1
+    attributes = {part.partition("=")[0] for part in told[0].split("; ")[1:]}
+    safe = {"Expires", "Max-Age", "HttpOnly", "Path", "SameSite"}
+    assert attributes == (safe | {"Secure"} if secure else safe)
+    assert "Path=/;" in told[0]
+    home = client.get("/", base_url=site)
+    assert "they may live until they expire" in home.text
 
 
 async def test_a_logout_token_that_cannot_be_written_down_may_come_again(

@@ -1,0 +1,132 @@
+"""The languages of the pages: which of them to speak, and what its words are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from auth0_server_python.auth_types import StartInteractiveLoginOptions
+from flask import Flask, after_this_request, g, request, url_for
+from flask_babel import Babel, get_locale, get_translations
+from markupsafe import Markup, escape
+from werkzeug.wrappers import Response
+
+import auth
+
+
+class Language(NamedTuple):
+    """A language that there is a catalog of in ``translations/``.
+
+    Attributes:
+        name: What it calls itself.
+        at_auth0: The tag that Auth0 knows it by.
+    """
+
+    name: str
+    at_auth0: str
+
+
+#: By tag (RFC 5646); the texts in the code are English.
+LANGUAGES = {
+    "en": Language("English", "en"),
+    "fr": Language("Français", "fr-FR"),
+    "ja": Language("日本語", "ja"),
+    "zh-Hans": Language("简体中文", "zh-CN"),
+}
+_BY_NAME = {tag.partition("-")[0]: tag for tag in LANGUAGES}
+_NUMBER = re.compile(r"\b\d+\b")
+
+
+def init_app(app: Flask) -> None:
+    """Give templates ``_``, ``link`` and what Flask-Babel gives them."""
+    Babel(app, locale_selector=_locale)  # type: ignore[no-untyped-call]  # as it comes
+    app.context_processor(_in_templates)
+
+
+def chosen() -> str | None:
+    """Return the tag of the language that was chosen, if one was."""
+    return _known(request.args.get("lang", "")) or g.get("language_of_login")
+
+
+def keep_choice(return_to: str) -> None:
+    """Speak the language that was chosen for the page that a login leads to."""
+    asked = parse_qs(urlsplit(return_to).query).get("lang", [""])
+    g.language_of_login = _known(asked[0])
+
+
+def at_auth0(options: StartInteractiveLoginOptions) -> StartInteractiveLoginOptions:
+    """Ask Auth0 for the language that was chosen, where the query asks for none."""
+    keep_choice(auth.return_to(options.app_state))
+    if (tag := chosen()) and "ui_locales" not in request.args:
+        asked = options.authorization_params or {}
+        options.authorization_params = {**asked, "ui_locales": LANGUAGES[tag].at_auth0}
+    return options
+
+
+def link(endpoint: str, **values: Any) -> str:
+    """Link to a page, in the language that was chosen, if one was."""
+    if tag := chosen():
+        values["lang"] = tag
+        if endpoint == "login":
+            values.setdefault("return_to", url_for("home", lang=tag))
+    return url_for(endpoint, **values)
+
+
+def translated(text: str | None) -> str:
+    """Return an error's text in the language of the page.
+
+    One that there is no translation of stays as it is.
+    A number in it, which only the moment knows, is ``%(number)s`` in the catalogs.
+    """
+    if not text:  # of which the catalogs have their header
+        return ""
+    translate, number = get_translations().ugettext, _NUMBER.search(text)
+    template = _NUMBER.sub("%(number)s", text, count=1)
+    if number and (found := translate(template)) != template:
+        return str(found).replace("%(number)s", number[0])
+    return str(translate(text))
+
+
+def _in_templates() -> dict[str, Any]:
+    return {
+        "_": _translator(),
+        "language": str(get_locale()).replace("_", "-"),
+        "languages": LANGUAGES,
+        "link": link,
+    }
+
+
+def _locale() -> str:
+    """Name the language of this page as Babel does; Flask-Babel asks once a request."""
+    return (chosen() or _accepted()).replace("-", "_")
+
+
+def _translator() -> Callable[..., Markup]:
+    """Return what translates for one request; Flask-Babel's asks anew each time."""
+    translate = get_translations().ugettext
+
+    def _(text: str, **values: Any) -> Markup:
+        found = escape(translate(text))
+        return found % values if values else found
+
+    return _
+
+
+def _known(asked: str) -> str | None:
+    tag = asked.replace("_", "-")
+    return tag if tag in LANGUAGES else None
+
+
+def _accepted() -> str:
+    """Return the first language the browser asks for of those that there are."""
+    after_this_request(_vary_by_language)
+    wanted = [tag for tag, quality in request.accept_languages if quality]
+    names = (tag.lower().partition("-")[0] for tag in wanted)
+    return next((_BY_NAME[name] for name in names if name in _BY_NAME), "en")
+
+
+def _vary_by_language(response: Response) -> Response:
+    response.vary.add("Accept-Language")
+    return response

@@ -1,0 +1,385 @@
+"""The pages in English, French, Japanese and Simplified Chinese."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import read_mo, write_mo
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.exceptions import HTTPException, default_exceptions
+from werkzeug.test import TestResponse
+
+import auth
+from app import create_app
+from auth import auth0
+from login.errors import _TEXTS, CheckFailed, ClocksDiffer
+from login.guards import NotAllowed
+from login.logout import CrossSite
+from servers import ROOT
+from stores.in_redis import SessionsUnavailable
+from stores.refreshes import RefreshesUnavailable
+from stores.revocations import RevocationsUnavailable
+from stores.too_large import SessionTooLarge
+from tenant import Fault, Tenant
+from translations.update import OF_FLASK, catalogs, texts
+
+TAGS = ("en", "fr", "ja", "zh-Hans")
+CATALOGS = [pytest.param(path, c, id=str(c.locale)) for path, c in catalogs()]
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def language_of(page: TestResponse) -> str:
+    """Return what a page says it is written in."""
+    found = re.search(r'<html lang="([^"]*)"', page.text)
+    assert found, page.text
+    return found[1]
+
+
+def links_of(page: TestResponse) -> dict[str, str]:
+    """Return where the links of a page lead, by their words."""
+    links = re.findall(r'<a [^>]*?href="([^"]*)"[^>]*>([^<]+)</a>', page.text)
+    return {unescape(words): unescape(url) for url, words in links}
+
+
+@pytest.mark.parametrize(("path", "catalog"), CATALOGS)
+def test_every_text_of_pages_and_errors_is_translated(
+    path: Path, catalog: Catalog
+) -> None:
+    found = {str(message.id): message for message in catalog if message.id}
+
+    assert set(found) == texts(), "python -m translations.update"
+    for message in found.values():
+        assert message.string, message.id
+        assert not message.fuzzy, message.id
+        assert not list(message.check(catalog)), message.id
+
+
+@pytest.mark.parametrize(("path", "catalog"), CATALOGS)
+def test_what_the_app_reads_is_what_translators_wrote(
+    path: Path, catalog: Catalog
+) -> None:
+    written = io.BytesIO()
+    write_mo(written, catalog)
+    written.seek(0)
+    with path.with_suffix(".mo").open("rb") as file:
+        kept = {m.id: m.string for m in read_mo(file) if m.id}
+
+    assert kept == {m.id: m.string for m in read_mo(written) if m.id}
+
+
+def test_there_is_a_catalog_for_every_language_but_english(client: FlaskClient) -> None:
+    offered = re.findall(r'hreflang="([^"]*)"', client.get("/").text)
+
+    assert tuple(offered) == TAGS
+    names = {str(catalog.locale).replace("_", "-") for _, catalog in catalogs()}
+    assert names == {*TAGS} - {"en"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("fr-CH, fr;q=0.9, en;q=0.8, de;q=0.7, *;q=0.5", "fr"),
+        ("fr-CA, en;q=0.9", "fr"),
+        ("ja", "ja"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh-Hans"),
+        ("zh-Hans-SG", "zh-Hans"),
+        ("en;q=0.5, JA;q=0.6", "ja"),
+        ("ja;q=0, fr;q=0.1", "fr"),
+        ("de, pt-BR", "en"),
+        ("*", "en"),
+        ("", "en"),
+        ("fr_FR.UTF-8; drop table, ;;;=,", "en"),
+    ],
+)
+def test_a_browser_gets_the_first_language_that_it_asks_for_and_there_is(
+    client: FlaskClient, accepted: str, language: str
+) -> None:
+    page = client.get("/", headers={"Accept-Language": accepted})
+
+    assert language_of(page) == language
+    assert "Accept-Language" in page.vary
+    assert page.headers["Cache-Control"] == "no-store"
+
+
+def test_a_language_that_was_chosen_wins_and_stays_from_page_to_page(
+    client: FlaskClient,
+) -> None:
+    home = client.get("/", headers={"Accept-Language": "ja"})
+    chosen = client.get(links_of(home)["Français"], headers={"Accept-Language": "ja"})
+
+    assert language_of(chosen) == "fr"
+    assert "Accept-Language" not in chosen.vary
+    start = client.get(links_of(chosen)["Créer un compte"])
+    assert "ui_locales=fr-FR" in start.headers["Location"]
+    assert "screen_hint=signup" in start.headers["Location"]
+    auth.login_as(client, name="Zoé")
+    signed_in = client.get("/?lang=fr")
+    profile = client.get(links_of(signed_in)["Voir votre profil"])
+    assert language_of(profile) == "fr"
+    switched = client.get(links_of(profile)["简体中文"])
+    assert switched.request.path == "/profile"
+    assert language_of(switched) == "zh-Hans"
+
+
+@pytest.mark.parametrize("unknown", ["", "de", "xx", "../fr", "FR", "fr'\"><b>", "%00"])
+def test_a_language_that_there_is_not_is_nothing_chosen(
+    client: FlaskClient, unknown: str
+) -> None:
+    page = client.get("/", query_string={"lang": unknown})
+
+    assert page.status_code == 200
+    assert language_of(page) == "en"
+    assert links_of(page)["Sign in"] == "/login"
+
+
+def test_it_is_called_by_either_spelling(client: FlaskClient) -> None:
+    assert language_of(client.get("/?lang=zh_Hans")) == "zh-Hans"
+    assert language_of(client.get("/?lang=zh-Hans")) == "zh-Hans"
+
+
+@pytest.mark.parametrize("lang", ["fr", "ja", "zh-Hans"])
+@pytest.mark.parametrize(
+    "path", ["/", "/profile", "/nowhere", "/callback?code=x&state=y", "/callback"]
+)
+def test_nothing_on_a_page_stays_english(app: Flask, path: str, lang: str) -> None:
+    client = app.test_client()
+    if path == "/profile":
+        auth.login_as(client, email="zoe@example.com", admin=False, groups=[])
+    page = client.get(path, headers={**HTML, "Accept-Language": lang})
+    shown = unescape(re.sub(r"<[^>]*>|\s+", " ", page.text))
+
+    assert language_of(page) == lang
+    for text in texts() - {"no"}:  # which is a word of other languages
+        assert not re.search(rf"(?<!\w){re.escape(text)}(?!\w)", shown), text
+
+
+def test_the_page_of_a_failed_login_is_french_and_so_is_the_way_back(
+    client: FlaskClient,
+) -> None:
+    page = client.get("/callback?lang=fr&code=x&state=y", headers=HTML)
+
+    assert page.status_code == 400
+    assert "La connexion n’a pas abouti" in page.text
+    assert "a duré plus d’une heure" in page.text
+    again = client.get(links_of(page)["Réessayer"])
+    assert "ui_locales=fr-FR" in again.headers["Location"]
+    assert links_of(page)["Retour à l’accueil"] == "/?lang=fr"
+
+
+def test_a_language_that_was_chosen_outlives_a_login_that_fails(
+    client: FlaskClient, tenant: Tenant
+) -> None:
+    english = {**HTML, "Accept-Language": "en"}
+    home = client.get("/?lang=fr", headers=english)
+    start = client.get(links_of(home)["Se connecter"], headers=english)
+    state = parse_qs(urlsplit(start.headers["Location"]).query)["state"][0]
+    denied = client.get(
+        "/callback",
+        query_string={"error": "access_denied", "state": state},
+        headers=english,
+    )
+
+    assert denied.status_code == 403
+    assert language_of(denied) == "fr"
+    assert "Auth0 vous a refusé l’accès" in denied.text
+    again = client.get(links_of(denied)["Réessayer"], headers=english)
+    asked = parse_qs(urlsplit(again.headers["Location"]).query)
+    assert asked["ui_locales"] == ["fr-FR"]
+
+
+def test_whoever_has_to_sign_in_first_does_so_in_the_language_of_the_page(
+    client: FlaskClient, tenant: Tenant
+) -> None:
+    away = client.get("/profile?lang=ja", headers=HTML)
+    start = client.get(away.headers["Location"], headers=HTML)
+    assert parse_qs(urlsplit(start.headers["Location"]).query)["ui_locales"] == ["ja"]
+    tenant.fail("discovery", Fault.status(503))
+    auth0._discovery_cache.clear()
+    down = client.get(away.headers["Location"], headers=HTML)
+
+    assert down.status_code == 502
+    assert language_of(down) == "ja"
+    again = parse_qs(urlsplit(links_of(down)["もう一度試す"]).query)
+    assert again["return_to"] == ["/profile?lang=ja"]
+
+
+@pytest.mark.parametrize("query", ["lang=fr&ui_locales=de", "ui_locales=de"])
+def test_what_a_link_asks_auth0_for_is_what_it_is_asked(
+    client: FlaskClient, tenant: Tenant, query: str
+) -> None:
+    start = client.get(f"/login?{query}", headers={"Accept-Language": "ja"})
+
+    assert parse_qs(urlsplit(start.headers["Location"]).query)["ui_locales"] == ["de"]
+
+
+def test_no_answer_varies_by_what_it_does_not_depend_on(client: FlaskClient) -> None:
+    french = {"Accept-Language": "fr"}
+    program = {**french, "Accept": "application/json"}
+    auth.login_as(client)
+    answers = [
+        client.get("/api/me", headers=program),
+        client.get("/nowhere", headers=program),
+        client.get("/healthz", headers=french),
+        client.get("/logout", headers=french),
+        client.get("/profile", headers=french),  # signed out by now, so to login
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 404, 200, 302, 302]
+    for answer in answers:
+        assert "Accept-Language" not in answer.vary
+
+
+def test_answers_for_programs_stay_english(client: FlaskClient) -> None:
+    french = {"Accept": "application/json", "Accept-Language": "fr"}
+
+    answer = client.get("/callback?code=x&state=y&lang=fr", headers=french)
+
+    assert json.loads(answer.text)["detail"].startswith("This sign-in is unknown here")
+    assert client.get("/api/me", headers=french).json == {
+        "type": "about:blank",
+        "title": "Unauthorized",
+        "status": 401,
+        "detail": "Sign in to see this.",
+        "code": "signed_out",
+    }
+
+
+def errors_of_the_app() -> list[HTTPException]:
+    """Return one of each error that there is a page for."""
+    of_logins = [CheckFailed(code) for code in _TEXTS]
+    clocks = [auth.explain(ClocksDiffer(seconds)) for seconds in (90, -3600)]
+    of_flask = [default_exceptions[code]() for code in OF_FLASK]
+    down = [RevocationsUnavailable(), SessionsUnavailable(), RefreshesUnavailable()]
+    ours = [auth.signed_out(), NotAllowed(), CrossSite(), SessionTooLarge({})]
+    return [*of_logins, *clocks, *of_flask, *down, *ours]
+
+
+@pytest.mark.parametrize("lang", ["fr", "ja", "zh-Hans"])
+def test_no_error_page_has_a_word_of_english(lang: str) -> None:
+    """Whatever is raised, through the app itself: not only what the catalogs know."""
+    app = create_app()
+    with app.test_request_context():
+        errors = errors_of_the_app()
+
+    @app.get("/raise/<int:number>")
+    def fail(number: int) -> str:
+        raise errors[number]
+
+    for number, error in enumerate(errors):
+        page = app.test_client().get(f"/raise/{number}?lang={lang}", headers=HTML)
+        assert page.status_code == (error.code or 500)
+        main = page.text.partition("<main")[2].partition("</main>")[0]
+        words = unescape(re.sub(r"<code>.*?</code>|<[^>]*>", " ", main))
+        assert str(error.description) not in words
+        foreign = re.findall(r"\b(?:the|is|this|that|you|your|not|to|of)\b", words)
+        assert foreign == [], (error, words)
+
+
+def test_by_how_much_the_clocks_differ_is_told_in_every_language() -> None:
+    app = create_app()
+
+    @app.get("/clocks")
+    def clocks() -> str:
+        raise auth.explain(ClocksDiffer(-90))
+
+    for lang in TAGS:
+        page = app.test_client().get(f"/clocks?lang={lang}", headers=HTML)
+        assert re.search(r"\b90\b", page.text), lang
+        assert "%(" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("lang", "shape"),
+    [
+        ("en", r"[A-Z][a-z]{2} \d{1,2}, \d{4}, \d{1,2}:\d\d\s[AP]M UTC"),
+        ("fr", r"\d{1,2} [a-zéû]+\.? \d{4} à \d\d:\d\d UTC"),
+        ("ja", r"\d{4}/\d\d/\d\d \d{1,2}:\d\d UTC"),
+        ("zh-Hans", r"\d{4}年\d{1,2}月\d{1,2}日 \d\d:\d\d UTC"),
+    ],
+)
+def test_times_are_written_as_the_language_writes_them(
+    client: FlaskClient, lang: str, shape: str
+) -> None:
+    auth.login_as(client)
+
+    page = client.get("/profile", query_string={"lang": lang})
+
+    times = re.findall(r'<time datetime="[^"]+\+00:00">([^<]*)</time>', page.text)
+    assert len(times) == 3
+    for time in times:
+        assert re.fullmatch(shape, time), time
+
+
+@pytest.mark.parametrize("lang", TAGS)
+def test_what_comes_from_outside_is_text_in_every_language(
+    app: Flask, lang: str
+) -> None:
+    name = "<script>1</script> 100 % %(name)s {{ 7 * 7 }}"
+    client = app.test_client()
+    auth.login_as(client, name=name, organization=name)
+
+    for path in ("/", "/profile"):
+        page = client.get(path, query_string={"lang": lang})
+        assert "<script" not in page.text
+        assert name in unescape(page.text)
+
+
+@pytest.mark.parametrize("lang", TAGS)
+def test_an_error_in_an_apps_own_words_is_shown_as_it_is(lang: str) -> None:
+    words = "<b>Not</b> today: 100 % %(name)s"
+    app = create_app()
+
+    @app.get("/own")
+    def own() -> str:
+        raise auth.LoginRefused(words)
+
+    page = app.test_client().get("/own", query_string={"lang": lang}, headers=HTML)
+
+    assert page.status_code == 403
+    assert "<b>" not in page.text
+    assert words in unescape(page.text)
+
+
+def test_a_session_that_does_not_fit_is_told_in_french() -> None:
+    own = create_app()
+
+    @own.get("/full")
+    def full() -> str:
+        raise SessionTooLarge({"user": {"groups": ["many"] * 400}})
+
+    page = own.test_client().get("/full?lang=fr", headers=HTML)
+
+    assert page.status_code == 500
+    assert "Trop de données à conserver" in page.text
+    assert "<code>claim groups</code>" in page.text
+    assert "AUTH0_REDIS_URL" in page.text
+    assert "heaviest" not in page.text
+
+
+def test_what_others_copy_knows_nothing_of_it() -> None:
+    script = "import sys, auth; print({'flask_babel', 'babel'} & sys.modules.keys())"
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "set()\n"

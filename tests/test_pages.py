@@ -1,0 +1,271 @@
+"""Every page, the app's and the tenant's, for everybody who may meet it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Request, Route, expect
+
+import screenshots
+from tenant import Fault, Tenant
+
+MOST_BYTES = 30_000  # of a page with its style and icon
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+AXE = {"runOnly": RULES, "resultTypes": ["violations"]}
+PICTURE = "https://pictures.example/zoe.svg"
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="900"/>'
+PAINTED = """() => new Promise(done =>
+  requestAnimationFrame(() => requestAnimationFrame(done)))"""
+SHIFTS = """() => new Promise(done => {
+  let sum = 0;
+  new PerformanceObserver(list => list.getEntries().forEach(e => { sum += e.value; }))
+    .observe({type: "layout-shift", buffered: true});
+  requestAnimationFrame(() => setTimeout(() => done(sum), 50));
+})"""
+MOVING = """() => [...document.querySelectorAll("*")].filter(element => {
+  const style = getComputedStyle(element);
+  return style.animationName !== "none" || style.transitionDuration !== "0s";
+}).length"""
+OVERFLOW = "() => document.documentElement.scrollWidth - innerWidth"
+
+
+class Visit:
+    """A browser at a page, and what it asked for and complained of on its way."""
+
+    def __init__(self, browser: Browser, site: str, tenant: Tenant) -> None:
+        self.site, self.tenant = site, tenant
+        context = browser.new_context(ignore_https_errors=True, locale="en-US")
+        self.page = context.new_page()
+        self.requests: list[Request] = []
+        self.troubles: list[str] = []
+        context.route(PICTURE, _send_picture)
+        self.page.on("request", lambda request: self.requests.append(request))
+        self.page.on("requestfailed", lambda r: self.troubles.append(r.url))
+        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        self.page.on("console", self._note)
+
+    def goto(self, path: str) -> None:
+        """Go to a page of the app, or whatever address."""
+        self.page.goto(path if "://" in path else f"{self.site}{path}")
+
+    def press(self, button: str) -> None:
+        """Press a button, or what looks like one."""
+        self.page.get_by_role("button", name=button).click()
+        self.page.wait_for_load_state()
+
+    def sign_in(self, path: str, who: str) -> None:
+        """Sign in on the way to a page."""
+        self.goto(f"/login?return_to={path}")
+        self.press(who)
+        expect(self.page).to_have_url(f"{self.site}{path}")
+
+    def _note(self, said: ConsoleMessage) -> None:
+        # Chromium says so of an error page itself, which is meant to have its status.
+        is_page = said.location["url"] == self.page.url
+        if not (is_page and said.text.startswith("Failed to load resource")):
+            self.troubles.append(said.text)
+
+
+def _send_picture(route: Route) -> None:
+    route.request.frame.evaluate(PAINTED)  # as pictures do, it comes when a page stands
+    route.fulfill(body=SVG, content_type="image/svg+xml")
+
+
+def _profile(visit: Visit) -> None:
+    visit.tenant.add_user(
+        "zoe",
+        name="Zoé " + "Featherstonehaugh" * 8,
+        email="zoe" * 20 + "@example.com",
+        email_verified=False,
+        picture=PICTURE,
+        **{"https://an.example/" + "roles" * 12: ["admin"] * 30, "nothing": []},
+        address={"country": "Côte d’Ivoire", "street": "x" * 200},
+    )
+    visit.sign_in("/profile", "zoe")
+    visit.page.get_by_text("As JSON").click()
+
+
+def _denied(visit: Visit) -> None:
+    visit.goto("/login")
+    visit.press("Deny")
+
+
+def _out_of_order(visit: Visit) -> None:
+    visit.tenant.fail("token", Fault.status(503))
+    visit.goto("/login")
+    visit.press("Alice")
+
+
+def _at_tenant(path: str) -> Callable[[Visit], None]:
+    return lambda visit: visit.goto(visit.tenant.origin + path)
+
+
+def _signed_in_at_tenant(visit: Visit) -> None:
+    visit.sign_in("/", "Bob")
+    visit.goto(f"https://{visit.tenant.domain}/u/session")
+
+
+#: How somebody comes to each page, and its heading.
+PAGES: dict[str, tuple[Callable[[Visit], None], str]] = {
+    "home": (lambda visit: visit.goto("/"), "Sign in. See who you are. Sign out."),
+    "Japanese": (lambda visit: visit.goto("/?lang=ja"), "サインインする。"),
+    "signed in": (lambda visit: visit.sign_in("/", "Alice"), "Hello, Alice"),
+    "profile": (_profile, "Zoé Feather"),
+    "bare profile": (lambda visit: visit.sign_in("/profile", "nobody"), "Signed in"),
+    "denied": (_denied, "That sign-in did not work"),
+    "out of order": (_out_of_order, "That sign-in did not work"),
+    "not found": (lambda visit: visit.goto("/nowhere"), "Not Found"),
+    "tenant": (lambda visit: visit.goto("/login?screen_hint=signup"), "Sign up"),
+    "tenant refuses": (_at_tenant("/authorize?client_id=unknown"), "Not allowed"),
+    "tenant, signed out": (_at_tenant("/u/session"), "Not signed in"),
+    "tenant, signed in": (_signed_in_at_tenant, "Signed in"),
+    "tenant, signing out": (_at_tenant("/v2/logout"), "Signed out"),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, as the machine has it."""
+    with screenshots.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser: Browser, site: str, tenant: Tenant) -> Iterator[Visit]:
+    """Somebody at a browser of their own."""
+    visit = Visit(browser, site, tenant)
+    yield visit
+    visit.page.context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_anybody_can_read_and_use_it(visit: Visit, name: str) -> None:
+    """WCAG 2.2 AA as far as axe-core can tell, in both schemes, on any width."""
+    go, heading = PAGES[name]
+    go(visit)
+    expect(visit.page.get_by_role("heading", level=1)).to_contain_text(heading)
+
+    for dark, width in product((False, True), (320, 1280)):
+        scheme: Literal["dark", "light"] = "dark" if dark else "light"
+        visit.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        visit.page.set_viewport_size({"width": width, "height": 700})
+        found = Axe().run(visit.page, options=AXE).response["violations"]
+        assert [_told(violation) for violation in found] == []
+        assert visit.page.evaluate(OVERFLOW) <= 0
+    assert visit.page.evaluate(MOVING) == 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_it_is_light_and_still_and_loads_without_complaint(
+    visit: Visit, name: str
+) -> None:
+    PAGES[name][0](visit)
+    visit.page.wait_for_load_state("networkidle")  # or its icon would be given up
+    visit.requests.clear()
+    visit.page.goto(visit.page.url, wait_until="networkidle")
+
+    assert visit.page.evaluate(SHIFTS) == 0
+    assert visit.troubles == []
+    own = [r for r in visit.requests if r.url != PICTURE]
+    assert {urlsplit(r.url).netloc for r in own} == {urlsplit(visit.page.url).netloc}
+    assert len(own) >= 2  # Playwright's routing keeps the browser from caching any
+    assert sum(_transferred(request) for request in own) < MOST_BYTES
+
+
+def _transferred(request: Request) -> int:
+    sizes = request.sizes()
+    return sizes["responseHeadersSize"] + sizes["responseBodySize"]
+
+
+def _told(violation: dict[str, Any]) -> str:
+    where = " ".join(str(node["target"]) for node in violation["nodes"])
+    return f"{violation['id']}: {violation['help']}: {where}"
+
+
+def test_the_users_picture_alone_comes_from_elsewhere_and_learns_nothing(
+    visit: Visit,
+) -> None:
+    _profile(visit)
+
+    pictures = [r for r in visit.requests if r.url == PICTURE]
+    assert len(pictures) == 1
+    headers = pictures[0].all_headers()
+    assert not {"referer", "cookie"} & {*headers}
+
+
+def test_everything_can_be_done_without_script(
+    browser: Browser, site: str, tenant: Tenant
+) -> None:
+    with browser.new_context(
+        ignore_https_errors=True, java_script_enabled=False
+    ) as context:
+        page = context.new_page()
+        page.goto(f"{site}/profile")
+        page.get_by_role("button", name="Alice").click()
+        expect(page).to_have_url(f"{site}/profile")
+        page.get_by_text("As JSON").click()
+        expect(page.get_by_text('"email": "alice@example.com"')).to_be_visible()
+        page.get_by_role("link", name="日本語").click()
+        page.get_by_role("button", name="すべてのデバイスからサインアウト").click()
+
+        expect(page).to_have_url(f"{site}/")
+        expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
+
+
+def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
+    page, press = visit.page, visit.page.keyboard.press
+    visit.goto("/")
+    press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    press("Enter")
+    press("Tab")
+    expect(page.get_by_role("main").get_by_role("link", name="Sign in")).to_be_focused()
+    press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+    press("Tab")
+    expect(page.get_by_role("button", name="Alice")).to_be_focused()
+    press("Enter")
+    expect(page).to_have_url(f"{visit.site}/")
+    for _ in range(3):
+        press("Tab")
+    expect(page.get_by_role("link", name="Profile", exact=True)).to_be_focused()
+    press("Enter")
+    expect(page).to_have_url(f"{visit.site}/profile")
+    page.get_by_role("link", name="Sign out of this app only").focus()
+    press("Tab")
+    expect(page.get_by_role("button", name="Sign out on all devices")).to_be_focused()
+    press("Tab")
+    press("Enter")
+    expect(page.get_by_text('"sub": "auth0|alice"')).to_be_visible()
+
+
+def test_signing_out_of_this_app_only_asks_for_nobody_at_the_next_login(
+    visit: Visit,
+) -> None:
+    page = visit.page
+    visit.sign_in("/profile?lang=fr", "Alice")
+    page.get_by_role("link", name="Se déconnecter de cette application").click()
+    expect(page).to_have_url(f"{visit.site}/?lang=fr")
+    sign_in = page.get_by_role("main").get_by_role("link", name="Se connecter")
+    expect(sign_in).to_be_visible()
+    assert [c for c in page.context.cookies() if "session" in c.get("name", "")] == []
+    sign_in.click()
+
+    expect(page).to_have_url(f"{visit.site}/?lang=fr")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Bonjour, Alice")
+
+
+def test_what_is_shown_as_json_can_be_copied_with_one_click(visit: Visit) -> None:
+    visit.sign_in("/profile", "Alice")
+    visit.page.get_by_text("As JSON").click()
+    visit.page.locator("pre").click()
+
+    copied = visit.page.evaluate("() => JSON.parse(getSelection().toString())")
+
+    assert copied["sub"] == "auth0|alice"
+    assert copied["email_verified"] is True
