@@ -81,7 +81,7 @@ def redis() -> Iterator[str | None]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", folder)
-        quiet = ("--save", "", "--loglevel", "warning")
+        quiet = ("--save", "", "--logfile", "redis.log")
         with running([server, *where, *quiet], port):
             yield f"redis://127.0.0.1:{port}/0"
 

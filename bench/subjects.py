@@ -76,6 +76,7 @@ def bare_home(user: dict[str, Any] | None) -> Flask:
     """Return an app that draws our home page for this user, and does nothing else."""
     app = ours()
     app.before_request_funcs.clear()
+    app.after_request_funcs.clear()
     app.session_interface = Flask.session_interface
     app.secret_key = None
     app.context_processor(lambda: {"auth_user": user or {}})
