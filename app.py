@@ -20,7 +20,7 @@ from flask import (
     request,
     session,
 )
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadHost, HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
@@ -258,7 +258,7 @@ def _with_headers(answer: WSGIApplication) -> WSGIApplication:
 
 
 def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, str]]:
-    if auth.prefers_json():
+    if auth.prefers_json() or isinstance(error, BadHost):  # then no link can be made
         return auth.problem(error)
     if isinstance(error, auth.LoginError):
         languages.keep_choice(_wanted_page(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache, partial
@@ -37,6 +38,8 @@ _SINGLE_BYTES = 3_950
 _LONG_HEADERS = 3_500
 _MOST_PIECES = -(-TOTAL_BYTES // PIECE_BYTES)
 _TRANSACTION_PREFIX = "_a0_tx:"
+#: What the SDK puts behind it; any other name is not ours, and not to be answered.
+_STATE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _Read = Callable[[str], tuple[dict[str, Any] | str, float]]
 
 
@@ -60,7 +63,7 @@ class LoginsUnderWay:
         return {
             _TRANSACTION_PREFIX + cookie.removeprefix(prefix): value
             for cookie, value in self._cookies.items()
-            if cookie.startswith(prefix)
+            if cookie.startswith(prefix) and _STATE.fullmatch(cookie, len(prefix))
         }
 
     @cached_property

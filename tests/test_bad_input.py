@@ -278,7 +278,7 @@ async def test_a_provider_that_fails_signs_nobody_in_and_out(
 ) -> None:
     tenant.rotate_keys()
     address = await back_from_tenant(alice)
-    tenant.fail(endpoint, fault)
+    tenant.fail(endpoint, fault, times=2)  # keys are asked for anew at times
     with caplog.at_level(logging.INFO):
         answer = await alice.http.get(address)
 

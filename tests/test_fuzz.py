@@ -1,0 +1,399 @@
+"""Whatever is sent to whichever route: the answer is no bug, and does nobody harm."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+from base64 import urlsafe_b64encode
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import httpx
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from werkzeug.routing import Rule
+
+import auth
+from stores.cookies import TOTAL_BYTES
+from tenant import Tenant
+from wsgi import KEPT, Answer, Sent, send, shipped, sign_in
+
+#: What breaks out of HTML, were it shown as it is, and out of a header.
+MARK = "mk<zq9\"zq9'zq9&zq9"
+BREAK = "mk\r\nX-Mk: zq9\r\n\r\n<zq9"
+EVIL = "https://evil.example/"
+
+bounded = partial(
+    settings,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    derandomize="REQUIRE_SERVICES" in os.environ,  # in CI all runs are alike
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+numbers = itertools.count()
+words = [
+    *(MARK, BREAK, EVIL, EVIL + MARK, "//evil.example", "/\\evil.example", f"/{MARK}"),
+    *(f"/profile?{MARK}#{MARK}", "/%0d%0aX-Mk:zq9", "javascript:mk()", "/login"),
+    *("", "x", "x" * 9000, "字" * 300, "%", "%00", "\u202e", "\x00", "9" * 400, "["),
+    *("-1", "0", "٣", "none", "server_error", "access_denied", "a.b.c", "prefetch"),
+    *("application/json", "text/html", "*/*;q=-1", "bytes=0-1", "Bearer x", "chunked"),
+    *("same-origin", "cross-site", "XMLHttpRequest", "multipart/form-data; boundary="),
+    *("1000", "fr", "zh-Hans", "zh_Hant-x", "application/x-www-form-urlencoded"),
+    *(
+        ".".join(urlsafe_b64encode(part.encode()).decode() for part in parts)
+        for parts in (
+            ('{"alg":"none"}', '{"sub":"auth0|alice"}', ""),
+            ('{"alg":"RS256","kid":{"x":1}}', "{}", "x"),
+            ('{"alg":["RS256"],"kid":"x","typ":7}', "[]", "x"),
+            ('{"alg":"RS256","kid":"x","b64":false,"crit":["b64"]}', "x", "x"),
+        )
+    ),
+]
+parameters = [
+    *("return_to", "screen_hint", "connection", "organization", "invitation", "iss"),
+    *("login_hint", "prompt", "ui_locales", "max_age", "remember", "federated", MARK),
+    *("state", "code", "error", "error_description", "logout_token", "lang", "here"),
+]
+headers = [
+    *("HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_HOST", "HTTP_ORIGIN", "HTTP_RANGE"),
+    *("HTTP_REFERER", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_PURPOSE", "HTTP_IF_RANGE"),
+    *("HTTP_X_REQUESTED_WITH", "HTTP_AUTHORIZATION", "CONTENT_TYPE", "CONTENT_LENGTH"),
+    *("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_TRANSFER_ENCODING"),
+    *("HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PREFIX"),
+    *("HTTP_X_HTTP_METHOD_OVERRIDE", "HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR"),
+]
+methods = [
+    *(("of the route",) * 15),
+    *(
+        "GET",
+        "POST",
+        "HEAD",
+        "OPTIONS",
+        "PUT",
+        "PATCH",
+        "DELETE",
+        "TRACE",
+        "CONNECT",
+        "PROPFIND",
+    ),
+    *("get", "", "GET\r\nX-Mk: zq9", MARK),
+]
+endings = [
+    *((b"",) * 20),
+    *(b"/", b"//evil.example", b"/..", b"\r\nX-Mk: zq9", b"/<zq9"),
+]
+#: What becomes of a cookie on its way, by name and value.
+changes: list[Callable[[str, str], str]] = [
+    *((lambda n, v: f"{n}={v}",) * 15),
+    *((lambda n, v: "",) * 3),
+    lambda n, v: f"{n}={v[: len(v) // 2]}",
+    lambda n, v: f"{n}={v[:40]}{'B' if v[40:41] == 'A' else 'A'}{v[41:]}",
+    lambda n, v: f"{n}={v}; {n}={v[::-1]}",
+    lambda n, v: f"{n}=x; {n}={v}",
+    lambda n, v: f"{n}={v * 9}",
+    lambda n, v: f"{n}_a0_tx.{v[:9]}={v}",
+    lambda n, v: f"{n}.1={v}; {n}.2={v}",
+    lambda n, v: f"{n}=3~{v}; {n}.1=2~{v}",
+    lambda n, v: f"{n}={v}\r\nX-Mk: zq9",
+    lambda n, v: f"{n}_a0_tx.\r\nX-Mk: zq9={v}; {n}_a0_tx.\x00字={v}",
+    lambda n, v: f"{n}={v}字\xff",
+    lambda n, v: f'{n}="{v}\\015\\012X-Mk: zq9\\"',
+    lambda n, v: f"{n}={MARK}; {n}_a0_tx.{MARK}={MARK}; {MARK}={MARK}",
+    lambda n, v: "; ".join(f"{n}_a0_tx.{i}={v[:90]}" for i in range(60)),
+]
+
+
+def as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+texts = (st.sampled_from(words) | st.text(max_size=30)).map(as_bytes)
+encoded = texts | texts.map(lambda text: quote(text).encode())
+addresses = st.lists(
+    st.sampled_from(
+        [
+            *("/", "/", "//", "\\", "@", ":", ".", "..", ";", "?", "#", "%2f", "%5c"),
+            *("https:", "http:", "evil.example", "profile", "login", "\t", "\r\n", " "),
+        ]
+    ),
+    max_size=6,
+).map("".join)
+names = st.sampled_from(parameters).map(lambda name: quote(name).encode())
+forms = st.lists(st.tuples(names, encoded).map(b"=".join), max_size=4).map(b"&".join)
+#: Whose cookies, and what becomes of the first of them and of the others.
+cookies = st.tuples(
+    st.sampled_from(["alice", "bob", "under way"]),
+    st.sampled_from(changes),
+    st.sampled_from(changes),
+)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A request, but for the cookies there are only when it is sent."""
+
+    rule: int
+    ending: bytes
+    method: str
+    query: bytes
+    headers: list[tuple[str, bytes]]
+    body: bytes
+    cookies: list[tuple[str, Any, Any]]
+    long: bool
+    returns: bool
+    refused: bytes
+
+
+drafts = st.builds(
+    Draft,
+    rule=st.integers(0, 99),
+    ending=st.sampled_from(endings),
+    method=st.sampled_from(methods),
+    query=forms,
+    headers=st.lists(st.tuples(st.sampled_from(headers), texts), max_size=4),
+    body=forms | st.binary(max_size=50),
+    cookies=st.lists(cookies, max_size=3),
+    long=st.booleans(),
+    returns=st.booleans(),
+    refused=st.just(b"") | encoded,
+)
+
+
+@pytest.fixture(params=KEPT)
+def fuzzed(request: pytest.FixtureRequest) -> Iterator[Flask]:
+    """The app as it ships."""
+    with shipped(request) as app:
+        yield app
+
+
+def test_whatever_is_sent_does_no_harm(fuzzed: Flask, tenant: Tenant) -> None:
+    reached: Counter[object] = Counter()
+
+    @bounded(max_examples=1000)
+    @given(draft=drafts)
+    def one(draft: Draft) -> None:
+        jars, state = jars_for(fuzzed, draft)
+        sent = finished(fuzzed, draft, jars, state)
+
+        answer = send(fuzzed, sent, host())
+
+        check_status(answer)
+        check_headers(answer, tenant)
+        check_body(answer)
+        shown = check_who_is_shown(answer, jars)
+        reached.update([answer.code, *shown])
+
+    one()
+    assert reached.keys() >= {200, 302, 400, 401, 403, 404, 405}
+    assert reached.keys() & {"alice", "bob"}
+
+
+def test_wherever_a_login_is_to_lead_it_leads_to_a_page_of_ours(
+    fuzzed: Flask, tenant: Tenant
+) -> None:
+    there = httpx.Client(trust_env=False, verify=False)  # noqa: S501 - plain http
+    reached = Counter[str]()
+
+    @bounded(max_examples=200)
+    @given(address=st.sampled_from(words) | addresses | addresses.map("/".__add__))
+    def one(address: str) -> None:
+        query = b"return_to=" + quote(as_bytes(address)).encode()
+        began = send(fuzzed, Sent(b"/login", query=query), host())
+        pair = began.all("set-cookie")[0].partition(";")[0].encode()
+        back = urlsplit(sign_in(there, began.all("location")[0], "alice"))
+        query, cookie = back.query.encode(), (("HTTP_COOKIE", pair),)
+        answer = send(fuzzed, Sent(b"/callback", query=query, headers=cookie), host())
+
+        (location,) = answer.all("location")
+        check_headers(answer, tenant)
+        assert not urlsplit(location).netloc
+        reached[location] += 1
+
+    with there:
+        one()
+    assert len(reached) > 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer("500 Internal Server Error"),
+        Answer("502 Bad Gateway"),
+        Answer("200 OK", [("Content-Type", "text/html")], MARK.encode()),
+        Answer("200 OK", [("Content-Type", "text/plain")], MARK.encode()),
+        Answer("200 OK", [("X", BREAK)]),
+        Answer("302 Found", [("Location", EVIL)]),
+        Answer("302 Found", [("Location", "//evil.example/")]),
+        Answer("200 OK", [("Set-Cookie", "a=b; Path=/; SameSite=Lax")]),
+        Answer(
+            "200 OK",
+            [("Set-Cookie", f"a={'b' * 4000}; HttpOnly; Path=/; SameSite=Lax")],
+        ),
+    ],
+)
+def test_these_checks_find_what_they_look_for(answer: Answer, tenant: Tenant) -> None:
+    with pytest.raises(AssertionError):  # noqa: PT012 - any of them
+        check_status(answer)
+        check_headers(answer, tenant)
+        check_body(answer)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\r\nX-Mk: zq9", "\r", "\n", "\0", "\x01", "\x7f", "字", "<zq9", "x" * 3000],
+)
+@pytest.mark.parametrize("path", [b"/login", b"/logout", b"/callback?state=x"])
+def test_a_cookie_whose_name_is_none_of_ours_is_not_answered(
+    fuzzed: Flask, tenant: Tenant, path: bytes, name: str
+) -> None:
+    cookie = as_bytes(f"session_a0_tx.{name}=x; session_a0_tx.y=x")
+
+    answer = send(fuzzed, Sent(path, headers=(("HTTP_COOKIE", cookie),)), host())
+
+    check_status(answer)
+    check_headers(answer, tenant)
+    assert not any(name in written for written in answer.all("set-cookie"))
+
+
+@pytest.mark.parametrize("accept", [b"text/html", b"application/json"])
+@pytest.mark.parametrize("name", [b".x", b"a..b", b"x" * 64, b"..", b"[", b"\xe9"])
+def test_a_host_that_cannot_be_one_is_a_bad_request(
+    fuzzed: Flask, name: bytes, accept: bytes
+) -> None:
+    named = (("HTTP_HOST", name), ("HTTP_ACCEPT", accept))
+
+    answer = send(fuzzed, Sent(b"/nowhere", headers=named), host())
+
+    assert answer.code in {400, 404}
+
+
+Jars = dict[str, tuple[str, dict[str, str]]]
+
+
+def jars_for(app: Flask, draft: Draft) -> tuple[Jars, str]:
+    """Sign in whoever's cookies are to be sent; return them, and a login's state."""
+    jars: Jars = {}
+    state = ""
+    for whose in {whose for whose, *_ in draft.cookies}:
+        number = next(numbers)
+        if whose == "under way":
+            jar, state = login_under_way(app)
+        else:
+            jar = session_of(app, f"auth0|{whose}-{number}-", draft.long)
+        jars[whose] = (f"auth0|{whose}-{number}-", jar)
+    return jars, state
+
+
+def session_of(app: Flask, sub: str, long: bool) -> dict[str, str]:
+    bio = random.Random(sub).randbytes(2000 if long else 10).hex()  # noqa: S311 - noise
+    with httpx.Client(transport=httpx.WSGITransport(app)) as client:
+        auth.login_as(client, sub=sub, name=MARK, picture=EVIL + MARK, bio=bio)
+        return dict(client.cookies)
+
+
+def login_under_way(app: Flask) -> tuple[dict[str, str], str]:
+    answer = send(app, Sent(b"/login", query=b"return_to=/profile"), host())
+    name, _, value = answer.all("set-cookie")[0].partition(";")[0].partition("=")
+    query = parse_qs(urlsplit(answer.all("location")[0]).query)
+    return {name: value}, query["state"][0]
+
+
+def finished(app: Flask, draft: Draft, jars: Jars, state: str) -> Sent:
+    rules = list(app.url_map.iter_rules())
+    rule = rules[draft.rule % len(rules)]
+    path, query, method = path_of(rule) + draft.ending, draft.query, draft.method
+    if method == "of the route":
+        method = "POST" if "POST" in (rule.methods or ()) else "GET"
+    if draft.returns and state:
+        refused = b"error=access_denied&error_description=" + draft.refused
+        path, method = b"/callback", "GET"
+        query = f"state={state}&".encode() + (refused if draft.refused else query)
+    pairs = [pair for cookies in draft.cookies for pair in sent_of(jars, *cookies)]
+    cookie = as_bytes("; ".join(pairs))
+    return Sent(
+        path, method, query, (*draft.headers, ("HTTP_COOKIE", cookie)), draft.body
+    )
+
+
+def path_of(rule: Rule) -> bytes:
+    path = rule.rule.replace("<path:filename>", "style.css")
+    assert "<" not in path, "a route with a parameter that is not filled in"
+    return path.encode()
+
+
+def sent_of(jars: Jars, whose: str, first: Any, others: Any) -> list[str]:
+    _, jar = jars[whose]
+    ways = itertools.chain([first], itertools.repeat(others))
+    return [way(*pair) for way, pair in zip(ways, jar.items(), strict=False)]
+
+
+def host() -> str:
+    return auth.auth0.settings.callback.netloc
+
+
+def check_status(answer: Answer) -> None:
+    """See that no answer is a bug; being told of an outage is none."""
+    if answer.code >= 500:
+        assert answer.code in {502, 503}
+        assert "Retry-After" in dict(answer.headers)
+        assert "provider_unavailable" in answer.text
+    assert "Traceback" not in answer.text
+
+
+def check_headers(answer: Answer, tenant: Tenant) -> None:
+    for name, value in [("Status", answer.status), *answer.headers]:
+        assert not {"\r", "\n", "\0"} & {*name, *value}, name
+        assert name != "X-Mk"
+        assert "<zq9" not in value, name
+    for location in answer.all("location"):
+        check_location(location, tenant)
+    written = [cookie.split(";") for cookie in answer.all("set-cookie")]
+    assert sum(len(pair) for pair, *_ in written) <= TOTAL_BYTES
+    for pair, *attributes in written:
+        assert len(pair) + 200 < 4096
+        assert {" HttpOnly", " Path=/", " SameSite=Lax"} <= {*attributes}
+
+
+def check_location(location: str, tenant: Tenant) -> None:
+    """See that it leads to a page of ours, or to the tenant with our addresses."""
+    parts, ours = urlsplit(location), auth.auth0.settings
+    if not parts.netloc:
+        assert location.startswith("/")
+        assert not location.startswith(("//", "/\\"))
+        return
+    origin = f"{parts.scheme}://{parts.netloc}"
+    assert origin in {ours.origin, tenant.origin, f"https://{tenant.domain}"}
+    query = parse_qs(parts.query)
+    assert query.get("redirect_uri", [ours.redirect_uri]) == [ours.redirect_uri]
+    assert query.get("returnTo", [f"{ours.origin}/"]) == [f"{ours.origin}/"]
+
+
+def check_who_is_shown(answer: Answer, jars: Jars) -> list[str]:
+    """See that it is one at most, whose cookies came along."""
+    named = re.findall(r"auth0\|(alice|bob)-(\d+)-", answer.text)
+    shown = {f"auth0|{whose}-{number}-": whose for whose, number in named}
+    assert len(shown) <= 1
+    assert shown.keys() <= {sub for sub, _ in jars.values()}
+    return list(shown.values())
+
+
+def check_body(answer: Answer) -> None:
+    """See that nothing sent, or claimed, breaks out of where it is shown."""
+    kind = dict(answer.headers).get("Content-Type", "")
+    if "json" in kind and answer.body:
+        json.loads(answer.text)
+    elif kind.startswith("text/html"):
+        for broken in ("<zq9", '"zq9', "'zq9", "&zq9"):
+            assert broken not in answer.text
+    else:
+        assert "zq9" not in answer.text

@@ -1,0 +1,117 @@
+"""The app as it ships, and requests with nothing put right on their way to it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from flask import Flask
+
+import auth
+from app import create_app
+from redis_server import RedisServer
+from stores import connect_redis
+
+KEPT = ["cookies", "redis"]
+
+
+@contextmanager
+def shipped(request: pytest.FixtureRequest) -> Iterator[Flask]:
+    """Make the app as it ships, with its sessions in what is asked for of `KEPT`."""
+    app, client = create_app(), auth.auth0
+    before = client.sessions.lifetime.revocations, client.refreshes
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        auth.init_app(app, several_cookies=True, redis=connect_redis(server.url))
+    yield app
+    client.sessions.lifetime.revocations = before[0]
+    client.share_refreshes(before[1])
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request, byte by byte as it may come.
+
+    Attributes:
+        headers: Names as in an environ, such as ``HTTP_ACCEPT``, with their values.
+    """
+
+    path: bytes = b"/"
+    method: str = "GET"
+    query: bytes = b""
+    headers: tuple[tuple[str, bytes], ...] = ()
+    body: bytes = b""
+
+
+@dataclass
+class Answer:
+    """What an app answers."""
+
+    status: str = ""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+
+    @property
+    def code(self) -> int:
+        return int(self.status[:3])
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of a header."""
+        return [value for n, value in self.headers if n.lower() == name]
+
+
+def send(app: Flask, sent: Sent, host: str) -> Answer:
+    """Have an app answer (PEP 3333)."""
+    answer = Answer()
+
+    def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
+        answer.status, answer.headers = status, headers
+
+    answered: Iterable[bytes] = app.wsgi_app(_environ(sent, host), start)
+    answer.body = b"".join(answered)
+    if close := getattr(answered, "close", None):
+        close()
+    return answer
+
+
+def sign_in(http: httpx.Client, url: str, username: str) -> str:
+    """Sign in at the tenant, in a browser new to it; return the way back."""
+    http.cookies.clear()
+    page = http.get(url, follow_redirects=True)
+    form = {"state": page.url.params["state"], "action": "login"}
+    answer = http.post(
+        page.url.copy_with(query=None), data={**form, "username": username}
+    )
+    return answer.headers["Location"]
+
+
+def _environ(sent: Sent, host: str) -> dict[str, Any]:
+    return {
+        "REQUEST_METHOD": sent.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": sent.path.decode("latin-1"),
+        "QUERY_STRING": sent.query.decode("latin-1"),
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": host.rpartition(":")[2],
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": host,
+        "CONTENT_LENGTH": str(len(sent.body)),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(sent.body),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        **{name: value.decode("latin-1") for name, value in sent.headers},
+    }
