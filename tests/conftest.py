@@ -24,6 +24,8 @@ from visitor import Visitor
 if TYPE_CHECKING:
     from flask import Flask
 
+pytest_plugins = ["leaks"]
+
 _tenant = Tenant()
 _listener = socket.create_server(("127.0.0.1", 0))
 SITE = f"http://localhost:{_listener.getsockname()[1]}"

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from servers import BIN, ROOT, clean_environment
+from watch import watch
 
 README = (ROOT / "README.md").read_text()
 #: How the blocks begin that make an environment; .ci/run makes its own by this.
@@ -126,6 +127,7 @@ class Shell:
     def stop(self) -> None:
         """End all that it started, and wait until that is so."""
         give_up = time.monotonic() + 20
+        watch.hear_server("what a program said", self.output)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
             while time.monotonic() < give_up:

@@ -14,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryFile, mkdtemp
 from typing import IO
 
+from watch import watch
+
 REVOCATIONS = str(Path(mkdtemp(prefix="revocations-"), "revocations.sqlite3"))
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -26,6 +28,7 @@ GUNICORN = [
 GRANIAN = [
     *(str(BIN / "granian"), "--interface", "wsgi", "--factory", "app:create_app"),
     *("--workers", "2", "--blocking-threads", "8", "--port", "{port}"),
+    *("--workers-kill-timeout", "8"),
 ]
 
 
@@ -84,6 +87,8 @@ def serving(
         finally:
             process.terminate()
             process.wait(timeout=40)
+            log.seek(0)
+            watch.hear_server("what a server said", log.read())
 
 
 def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:

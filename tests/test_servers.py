@@ -81,7 +81,7 @@ async def test_a_server_that_was_used_ends_at_once(
     assert await visitor.claims()
     await visitor.http.aclose()
 
-    assert server.stop(how) < 2  # it hung for 30 seconds where a thread was waited for
+    assert server.stop(how) < 20  # it took 30 seconds where a thread was waited for
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])

@@ -1,0 +1,193 @@
+"""Nothing secret is said: what a run issues is held against what it says.
+
+A plugin of pytest. While tests run it notes every code, token and verifier that a
+tenant in this process issues or is sent, every cookie that an app or a server sets and
+the secrets it is set up with; and it reads along what is logged at any level, raised,
+warned and printed, also by programs that tests start, and the app's pages and
+redirects. At the end none of the former may be found in the latter, or the run has
+failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import threading
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from flask import Flask, Response, has_request_context, request, request_finished
+
+from watch import watch
+
+_SENT = {
+    *("code_verifier", "refresh_token", "subject_token", "token"),
+    *("client_secret", "client_assertion"),
+}
+_ISSUED = ("access_token", "refresh_token", "id_token", "mfa_token")
+_SET_COOKIE = re.compile(r"b'set-cookie', b'[^=]+=([^;']+)", re.I)
+
+
+class _Ear(logging.Handler):
+    """Takes in all that is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        name = record.name.partition(".")[0]
+        if name in {"httpx", "httpcore"} and not _is_the_apps():
+            # the browser of a test, which is told what others must not be
+            for cookie in _SET_COOKIE.findall(record.getMessage()):
+                watch.note("cookie", cookie)
+            return
+        hear = watch.hear_server if name == "werkzeug" else watch.hear
+        hear(f"the log of {name}", self.format(record))
+        if record.exc_info and record.exc_info[1]:
+            watch.hear_exception(record.exc_info[1])
+
+
+def _is_the_apps() -> bool:
+    of_the_sdk = threading.current_thread().name == "auth0-network"
+    return of_the_sdk or has_request_context()
+
+
+_ear = _Ear()
+_patch = pytest.MonkeyPatch()
+_FOUND = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to every logger; what ``caplog`` has stays what it was."""
+    config.option.log_level = config.option.log_level or "WARNING"
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.getLogger().addHandler(_ear)
+    request_finished.connect(_answered)
+    _overhear(Flask, "handle_user_exception", _error_of_an_app)
+    _overhear(pytest.RaisesExc, "__exit__", lambda raises, kind, error, *_: error)
+    communicate = subprocess.Popen.communicate
+
+    @wraps(communicate)
+    def hear_the_end(*args: Any, **options: Any) -> Any:
+        said = communicate(*args, **options)
+        for text in said:
+            watch.hear_server("what a program said", text)
+        return said
+
+    _patch.setattr(subprocess.Popen, "communicate", hear_the_end)
+
+
+def _overhear(owner: type, name: str, error_in: Callable[..., Any]) -> None:
+    """Take in the exceptions that a method is called with."""
+    method = getattr(owner, name)
+
+    @wraps(method)
+    def call(*args: Any) -> Any:
+        if error := error_in(*args):
+            watch.hear_exception(error)
+        return method(*args)
+
+    _patch.setattr(owner, name, call)
+
+
+def _error_of_an_app(app: Flask, error: Exception) -> Exception | None:
+    return None if _is_a_tenant(app) else error
+
+
+def _is_a_tenant(app: Flask) -> bool:
+    return app.import_name.startswith("tenant")
+
+
+def pytest_unconfigure() -> None:
+    """Listen no more."""
+    logging.getLogger().removeHandler(_ear)
+    request_finished.disconnect(_answered)
+    _patch.undo()
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Remember which test runs."""
+    watch.test = nodeid
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take in what a test printed, and what was printed during it."""
+    for name, text in report.sections:
+        if "std" in name:
+            watch.hear("what was printed", text)
+
+
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Take in a warning."""
+    watch.hear("a warning", str(warning_message.message))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run where a secret was said."""
+    for name in ("AUTH0_SECRET", "AUTH0_CLIENT_SECRET"):
+        watch.note(name, os.environ.get(name))
+    session.config.stash[_FOUND] = sorted(watch.leaks())
+    if session.config.stash[_FOUND] and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what was said, and not the secret itself."""
+    if found := config.stash.get(_FOUND, []):
+        terminalreporter.section("secrets that were said", red=True)
+        for line in found:
+            terminalreporter.line(line, red=True)
+
+
+def _answered(sender: Flask, response: Response, **_: Any) -> None:
+    if _is_a_tenant(sender):
+        _note_what_is_sent()
+        _note_what_is_issued(response)
+    else:
+        _note_what_is_kept(sender, response)
+        _hear_what_is_shown(sender, response)
+
+
+def _note_what_is_sent() -> None:
+    form = vars(request).get("form") or {}  # not where nobody has read it
+    for name in _SENT & form.keys():
+        watch.note(name, form[name])
+    credentials = request.headers.get("Authorization", "")
+    watch.note("credentials", credentials.partition(" ")[2])
+
+
+def _note_what_is_issued(response: Response) -> None:
+    query = parse_qs(urlsplit(response.headers.get("Location", "")).query)
+    watch.note("code", query.get("code", [""])[0])
+    answer = response.get_json(silent=True) if response.is_json else None
+    if isinstance(answer, dict):
+        for name in _ISSUED:
+            watch.note(name, answer.get(name))
+
+
+def _note_what_is_kept(app: Flask, response: Response) -> None:
+    form = vars(request).get("form") or {}
+    if "eyJ" in (token := form.get("logout_token", "")):  # and not what a fuzz made up
+        watch.note("logout_token", token)
+    for cookie in response.headers.getlist("Set-Cookie"):
+        watch.note("cookie", cookie.partition("=")[2].partition(";")[0])
+    for key in (app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ())):
+        watch.note("SECRET_KEY", key if isinstance(key, str) else repr(key))
+    if installed := app.extensions.get("auth0"):
+        settings = installed.client.settings
+        for secret in settings.secrets:
+            watch.note("AUTH0_SECRET", secret)
+        watch.note("AUTH0_CLIENT_SECRET", settings.client_secret)
+        watch.note("signing key", settings.client_assertion_signing_key)
+
+
+def _hear_what_is_shown(app: Flask, response: Response) -> None:
+    """Take in pages and redirects of the app, not those that a test adds to it."""
+    view = app.view_functions.get(request.endpoint or "")
+    if response.status_code >= 400 or getattr(view, "__module__", "") == "app":
+        watch.hear("a redirect", response.headers.get("Location", ""))
+        if not response.is_streamed:
+            watch.hear("a page", response.get_data(as_text=True))
