@@ -1,0 +1,295 @@
+"""What SECURITY.md promises beyond the other tests; and its table is held to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.wrappers import Response
+
+import auth
+from app import create_app
+from auth import auth0
+from conftest import SITE, Clock
+from login.settings import Settings
+from security_table import REQUIREMENTS, SECURITY, conformance, rows, there_are
+from stores import SqliteRevocations
+from stores.jwe import MOST_REMEMBERED
+from tenant import Fault, Tenant
+from test_conformance import BACK_CHANNEL, BASIC, BEYOND, CONFIG
+from visitor import Visitor
+
+Visitors = Callable[..., Visitor]
+ROWS = rows()
+SECRET = "hunter2-of-the-database"
+POLICY = {
+    "default-src": ["'none'"],  # object-src and script-src fall back to it
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
+    "style-src": ["'self'"],
+}
+
+
+def test_its_table_has_every_requirement_once_with_its_level() -> None:
+    assert [(row.number, row.level) for row in ROWS] == list(REQUIREMENTS.items())
+
+
+def test_the_tests_it_names_are_there() -> None:
+    named = {name for row in ROWS for name in row.tests}
+
+    assert named
+    assert named - there_are() == set()
+
+
+def test_a_row_has_a_test_or_says_why_there_is_none() -> None:
+    assert [row.number for row in ROWS if not (row.tests or row.has_reason)] == []
+
+
+def test_what_it_says_of_conformance_is_what_those_tests_show() -> None:
+    plans = {
+        "basic": BASIC,
+        "config": CONFIG,
+        "back-channel": BACK_CHANNEL,
+        "beyond": BEYOND,
+    }
+
+    assert conformance() == [
+        (row.module, plan, row.plan, f"{row.ours}: {row.why}" if row.why else row.ours)
+        for plan, rows in plans.items()
+        for row in rows
+    ]
+
+
+def test_the_numbers_it_states_are_those_of_the_code() -> None:
+    settings = Settings.for_tests()
+    hours = settings.session_idle_seconds / 3600
+    days = settings.session_max_seconds / 86_400
+
+    assert f"{hours:g} hours without a request, {days:g} days in any case" in SECURITY
+    assert f"up to {MOST_REMEMBERED:,} opened sessions" in SECURITY
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    """A client of the app, which has a view with a bug besides."""
+    app = create_app()
+
+    @app.get("/broken")
+    async def broken() -> str:
+        raise RuntimeError(SECRET)
+
+    return app.test_client()
+
+
+def every_answer(client: FlaskClient, **headers: str) -> Iterator[tuple[str, Response]]:
+    """Ask for everything there is, in every way, and for what there is not."""
+    rules = client.application.url_map.iter_rules()
+    paths = {rule.rule for rule in rules if not rule.arguments}
+    paths |= {"/static/style.css", "/static/no.css", "/nowhere"}
+    for path in sorted(paths, key=lambda path: ("logout" in path, path)):
+        for method in ("GET", "HEAD", "POST", "OPTIONS"):
+            with client.open(path, method=method, headers=headers) as answer:
+                yield f"{method} {path}", answer
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_every_answer_carries_the_headers(client: FlaskClient, signed_in: bool) -> None:
+    if signed_in:
+        auth.login_as(client)
+
+    seen = set()
+    for asked, answer in every_answer(client):
+        seen.add(answer.status_code)
+        policy = dict(directives(answer.headers["Content-Security-Policy"]))
+        assert POLICY.items() <= policy.items(), asked
+        assert not any(name.startswith(("script", "object")) for name in policy), asked
+        assert "unsafe" not in str(policy), asked
+        assert answer.headers["X-Content-Type-Options"] == "nosniff", asked
+        assert answer.headers["Referrer-Policy"] == "same-origin", asked
+    assert {200, 204, 302, 400, 403, 404, 405, 500} <= seen
+
+
+def directives(policy: str) -> list[tuple[str, list[str]]]:
+    """Read a Content-Security-Policy."""
+    words = [directive.split() for directive in policy.split(";")]
+    return [(name, values) for name, *values in words]
+
+
+def test_no_other_origin_may_read_an_answer(client: FlaskClient) -> None:
+    auth.login_as(client)
+    from_elsewhere = {
+        "Origin": "https://evil.example.com",
+        "Access-Control-Request-Method": "POST",
+    }
+
+    for asked, answer in every_answer(client, **from_elsewhere):
+        allowed = [n for n, _ in answer.headers if n.startswith("Access-Control")]
+        assert allowed == [], asked
+
+
+def test_a_session_travels_in_cookies_only(client: FlaskClient) -> None:
+    auth.login_as(client)
+    cookie = client.get_cookie("session")
+    assert cookie
+    for path in ("/", "/profile", "/api/me", "/nowhere", "/login"):
+        answer = client.get(path)
+        headers = [value for name, value in answer.headers if name != "Set-Cookie"]
+        assert cookie.value not in answer.text + str(headers), path
+
+    stranger = client.application.test_client()
+    for value in (cookie.value, auth0.settings.client_secret, "test"):
+        sent = {"Authorization": f"Bearer {value}", "X-Session": str(value)}
+        answer = stranger.get(f"/api/me?session={value}", headers=sent)
+        assert answer.status_code == 401
+    stranger.set_cookie("session", cookie.value)
+    assert stranger.get("/api/me").status_code == 200
+
+
+async def test_every_page_has_a_way_out(alice: Visitor) -> None:
+    await alice.login()
+
+    for path in ("/", "/profile", "/nowhere", "/callback?state=x&error=x"):
+        page = await alice.go(path)
+        header = page.text.partition("</header>")[0]
+        assert 'href="/logout"' in header, path
+
+
+async def test_every_login_has_secrets_of_its_own(visitors: Visitors) -> None:
+    alice, bob = visitors("alice"), visitors("bob")
+    began = [await visitor.get("/login") for visitor in (alice, alice, bob)]
+    sent = [parse_qs(urlsplit(a.headers["Location"]).query) for a in began]
+
+    for name in ("state", "code_challenge"):
+        values = {query[name][0] for query in sent}
+        assert len(values) == 3
+        assert all(re.fullmatch(r"[A-Za-z0-9_-]{32,}", value) for value in values)
+    assert {query["code_challenge_method"][0] for query in sent} == {"S256"}
+
+
+async def test_an_id_token_in_the_callback_signs_nobody_in(
+    alice: Visitor, client: FlaskClient
+) -> None:
+    await alice.login()
+    cookie = f"session={alice.cookies['session']}"
+    with client.application.test_request_context(headers={"Cookie": cookie}):
+        id_token = (auth0.read_session() or {})["id_token"]
+
+    def try_it() -> list[int]:  # where no event loop runs
+        began = client.get("/login", base_url=SITE)
+        state = parse_qs(urlsplit(began.headers["Location"]).query)["state"][0]
+        query = {"state": state, "id_token": id_token, "access_token": "x"}
+        back = client.get("/callback", base_url=SITE, query_string=query)
+        assert "incomplete_callback" in back.text  # so its login was known
+        return [back.status_code, client.get("/api/me", base_url=SITE).status_code]
+
+    assert await asyncio.to_thread(try_it) == [400, 401]
+
+
+async def test_metadata_of_another_issuer_begins_no_login(
+    alice: Visitor, tenant: Tenant, nothing_discovered: None
+) -> None:
+    tenant.fail("discovery", Fault.body(await foreign_metadata(alice, tenant)))
+
+    answer = await alice.get("/login")
+
+    assert answer.status_code == 502
+    assert "unexpected_answer" in answer.text
+    await alice.login()
+    assert await alice.claims()
+
+
+async def test_metadata_of_another_issuer_signs_nobody_in(
+    alice: Visitor, tenant: Tenant
+) -> None:
+    back = await alice.choose(await alice.start(), username="alice")
+    auth0._discovery_cache.clear()  # as in another worker
+    tenant.fail("discovery", Fault.body(await foreign_metadata(alice, tenant)))
+
+    answer = await alice.http.get(back.headers["Location"])
+
+    assert answer.status_code == 502
+    assert tenant.count("/oauth/token") == 0  # it was not sent the code
+    assert await alice.claims() is None
+    await alice.login()
+    assert await alice.claims()
+
+
+async def test_metadata_of_another_issuer_is_sent_no_refresh_token(
+    alice: Visitor, tenant: Tenant, clock: Clock
+) -> None:
+    tenant.access_token_lifetime = 300
+    await alice.login()
+    clock.forward(1000)  # by then discovery is fetched anew, too
+    tenant.fail("discovery", Fault.body(await foreign_metadata(alice, tenant)))
+
+    assert (await alice.get("/token")).status_code == 502
+    assert tenant.count("/oauth/token") == 1  # the login's own
+
+    assert (await alice.get("/token")).status_code == 200
+
+
+async def foreign_metadata(visitor: Visitor, tenant: Tenant) -> dict[str, Any]:
+    """Return what the tenant says of itself, but for its issuer."""
+    address = f"{tenant.issuer}.well-known/openid-configuration"
+    metadata: dict[str, Any] = (await visitor.http.get(address)).json()
+    return {**metadata, "issuer": "https://evil.example.com/"}
+
+
+def test_it_logs_to_nothing_of_its_own() -> None:
+    known = logging.root.manager.loggerDict.items()
+    ours = [
+        logger
+        for name, logger in known
+        if name.split(".")[0] in {"auth", "login", "stores"}
+        and isinstance(logger, logging.Logger)
+    ]
+
+    assert len(ours) > 5
+    assert [logger.name for logger in ours if logger.handlers] == []
+    assert all(logger.propagate for logger in ours)
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_an_unexpected_error_is_logged_and_shows_nothing(
+    client: FlaskClient, accept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth.login_as(client)
+
+    answer = client.get("/broken", headers={"Accept": accept})
+
+    assert answer.status_code == 500
+    for shown in (SECRET, "RuntimeError", "Traceback", "test_security"):
+        assert shown not in answer.text
+    assert answer.mimetype in {accept, "application/problem+json"}
+    assert "no-store" in answer.headers["Cache-Control"]
+    logged = [record.exc_info for record in caplog.records if record.exc_info]
+    assert SECRET in str(logged[0][1])
+    assert client.get("/api/me").status_code == 200
+
+
+async def test_who_cannot_look_up_who_signed_out_lets_nobody_in(
+    alice: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await alice.login()
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("no folder")
+    lost = SqliteRevocations(in_the_way / "revocations.sqlite3")
+    with monkeypatch.context() as patch:
+        patch.setattr(auth0.sessions.lifetime, "revocations", lost)
+        for path in ("/", "/profile", "/api/me", "/api/userinfo"):
+            answer: httpx.Response = await alice.get(path)
+            assert answer.status_code == 503, path
+            assert answer.headers["Retry-After"]
+            assert "alice@example.com" not in answer.text
+            assert "Set-Cookie" not in answer.headers
+        assert (await alice.get("/healthz")).status_code == 200
+
+    assert await alice.claims()
