@@ -1,6 +1,18 @@
-"""Many logins, many of them disturbed; ``python -m bench.soak --help``.
+"""Many logins, every tenth of them disturbed, and nothing may come of it.
 
-Linux only: what the workers take up is read from ``/proc``.
+``python -m bench.soak`` fails unless every login succeeds that nobody disturbed, every
+other one ends on our error page and succeeds when it is tried again, nobody is ever
+told of another user, what was ended stays ended, the log has no traceback, and no
+worker takes up more and more.
+
+- ``soak_trouble`` plans by the seed what happens, and makes the trouble: at the
+  tenant, and where the app keeps its sessions or revocations.
+- ``soak_site`` reads the app's answers, and tells which of them an outage excuses.
+- ``soak_users`` log in, look around and log out, and say what is wrong.
+- ``soak_server`` runs gunicorn and Redis, and measures the workers (Linux only).
+- ``soak`` starts everything, has the users take their turns, and reports.
+
+Each imports only those above it.
 """
 
 from __future__ import annotations
@@ -8,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -15,23 +28,44 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
+from itertools import cycle, islice
 from pathlib import Path
 
 import httpx
 
 from tenant import Fault, Tenant
 
-from .soak_plan import Ending, Trouble, Turn, phases, plan
-from .soak_server import THREADS, Measure, RedisServer, Workers, free_port, serving
-from .soak_trouble import Aim, Disk, Outage
-from .soak_visitors import Scene, User, Wrong
+from .processes import free_port
+from .soak_server import THREADS, Measure, RedisServer, Workers, serving
+from .soak_site import OF_OTHERS, Scene, Wrong
+from .soak_trouble import (
+    Aim,
+    Disk,
+    Ending,
+    Outage,
+    Trouble,
+    Turn,
+    once_each,
+    phases,
+    plan,
+)
+from .soak_users import User
 
-#: What a worker may take up more than after the first tenth of the logins. A pool
-#: may grow to one connection, or loop, for each thread; a leak knows no bound.
-MOST_MORE = Measure(rss=12, threads=THREADS, sockets=THREADS, files=THREADS, loops=2)
+#: What a worker may take up more than after the first tenth of the logins: 12 MB is
+#: what 1,024 opened sessions take that it remembers. Each thread may come to have a
+#: helper, a connection to the tenant, another to Redis, and a file. Whatever leaks at
+#: each login goes far beyond.
+MOST_MORE = Measure(
+    rss=12,
+    threads=2 * THREADS,
+    sockets=2 * THREADS,
+    files=3 * THREADS,
+    loops=2,
+    objects=8,
+)
 _TOO_MANY = 20
-_WARM_UP_SECONDS = 0.5
-_UNLIMITED = httpx.Limits(max_connections=None)
+_MOST_BURSTS = 10
+_BURST_SECONDS = 0.2
 
 
 @dataclass
@@ -58,12 +92,13 @@ class Run:
 def main() -> int:
     """Run, print a table, and return 1 if anything was wrong."""
     options = _parser().parse_args()
-    print(f"Seed {options.seed}.", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or servers would stay
+    _print_head(options)
     with _stage(options) as (workers, scene):
         run = asyncio.run(_soak(options, workers, scene))
         run.wrong += _growth(run.points)
         run.wrong += _tracebacks(workers.said())
-    _print_table(options, run)
+    _print_counts(run)
     for words in run.wrong[:_TOO_MANY]:
         print(f"WRONG: {words}")
     print(f"{len(run.wrong)} wrong." if run.wrong else "Nothing wrong.")
@@ -71,7 +106,11 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.soak",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--logins", type=int, default=10_000)
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=32)
@@ -106,15 +145,14 @@ def _stage(options: argparse.Namespace) -> Iterator[tuple[Workers, Scene]]:
         workers = stack.enter_context(
             serving(options.app, options.workers, port, environment, folder)
         )
-        site = f"http://localhost:{port}"
-        asyncio.run(_warm_up(tenant, site, THREADS * options.workers))
-        aim = Aim(tenant, options.logins)
-        yield workers, Scene(site, tenant, aim, outage)
+        aim = Aim(tenant, options.logins + options.users)
+        yield workers, Scene(f"http://localhost:{port}", tenant, aim, outage)
 
 
 async def _soak(options: argparse.Namespace, workers: Workers, scene: Scene) -> Run:
     users = [User(scene, number) for number in range(options.users)]
     run = Run(scene, users, asyncio.Semaphore(options.at_once))
+    await _warm_up(run, workers)
     done = 0
     for turns in phases(plan(options.logins, options.users, options.seed)):
         began = time.monotonic()
@@ -126,18 +164,26 @@ async def _soak(options: argparse.Namespace, workers: Workers, scene: Scene) -> 
         await scene.connections.begin_anew()
         await asyncio.sleep(0.5)  # the workers have to notice
         run.points[done] = await asyncio.to_thread(workers.measure)
+        _print_row(done, run.points[done])
     for user in users:
         await user.close()
     return run
 
 
-async def _warm_up(tenant: Tenant, site: str, threads: int) -> None:
-    """Have all threads of all workers at work at once, as no short run would."""
-    tenant.fail("discovery", Fault.slow(_WARM_UP_SECONDS), times=threads)
-    async with httpx.AsyncClient(timeout=30, limits=_UNLIMITED) as http:
-        asked = (http.get(f"{site}/login") for _ in range(4 * threads))
-        await asyncio.gather(*asked)
-    tenant.clear_faults()
+async def _warm_up(run: Run, workers: Workers) -> None:
+    """Have every user in, and all threads of all workers at work at once."""
+    await _log_in_all(run, once_each(len(run.users)))
+    for _ in range(_MOST_BURSTS):
+        measures = (await asyncio.to_thread(workers.measure)).values()
+        if all(measure.loops > THREADS for measure in measures):
+            break
+        together = 3 * THREADS * len(measures)
+        run.scene.tenant.fail("userinfo", Fault.slow(_BURST_SECONDS), times=together)
+        users = islice(cycle(run.users), together)
+        again = (user.come_again() for user in users)
+        await asyncio.gather(*again, return_exceptions=True)  # the run will tell
+        await run.scene.connections.begin_anew()  # and spread over the workers anew
+    run.scene.seen.clear()
 
 
 async def _log_in_all(run: Run, turns: list[Turn]) -> None:
@@ -157,9 +203,14 @@ async def _log_in_one(run: Run, turns: list[Turn]) -> None:
             async with run.at_once:
                 await user.take(turn)
         except (Wrong, httpx.HTTPError, ValueError) as error:
-            words = str(error) or type(error).__name__
-            run.wrong.append(f"{user.name}, login {turn.number}: {words}")
-            user.take_new_browsers()  # what they know may be wrong from here on
+            run.wrong.append(f"{user.name}, login {turn.number}: {_words(error)}")
+            await user.take_new_browsers()  # what they know may be wrong from here on
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, httpx.RequestError):
+        return f"{error!r} at {error.request.url.copy_with(query=None)}"
+    return str(error)
 
 
 def _growth(points: dict[int, dict[int, Measure]]) -> Iterator[str]:
@@ -185,24 +236,29 @@ def _tracebacks(said: str) -> Iterator[str]:
         yield f"{number} tracebacks in the log: {said[max(0, at - 300) : at + 3000]}"
 
 
-def _print_table(options: argparse.Namespace, run: Run) -> None:
-    seen, store = run.scene.seen, "Redis" if options.redis else "a SQLite file"
-    rate = seen["logins"] / run.seconds
-    print(f"\n{options.workers} workers with {THREADS} threads, {store};", end=" ")
-    print(f"{options.users} users, {options.at_once} at once.\n")
-    print("| What | How often |\n|---|---|")
-    rows = ["logins", *Trouble, *Ending]
+def _print_head(options: argparse.Namespace) -> None:
+    kept_in = "Redis" if options.redis else "a SQLite file"
+    print(f"Seed {options.seed}; {options.workers} workers with {THREADS} threads;")
+    print(f"{options.users} users, {options.at_once} at once; kept in {kept_in}.\n")
+    names = ["RSS in MB", "threads", "sockets", "open files", "event loops"]
+    print("| After logins |", " | ".join(names), "| 1,000 objects |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+
+
+def _print_row(logins: int, measures: dict[int, Measure]) -> None:
+    cells = (_cell(list(measures.values()), each.name) for each in fields(Measure))
+    print(f"| {logins:,} |", " | ".join(cells), "|", flush=True)
+
+
+def _print_counts(run: Run) -> None:
+    more = " | ".join(f"+{value:g}" for value in vars(MOST_MORE).values())
+    print(f"| more at most | {more} |\n\n| What | How often |\n|---|---|")
+    seen, rows = run.scene.seen, ["logins", *Trouble, *Ending]
     for name in [*rows, *sorted(seen.keys() - set(rows))]:
         print(f"| {name} | {seen[name]:,} |")
+    rate = seen["logins"] / run.seconds
     print(f"| tried again | {_retried(seen):,} |")
     print(f"| seconds | {run.seconds:.0f} |\n| logins a second | {rate:.1f} |\n")
-    names = ["RSS in MB", "threads", "sockets", "open files", "event loops"]
-    print("| After logins |", " | ".join(names), "|\n|---|---|---|---|---|---|")
-    for logins, measures in run.points.items():
-        cells = (_cell(list(measures.values()), f.name) for f in fields(Measure))
-        print(f"| {logins:,} |", " | ".join(cells), "|")
-    more = " | ".join(f"+{value:g}" for value in vars(MOST_MORE).values())
-    print(f"| at most | {more} |\n")
 
 
 def _cell(measures: list[Measure], name: str) -> str:
@@ -212,7 +268,7 @@ def _cell(measures: list[Measure], name: str) -> str:
 
 def _retried(seen: Counter[str]) -> int:
     failed = sum(seen[kind] for kind in Trouble if kind is not Trouble.ROTATED)
-    return failed + seen["logins that met the trouble of others"]
+    return failed + seen[OF_OTHERS]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
-"""The processes of a soak, and what Linux says about the workers."""
+"""The processes of a soak, and what its workers take up.
+
+A worker imports this, too: gunicorn takes it for its configuration.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,13 +17,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from . import soak_worker
+from .processes import free_port, program
 
 THREADS = 8
+# Seconds that a worker keeps an idle connection open: far longer than the users do,
+# or on a busy machine a request could arrive just as it closes.
+_KEPT_ALIVE = 60
 _PATIENCE = 30.0
+_FOLDER = "SOAK_COUNTS"  # in the environment: where workers write their counts
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Measure:
     sockets: int
     files: int  # sockets among them
     loops: int
+    objects: int  # in thousands
 
 
 class Workers:
@@ -71,29 +81,32 @@ def serving(
     Raises:
         RuntimeError: It did not start.
     """
-    command = [
-        *(sys.executable, "-m", "gunicorn", "--worker-class", "gthread"),
-        *("--workers", str(workers), "--threads", str(THREADS)),
-        *("--config", soak_worker.__file__, "--bind", f"127.0.0.1:{port}", app),
-    ]
     log = folder / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603  # a command of our own
-            command,
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            _gunicorn(app, workers, port),
             cwd=Path(__file__).parents[1],
-            env={**environment, soak_worker.FOLDER: str(folder)},
+            env={**environment, _FOLDER: str(folder)},
             stdout=output,
             stderr=output,
         )
     try:
-        ready = partial(_are_ready, folder, workers)
-        _wait(lambda: ready() or process.poll() is not None)
+        _wait(lambda: _are_ready(folder, workers) or process.poll() is not None)
         if process.poll() is not None:
             raise RuntimeError(f"gunicorn ended:\n{log.read_text()}")
         yield Workers(process, folder, log)
     finally:
         process.terminate()
         process.wait(_PATIENCE)
+
+
+def _gunicorn(app: str, workers: int, port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "gunicorn", "--worker-class", "gthread"),
+        *("--workers", str(workers), "--threads", str(THREADS), "--no-control-socket"),
+        *("--keep-alive", str(_KEPT_ALIVE), "--config", f"python:{__name__}"),
+        *("--bind", f"127.0.0.1:{port}", app),
+    ]
 
 
 class RedisServer:
@@ -107,13 +120,13 @@ class RedisServer:
     """
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
+        server = program("redis-server")
+        if server is None:
             raise FileNotFoundError("redis-server is not installed")
         self._port = free_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self._command = [
-            *(program, "--port", str(self._port), "--bind", "127.0.0.1"),
+            *(server, "--port", str(self._port), "--bind", "127.0.0.1"),
             *("--dir", str(folder), "--save", "", "--appendonly", "yes"),
             *("--appendfsync", "no"),  # which is for power cuts
         ]
@@ -121,7 +134,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, with what it knew before."""
-        self._process = subprocess.Popen(  # noqa: S603  # a command of our own
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
             self._command, stdout=subprocess.DEVNULL
         )
         _wait(self._says_pong)
@@ -141,14 +154,28 @@ class RedisServer:
             return False
 
 
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def post_worker_init(_: Any) -> None:
+    """Say that this worker is ready, and count when asked; called by gunicorn."""
+    signal.signal(signal.SIGUSR2, _write_counts)
+    _write_counts()
+
+
+def _write_counts(*_: object) -> None:
+    gc.collect()
+    kinds = [type(o) for o in gc.get_objects()]  # asking a proxy would ask for more
+    loops = sum(issubclass(kind, asyncio.AbstractEventLoop) for kind in kinds)
+    file = _counts_of(os.getpid(), Path(os.environ[_FOLDER]))
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps({"loops": loops, "objects": len(kinds) // 1000}))
+    unfinished.replace(file)
+
+
+def _counts_of(pid: int, folder: Path) -> Path:
+    return folder / f"{pid}.counts"
 
 
 def _are_ready(folder: Path, workers: int) -> bool:
-    return len(list(folder.glob(f"*{soak_worker.READY}"))) >= workers
+    return len(list(folder.glob("*.counts"))) >= workers
 
 
 def _wait(until: Callable[[], bool]) -> None:
@@ -160,7 +187,7 @@ def _wait(until: Callable[[], bool]) -> None:
 
 
 def _measure(pid: int, folder: Path) -> Measure:
-    loops = _loops(pid, folder)  # first, since it collects garbage
+    counts = _counts_now(pid, folder)  # first, since it collects garbage
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
     links = [_link(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
@@ -169,16 +196,17 @@ def _measure(pid: int, folder: Path) -> Measure:
         threads=int(status["Threads"]),
         sockets=sum(link.startswith("socket:") for link in links),
         files=len(links),
-        loops=loops,
+        **counts,
     )
 
 
-def _loops(pid: int, folder: Path) -> int:
-    file = soak_worker.count_file(folder, pid)
-    file.unlink(missing_ok=True)
+def _counts_now(pid: int, folder: Path) -> dict[str, int]:
+    file = _counts_of(pid, folder)
+    file.unlink()
     os.kill(pid, signal.SIGUSR2)
     _wait(file.exists)
-    return int(file.read_text())
+    counts: dict[str, int] = json.loads(file.read_text())
+    return counts
 
 
 def _link(file: Path) -> str:

@@ -1,19 +1,21 @@
-"""What goes wrong in a soak: for one login, or for everybody who is there."""
+"""What happens in a soak: the plan, and the trouble that it makes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from tenant import Fault, Tenant
-
-from .soak_plan import Trouble
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -23,6 +25,99 @@ TOO_LATE = 8.0
 OUTAGE_SECONDS = 1.0
 _SERVER_ERRORS = (500, 502, 503, 504)
 _PLENTY = 5  # exchanges for each login that was planned
+
+
+class Trouble(StrEnum):
+    """What disturbs an exchange."""
+
+    SERVER_ERROR = "the token endpoint answers 5xx"
+    CUT = "its connection is cut"
+    BROKEN_JSON = "its JSON is broken"
+    SLOW = "its answer comes too late"
+    ROTATED = "the signing key is another one"
+    OUTAGE = "what the app keeps is gone for a second"
+
+
+class Ending(StrEnum):
+    """What somebody does who is signed in."""
+
+    LOGOUT = "logout"
+    EVERYWHERE = "logout everywhere"
+    NOTHING = "nothing"
+
+
+# A key is looked for anew thirty times a minute at most, and each rotation takes
+# a few of these in every worker; an outage holds up everybody for a second.
+_WEIGHTS = {
+    Trouble.SERVER_ERROR: 12,
+    Trouble.CUT: 12,
+    Trouble.BROKEN_JSON: 10,
+    Trouble.SLOW: 3,
+    Trouble.ROTATED: 1,
+    Trouble.OUTAGE: 2,
+}
+_EVERY = 10
+BROWSERS = 2
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One login of one user, and what comes of it.
+
+    Attributes:
+        number: Which login of the run it is, from 0.
+        user: The number of the user.
+        browser: In which of the user's browsers.
+        trouble: What disturbs it, or None.
+        ending: What the user does then.
+    """
+
+    number: int
+    user: int
+    browser: int
+    trouble: Trouble | None
+    ending: Ending
+
+
+def plan(logins: int, users: int, seed: int) -> list[Turn]:
+    """Return all logins of a run: users take turns, every tenth is disturbed.
+
+    The same seed makes the same plan.
+    """
+    rng = random.Random(seed)  # noqa: S311  # nosec B311
+    troubles = _troubles(logins, rng)
+    return [
+        Turn(
+            number=number,
+            user=number % users,
+            browser=rng.randrange(BROWSERS),
+            trouble=troubles.get(number),
+            ending=rng.choice(list(Ending)),
+        )
+        for number in range(logins)
+    ]
+
+
+def once_each(users: int) -> list[Turn]:
+    """Return a login of every user that comes before the plan, and does not count."""
+    return [Turn(0, user, 0, None, Ending.NOTHING) for user in range(users)]
+
+
+def phases(turns: list[Turn]) -> list[list[Turn]]:
+    """Cut a run after a tenth of its logins, and after each quarter."""
+    ends = [int(len(turns) * share) for share in (0, 0.1, 0.25, 0.5, 0.75, 1)]
+    return [turns[begin:end] for begin, end in pairwise(ends)]
+
+
+def _troubles(logins: int, rng: random.Random) -> dict[int, Trouble]:
+    """Return by a login's number what disturbs it: one of each ten, every kind once."""
+    number = logins // _EVERY
+    more = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()), k=number)
+    kinds = [*_WEIGHTS, *more][:number]
+    rng.shuffle(kinds)
+    return {
+        ten * _EVERY + rng.randrange(_EVERY): kind for ten, kind in enumerate(kinds)
+    }
 
 
 class Moments:
