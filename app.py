@@ -44,6 +44,7 @@ _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "same-origin"),
 )
+_UNSTORED = (*_HEADERS, ("Cache-Control", "no-store"))
 _PAGES = ("home", "profile")  # those that can be asked for again
 _OWNERS = {
     "apple": "Apple",
@@ -248,8 +249,7 @@ def _with_headers(answer: WSGIApplication) -> WSGIApplication:
         environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            is_kept = any(name == "Cache-Control" for name, _ in headers)
-            added = _HEADERS if is_kept else (*_HEADERS, ("Cache-Control", "no-store"))
+            added = _HEADERS if "Cache-Control" in dict(headers) else _UNSTORED
             return start_response(status, [*headers, *added], *more)
 
         return answer(environ, start)

@@ -23,7 +23,6 @@ from login import (
     check_certificates,
     explain,
     failed_callback,
-    keep_newest_token,
     kept_loops,
     login_as,
     login_failed,
@@ -176,7 +175,7 @@ def init_app(
     auth0.sessions.lifetime.revocations = _revocations(app, redis)
     auth0.share_refreshes(_refreshes(app, redis))
     app.before_request(answer_early)
-    app.after_request(keep_newest_token)
+    app.after_request(auth0.keep_newest_token)
     app.cli.add_command(auth0_commands)
     app.context_processor(lambda: {"auth_user": auth_user})
     return app

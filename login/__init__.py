@@ -4,7 +4,6 @@ from .client import Auth0Client
 from .errors import LoginError, LoginRefused, explain, prefers_json, problem
 from .extension import KEY, Installed
 from .guards import login_required, public, requires_claim, signed_out
-from .late import keep_newest_token
 from .logout import receive_logout_token, refuse_cross_site
 from .loops import kept_loops
 from .revoke import auth0_commands
@@ -41,7 +40,6 @@ __all__ = [
     "check_certificates",
     "explain",
     "failed_callback",
-    "keep_newest_token",
     "kept_loops",
     "login_as",
     "login_failed",

@@ -23,8 +23,9 @@ from auth0_server_python.error import (
     AccessTokenForConnectionErrorCode,
     ApiError,
 )
-from flask import has_request_context
+from flask import has_request_context, session
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.wrappers import Response
 
 from .errors import LoginError, explain
 from .guards import turned_away
@@ -156,16 +157,28 @@ class TokenClient(VerifyingClient):
         left = max(0, int(answer["expires_at"] - time.time()))
         return {**answer, "expires_in": left}
 
-    def catch_up(self) -> None:
-        """Write no refresh token that another request replaced in the meantime.
+    def keep_newest_token(self, response: Response) -> Response:
+        """Take over a refresh token that was replaced meanwhile; for after a view.
 
-        A slow answer that sets the session's cookie would bring the old one back.
+        Where a slow answer's cookie brought the old one back, it would be refused
+        later, and whoever it belongs to be signed out (RFC 9700 section 4.14.2).
         """
-        state = self.sessions.read() or {}
+        if self.sessions.is_open() and session.modified:
+            try:
+                self._catch_up(self.sessions.read() or {})
+            except Exception as error:  # the answer itself is good
+                kind = type(error).__name__
+                logger.error(
+                    "Whether a refresh token was replaced is not known: %s", kind
+                )
+        return response
+
+    def _catch_up(self, state: dict[str, Any]) -> None:
         if token := state.get("refresh_token"):
             newest = self._turns.newest(token)
             if newest != token:
-                self.sessions.keep(STATE_IDENTIFIER, {**state, "refresh_token": newest})
+                fresh = {**state, "refresh_token": newest}
+                self.sessions.keep(STATE_IDENTIFIER, fresh)
 
     def _refresh(self, options: Mapping[str, Any], token: str) -> dict[str, Any]:
         options = {**options, "refresh_token": token}

@@ -34,7 +34,8 @@ def _payload(id_token: Any) -> Any:
     """
     try:
         claims = json.loads(_decoded(id_token))
-        return {name: v for name, v in claims.items() if name != "nonce"}
+        claims.pop("nonce", None)
+        return claims
     except (AttributeError, IndexError, TypeError, ValueError):
         return None
 

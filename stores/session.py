@@ -154,7 +154,8 @@ class FlaskSessionStateStore(SealingStore, StateStore):
         sealed = session.get(identifier)
         if sealed is None:
             return None
-        opened: tuple[object, Any] | None = self.notes().get(identifier)
+        notes = self.notes()
+        opened: tuple[object, Any] | None = notes.get(identifier)
         if opened and opened[0] is sealed:
             return opened[1]  # type: ignore[no-any-return]  # as it was noted
         try:
@@ -165,7 +166,7 @@ class FlaskSessionStateStore(SealingStore, StateStore):
             logger.info("A session was put aside: %s.", reason)
             _drop(identifier)
             return None
-        self._remember(identifier, sealed, data)
+        notes[identifier] = (sealed, data)
         if identifier == STATE_IDENTIFIER:
             self._note_use(data)
         return data
@@ -208,9 +209,6 @@ class FlaskSessionStateStore(SealingStore, StateStore):
             session.pop(identifier)
             session.update(before)
             raise too_large(data, left)
-        self._remember(identifier, sealed, data)
-
-    def _remember(self, identifier: str, sealed: object, data: dict[str, Any]) -> None:
         self.notes()[identifier] = (sealed, data)
 
 
