@@ -58,6 +58,7 @@ def _is_the_apps() -> bool:
 _ear = _Ear()
 _patch = pytest.MonkeyPatch()
 _FOUND = pytest.StashKey[list[str]]()
+_found_by_workers: set[str] = set()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -129,9 +130,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run where a secret was said."""
     for name in ("AUTH0_SECRET", "AUTH0_CLIENT_SECRET"):
         watch.note(name, os.environ.get(name))
-    session.config.stash[_FOUND] = sorted(watch.leaks())
-    if session.config.stash[_FOUND] and not session.exitstatus:
+    found = watch.leaks() | _found_by_workers
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["said"] = sorted(found)
+    session.config.stash[_FOUND] = sorted(found)
+    if found and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist found that is through."""
+    _found_by_workers.update(getattr(node, "workeroutput", {}).get("said", ()))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -28,7 +28,7 @@ GUNICORN = [
 GRANIAN = [
     *(str(BIN / "granian"), "--interface", "wsgi", "--factory", "app:create_app"),
     *("--workers", "2", "--blocking-threads", "8", "--port", "{port}"),
-    *("--workers-kill-timeout", "8"),
+    *("--workers-kill-timeout", "3"),
 ]
 
 

@@ -265,7 +265,10 @@ async def test_an_id_token_with_wrong_claims_signs_nobody_in(
         ("jwks", Fault.status(500), 502, "provider_unreachable"),
         ("jwks", Fault.body({"keys": "none"}, status=200), 400, "invalid_token"),
     ],
-    ids=str,
+    ids=[
+        *("500", "503", "429", "broken JSON", "cut", "grant refused", "client refused"),
+        *("no tokens", "odd tokens", "keys 500", "odd keys"),
+    ],
 )
 async def test_a_provider_that_fails_signs_nobody_in_and_out(
     alice: Visitor,

@@ -413,7 +413,7 @@ def test_redis_that_is_not_there(check: Check, redis_server: RedisServer) -> Non
 
     for result in (absent, nonsense, frozen):
         assert_said(result, "wrong", "Redis does not answer at AUTH0_REDIS_URL")
-    assert took < 3  # Redis has two of them, the tenant the rest
+    assert took < 15  # gives up, rather than hangs
 
 
 def test_wrong_settings_are_told_at_once_and_what_can_be_checked_is(

@@ -196,6 +196,7 @@ async def test_whoever_wants_a_page_comes_back_to_it(alice: Visitor) -> None:
         "/%2e/login",
         "",
     ],
+    ids=lambda wanted: wanted.replace(SITE, "SITE"),
 )
 async def test_a_foreign_or_looping_return_to_ends_at_home(
     alice: Visitor, wanted: str
@@ -211,7 +212,9 @@ async def test_a_foreign_or_looping_return_to_ends_at_home(
     assert answer.headers["Location"] == "/"
 
 
-@pytest.mark.parametrize("wanted", ["/profile?a=1#b", f"{SITE}/profile?a=1#b"])
+@pytest.mark.parametrize(
+    "wanted", ["/profile?a=1#b", f"{SITE}/profile?a=1#b"], ids=["path", "address"]
+)
 async def test_a_page_of_this_app_is_returned_to(alice: Visitor, wanted: str) -> None:
     page = await alice.follow(
         await alice.http.get(f"{alice.site}/login", params={"return_to": wanted})

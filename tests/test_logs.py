@@ -27,11 +27,14 @@ SAID = {
 }
 
 
-def test_a_run_that_says_a_secret_fails_and_tells_which_where_and_when() -> None:
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_run_that_says_a_secret_fails_and_tells_which_where_and_when(
+    processes: str,
+) -> None:
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("--strict-config", "tests/said_on_purpose.py"),
+            *("--numprocesses", processes, "tests/said_on_purpose.py"),
         ],
         cwd=ROOT,
         env=clean_environment({}),

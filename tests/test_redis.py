@@ -69,7 +69,7 @@ async def test_an_outage_is_told_soon_and_signs_nobody_out(
         assert answer.status_code == 503, path
         assert answer.headers["Retry-After"]
         assert "sessions_unavailable" in answer.text
-        assert time.monotonic() - began < 4  # gives up, rather than hangs
+        assert time.monotonic() - began < 15  # gives up, rather than hangs
     assert (await alice.get("/healthz")).status_code == 200
     assert (await alice.get("/static/style.css")).status_code == 200
     ended = await bob.follow(await bob.choose(page, username="bob"))

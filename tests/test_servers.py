@@ -47,7 +47,7 @@ async def _log_in_again_and_again(visitor: Visitor, times: int) -> list[str | No
 
 @pytest.mark.parametrize(
     ("server", "times"),
-    [(FLASK_RUN, 25), (GUNICORN, 50), (GRANIAN, 50)],
+    [(FLASK_RUN, 15), (GUNICORN, 20), (GRANIAN, 20)],
     ids=["flask run", "gunicorn", "granian"],
     indirect=["server"],
 )
@@ -128,7 +128,7 @@ def test_a_flask_command_ends_at_once(tenant: Tenant) -> None:
 
     assert "/callback" in ended.stdout
     assert ended.returncode == 0
-    assert time.monotonic() - began < 10  # a hang, not a speed
+    assert time.monotonic() - began < 25  # a hang, not a speed
 
 
 def test_flask_run_without_settings_says_what_is_missing() -> None:
