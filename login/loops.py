@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import logging
 import os
+import selectors
 import sys
 import threading
 from collections import deque
@@ -188,8 +189,23 @@ def _take() -> asyncio.Runner:
         return asyncio.Runner(loop_factory=_new_loop)
 
 
+class _Selector(selectors.DefaultSelector):
+    """Asks the system only where there is something to hear of.
+
+    A view that waits for nothing has no more than the loop's own pipe registered,
+    which wakes it up when it sleeps. Asking all the same would let go of the GIL,
+    at which another thread goes on and this request waits for its turn again.
+    """
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Return what is ready, after so many seconds at most."""
+        if timeout == 0 and len(self.get_map()) == 1:
+            return []
+        return super().select(timeout)
+
+
 def _new_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
+    loop = asyncio.SelectorEventLoop(_Selector())
     loop.set_task_factory(_note_task)
     return loop
 

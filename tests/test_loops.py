@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import multiprocessing
+import socket
 import subprocess
 import sys
 import textwrap
@@ -86,6 +87,30 @@ def test_tasks_left_behind_are_cancelled() -> None:
     kept_loops(view)()
 
     assert ended == ["cancelled"]
+
+
+def test_a_view_that_never_sleeps_hears_of_sockets_threads_and_timers() -> None:
+    async def view() -> tuple[bytes, str, bool]:
+        here, there = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=here)
+        awaited = asyncio.gather(
+            reader.readexactly(5), asyncio.to_thread(str, "a thread"), asyncio.sleep(0)
+        )
+        there.sendall(b"bytes")
+        while not awaited.done():  # noqa: ASYNC110 - that is the story
+            await asyncio.sleep(0)
+        late = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.01, late.set_result, True)
+        while not late.done():  # noqa: ASYNC110 - that, too
+            await asyncio.sleep(0)
+        writer.close()
+        there.close()
+        await writer.wait_closed()
+        return (*(await awaited)[:2], late.result())
+
+    for _ in range(3):
+        assert kept_loops(view)() == (b"bytes", "a thread", True)
+        assert kept_loops(_which_loop)()
 
 
 def test_a_generator_left_half_way_is_closed_before_the_view_is_over() -> None:
