@@ -49,13 +49,16 @@ _TIDY = (
     """DELETE FROM taken WHERE jti IN
     (SELECT jti FROM taken WHERE until <= ? LIMIT ?)""",
 )
-# held while a process forks, so that no child begins with it locked for ever
-_noting = threading.Lock()
-os.register_at_fork(
-    before=_noting.acquire,
-    after_in_parent=_noting.release,
-    after_in_child=_noting.release,
-)
+#: Seconds that a thread leaves it to another one to read the file.
+_MOST_WAIT = 1.0
+_reading, _noting = threading.Lock(), threading.Lock()
+# held while a process forks, so that no child begins with them locked for ever
+for _lock in (_noting, _reading):
+    os.register_at_fork(
+        before=_lock.acquire,
+        after_in_parent=_lock.release,
+        after_in_child=_lock.release,
+    )
 
 
 class RevocationsUnavailable(ServiceUnavailable):
@@ -192,6 +195,21 @@ class SqliteRevocations:
         return max([known.birth, *(times.get(digest(key), 0.0) for key in keys)])
 
     def _read(self) -> _Known:
+        """Read what is new, one thread for all.
+
+        None waits for ever: whoever reads may have to log, and a log may ask this.
+        """
+        is_alone = _reading.acquire(timeout=_MOST_WAIT)
+        try:
+            known = self._known
+            if known is None or not known.holds(self._news.word()):
+                known = self._read_on()
+            return known
+        finally:
+            if is_alone:
+                _reading.release()
+
+    def _read_on(self) -> _Known:
         """Read what is new; threads that do so at once all note the same."""
         self._news.open()
         word, known = self._news.word(), self._on(self._file.inode())

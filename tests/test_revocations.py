@@ -349,6 +349,47 @@ def test_what_a_killed_process_had_noted_is_there(
             assert store.revoked_at([line.strip()]) == LATER
 
 
+def test_threads_that_want_it_at_once_have_one_of_them_read(path: Path) -> None:
+    for turn in range(20):
+        store, together = SqliteRevocations(path), threading.Barrier(16, timeout=10)
+
+        def look(_: int, store: SqliteRevocations, together: threading.Barrier) -> bool:
+            together.wait()
+            return store.revoked_at(["a"]) < LATER
+
+        with ThreadPoolExecutor(16) as pool:
+            seen = list(
+                pool.map(partial(look, store=store, together=together), range(16))
+            )
+
+        assert all(seen), turn
+        assert len(store._file._idle) == 1, turn  # they do not crowd at its door
+
+
+def test_a_log_that_asks_it_from_another_thread_waits_and_goes_on(
+    path: Path, store: SqliteRevocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logging holds a lock of its own, so whoever asks there may not wait for ever."""
+    asked: list[float] = []
+
+    class Asking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with ThreadPoolExecutor(1) as pool:
+                asked.append(pool.submit(store.revoked_at, ["a"]).result(timeout=30))
+
+    store.revoked_at(["a"])
+    path.unlink()
+    real, handler = time.monotonic, Asking()
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 1.0)  # time to look again
+    logging.getLogger("stores").addHandler(handler)
+    try:
+        store.revoked_at(["a"])
+    finally:
+        logging.getLogger("stores").removeHandler(handler)
+
+    assert len(asked) >= 1
+
+
 def test_what_nobody_told_of_is_known_within_a_second(
     path: Path, store: SqliteRevocations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
