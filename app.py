@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -30,9 +31,9 @@ from auth import auth0
 from languages import translated
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-_TRUSTED = httpx.create_ssl_context()  # takes long to make, and is not of one loop
 _HERE_ONLY = "signed_out_here_only"  # a cookie for the next page, see _marker
 _HEADERS = (
     (
@@ -178,12 +179,18 @@ async def _userinfo(access_token: str, sub: str) -> dict[str, Any]:
     """
     url = f"https://{auth0.settings.domain}/userinfo"
     authorization = {"Authorization": f"Bearer {access_token}"}
-    async with httpx.AsyncClient(verify=_TRUSTED) as http:
+    async with httpx.AsyncClient(verify=_trusted()) as http:
         answer = await http.get(url, headers=authorization)
     claims = answer.raise_for_status().json()
     if not isinstance(claims, dict) or claims.get("sub") != sub:
         raise ValueError("The answer of userinfo is of somebody else.")
     return claims
+
+
+@cache
+def _trusted() -> SSLContext:
+    """Load the certificates once, which takes long; they are of no event loop."""
+    return httpx.create_ssl_context()
 
 
 def _connections() -> list[tuple[str, str]]:
