@@ -45,7 +45,7 @@ class Visit:
         self.troubles: list[str] = []
         context.route(PICTURE, _send_picture)
         self.page.on("request", lambda request: self.requests.append(request))
-        self.page.on("requestfailed", lambda r: self.troubles.append(r.url))
+        self.page.on("requestfailed", self._note_failure)
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
         self.page.on("console", self._note)
 
@@ -63,6 +63,10 @@ class Visit:
         self.goto(f"/login?return_to={path}")
         self.press(who)
         expect(self.page).to_have_url(f"{self.site}{path}")
+
+    def _note_failure(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # given up by whoever went on
+            self.troubles.append(f"{request.url}: {request.failure}")
 
     def _note(self, said: ConsoleMessage) -> None:
         # Chromium says so of an error page itself, which is meant to have its status.
