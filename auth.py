@@ -143,7 +143,8 @@ def init_app(
     """Make the login known to an app.
 
     What the app has set stays as it is; a missing ``SECRET_KEY`` is derived from
-    ``AUTH0_SECRET``, with fallbacks where that has several.
+    ``AUTH0_SECRET``, with fallbacks where that has several. Where it says nothing of
+    SameSite, session cookies are Lax, and Secure if the callback is https.
 
     Args:
         app: The app.
@@ -169,6 +170,7 @@ def init_app(
     if not app.secret_key:
         keys = [derive(s, "flask signing key") for s in auth0.settings.secrets]
         app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = keys[0], keys[1:]
+    _make_cookies_safe(app)
     if several_cookies:
         app.session_interface = SpanningSessionInterface()
     redis = redis or _redis_of_the_settings()
@@ -179,6 +181,14 @@ def init_app(
     app.cli.add_command(auth0_commands)
     app.context_processor(lambda: {"auth_user": auth_user})
     return app
+
+
+def _make_cookies_safe(app: Flask) -> None:
+    """Set SameSite and Secure where the app has left them as Flask does."""
+    if app.config["SESSION_COOKIE_SAMESITE"] is None:
+        app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
+        if auth0.settings.callback.scheme == "https":
+            app.config["SESSION_COOKIE_SECURE"] = True
 
 
 def _revocations(app: Flask, redis: Redis | None) -> Revocations:

@@ -19,6 +19,7 @@ from .extension import installed
 from .settings import Settings
 from .tenant_check import OK, SKIPPED, WARNING, WRONG, Finding, ask_tenant
 from .unawaited import unawaited
+from .unguarded import unguarded
 
 _FEW_LETTERS = 8
 _REDIS_PATIENCE = 0.9  # seconds for connecting, and for the answer: 2 together
@@ -45,6 +46,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield WRONG, problem
     yield from _packages()
     yield from _awaits()
+    yield from _guards()
     yield from _routes()
     yield from _cookie_flags()
     if settings.problems:
@@ -80,6 +82,15 @@ def _awaits() -> Iterator[Finding]:
         yield WRONG, f"{text}. Write: await auth0.{method}(...)"
     if not found:
         yield OK, "await: no view forgets it"
+
+
+def _guards() -> Iterator[Finding]:
+    found = list(unguarded(current_app))
+    for endpoint in found:
+        text = f"view {endpoint}: its guard stands above the route, so it is open"
+        yield WRONG, f"{text} to everybody. Put the guard below the route."
+    if not found:
+        yield OK, "guards: all stand below their routes"
 
 
 def _routes() -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from auth0_server_python.error import (
 )
 from authlib.integrations.base_client.errors import OAuthError
 from flask import Response, has_request_context, jsonify, request
+from markupsafe import escape
 from werkzeug.exceptions import (
     BadGateway,
     BadRequest,
@@ -113,6 +114,13 @@ class LoginError(ForBoth):
         self.reference = secrets.token_hex(4)
         self.app_state: Any = None
         self.is_logged = False
+
+    def get_description(self, *args: Any, **kwargs: Any) -> str:
+        """Return what Werkzeug's own page says, where the app has none of its own."""
+        lines = [self.hint, self.detail and f"Auth0 said: {self.detail}"]
+        lines.append(f"{self.error}, reference {self.reference}")
+        more = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
+        return f"{super().get_description(*args, **kwargs)}\n{more}"
 
 
 class WrongSetup(LoginError, InternalServerError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flask import current_app
+from flask import current_app, url_for
+from werkzeug.routing import BuildError
 
 if TYPE_CHECKING:
     from .client import Auth0Client
@@ -21,6 +22,22 @@ class Installed:
     login: str
     callback: str
     logout: str
+
+    def path(self, name: str, **values: object) -> str:
+        """Return where ``login``, ``callback`` or ``logout`` is.
+
+        Raises:
+            RuntimeError: There is no such endpoint.
+        """
+        endpoint = getattr(self, name)
+        try:
+            return url_for(endpoint, **values)  # type: ignore[arg-type]  # of a query
+        except BuildError:
+            if endpoint in current_app.view_functions:
+                raise
+            cure = f'auth.init_app(app, {name}="...")'
+            what = f"The app has no endpoint {endpoint!r}. Name the one it has"
+            raise RuntimeError(f"{what}: {cure}") from None
 
 
 def installed() -> Installed:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 
 from auth0_server_python.error import OrganizationTokenValidationError
 from auth0_server_python.utils.helpers import validate_org_claims
-from flask import Response, after_this_request, current_app, redirect, request, url_for
+from flask import Response, after_this_request, current_app, redirect, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized
 
@@ -103,7 +103,7 @@ def public(view: V) -> V:
 
 def signed_out() -> SignedOut:
     """Return the 401 for programs, which says where to sign in."""
-    login = url_for(installed().login)
+    login = installed().path("login")
     return SignedOut(www_authenticate=WWWAuthenticate("cookie", {"form-action": login}))
 
 
@@ -111,7 +111,7 @@ def turned_away(**wanted: Any) -> HTTPException:
     """Return what sends a visitor to login, or refuses a program."""
     if prefers_json():
         return signed_out()
-    login = url_for(installed().login, return_to=here(), **wanted)
+    login = installed().path("login", return_to=here(), **wanted)
     return HTTPException(response=redirect(login))
 
 

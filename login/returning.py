@@ -6,7 +6,7 @@ import re
 from posixpath import normpath
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from flask import request, url_for
+from flask import request
 
 from .extension import installed
 
@@ -55,7 +55,6 @@ def here() -> str:
 
 
 def _loops(path: str) -> bool:
-    endpoints = installed()
-    names = endpoints.login, endpoints.callback, endpoints.logout
+    own, names = installed(), ("login", "callback", "logout")
     plain = normpath(unquote(path))
-    return plain in [normpath(url_for(name)) for name in names]
+    return plain in [normpath(own.path(name)) for name in names]

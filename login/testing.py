@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, session
 from flask.testing import FlaskClient
 
-from .extension import KEY, Installed
+from .extension import installed
 from .one_loop import STATE_IDENTIFIER
 
 if TYPE_CHECKING:
     import httpx
+
+    Client = FlaskClient | httpx.Client | httpx.AsyncClient
 
 #: The claim that `roles` go into; Auth0 wants such names to be addresses.
 ROLES = "https://example.com/roles"
 
 
 def login_as(
-    client: FlaskClient | httpx.Client | httpx.AsyncClient,
+    client: Client,
     *,
     sub: str = "auth0|test",
     email: str | None = None,
@@ -28,7 +30,7 @@ def login_as(
     roles_claim: str = ROLES,
     **claims: Any,
 ) -> dict[str, Any]:
-    """Sign a test client in.
+    """Sign a test client in; what the app keeps in its session stays.
 
     Args:
         client: Flask's test client, or one of httpx over the app
@@ -53,20 +55,38 @@ def login_as(
         kind = "org_id" if organization.startswith("org_") else "org_name"
         user[kind] = organization
     app = _app_of(client)
-    for header in _cookies_for(app, user):
+    for header in _cookies_for(app, user, _session_of(client, app)):
         name, _, value = header.partition(";")[0].partition("=")
         if isinstance(client, FlaskClient):
-            domain = app.config["SERVER_NAME"] or "localhost"
-            client.set_cookie(name, value, domain=domain.partition(":")[0])
+            client.set_cookie(name, value, domain=_domain(app))
         else:
             client.cookies.set(name, value)
     return user
 
 
-def _cookies_for(app: Flask, user: dict[str, Any]) -> list[str]:
+def _session_of(client: Client, app: Flask) -> str:
+    """Return the session that a client has, as it would send it: a cart is to stay."""
+    name = app.session_interface.get_cookie_name(app)
+    found = {n: _value(client, app, n) for n in (name, f"{name}.1", f"{name}.2")}
+    return "; ".join(f"{n}={value}" for n, value in found.items() if value)
+
+
+def _value(client: Client, app: Flask, name: str) -> str | None:
+    if isinstance(client, FlaskClient):
+        cookie = client.get_cookie(name, _domain(app))
+        return cookie.value if cookie else None
+    return client.cookies.get(name)
+
+
+def _domain(app: Flask) -> str:
+    return (app.config["SERVER_NAME"] or "localhost").partition(":")[0]
+
+
+def _cookies_for(app: Flask, user: dict[str, Any], cookies: str) -> list[str]:
     """Let the app's own stores and session interface make the cookies."""
-    extension: Installed = app.extensions[KEY]
-    auth0, response = extension.client, Response()
+    with app.app_context():
+        auth0 = installed().client
+    response = Response()
     state = {
         "user": user,
         "token_sets": [],
@@ -74,14 +94,14 @@ def _cookies_for(app: Flask, user: dict[str, Any]) -> list[str]:
         "internal": {"sid": "test-session", "created_at": user["iat"]},
     }
     auth0.sessions.lifetime.revocations.open()
-    with app.test_request_context():
+    with app.test_request_context(headers={"Cookie": cookies}):
         auth0.sessions.keep(STATE_IDENTIFIER, state)
         kept = session._get_current_object()  # type: ignore[attr-defined]  # Flask documents it
         app.session_interface.save_session(app, kept, response)
     return response.headers.getlist("Set-Cookie")
 
 
-def _app_of(client: FlaskClient | httpx.Client | httpx.AsyncClient) -> Flask:
+def _app_of(client: Client) -> Flask:
     if isinstance(client, FlaskClient):
         return client.application
     # httpx has no public way from a client to its transport

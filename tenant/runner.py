@@ -85,11 +85,15 @@ def serve_app(announce: Callable[[Tenant, int], None]) -> None:
 def run_command(command: Sequence[str]) -> int:
     """Run a program with a tenant and its variables in the environment.
 
+    ``AUTH0_REDIRECT_URI`` stays what the environment has.
+
     Returns:
         The program's exit code; 128 and the signal's number if one ended it.
     """
     with Tenant() as tenant:
-        environment = {**os.environ, **tenant.environ()}
+        given = os.environ.get("AUTH0_REDIRECT_URI")
+        settings = tenant.environ(given) if given else tenant.environ()
+        environment = {**os.environ, **settings}
         try:
             child = subprocess.Popen(command, env=environment)  # noqa: S603  # as asked
         except OSError as error:

@@ -19,6 +19,7 @@ import respx
 from click.testing import Result
 from flask import Flask
 
+import forgetful
 from login.extension import KEY
 from login.settings import Settings
 from redis_server import RedisServer
@@ -94,6 +95,7 @@ def test_all_is_fine(check: Check) -> None:
             "flask[async]",
             ".env",
             "await",
+            "guards",
             "routes",
             "session cookie",
             "session cookie",
@@ -596,23 +598,41 @@ def test_another_librarys_auth0_is_not_reported(
     )
 
 
+@pytest.mark.parametrize(
+    ("view", "method"),
+    [
+        (forgetful.in_a_condition, "get_user"),
+        (forgetful.in_a_variable, "get_user"),
+        (forgetful.in_a_walrus, "get_session"),
+        (forgetful.in_a_redirect, "start_interactive_login"),
+        (forgetful.in_what_is_asked_of_it, "get_user"),
+        (forgetful.in_text, "get_access_token"),
+        (forgetful.as_it_should_be, None),
+    ],
+)
 def test_a_view_that_forgets_to_await_is_found(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
+    app: Flask,
+    monkeypatch: pytest.MonkeyPatch,
+    view: Callable[[], Any],
+    method: str | None,
 ) -> None:
-    from auth import auth0
+    monkeypatch.setattr(app, "view_functions", {**app.view_functions, "it": view})
 
-    async def forgetful() -> str:
-        return "in" if auth0.get_user() else "out"
+    ended = app.test_cli_runner().invoke(args=["auth0", "check"])
 
-    async def careful() -> str:
-        user = auth0.get_user()
-        return "in" if await user and await auth0.get_session() else "out"
+    told = f"wrong    view it: {method}() without await"
+    assert (told in ended.output) == (method is not None)
+    assert ("view it" in ended.output) == (method is not None)
 
-    views = {**app.view_functions, "forgetful": forgetful, "careful": careful}
+
+@pytest.mark.parametrize(("name", "is_open"), [("above", True), ("below", False)])
+def test_a_guard_above_the_route_is_found(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, name: str, is_open: bool
+) -> None:
+    views = {**app.view_functions, name: forgetful.registered[name]}
     monkeypatch.setattr(app, "view_functions", views)
 
     ended = app.test_cli_runner().invoke(args=["auth0", "check"])
 
-    assert ended.exit_code == 1
-    assert "wrong    view forgetful: get_user() without await" in ended.output
-    assert "view careful" not in ended.output
+    told = f"wrong    view {name}: its guard stands above the route, so it is open"
+    assert (told in ended.output) == is_open

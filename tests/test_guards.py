@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,14 @@ from typing import Any
 import httpx
 import pytest
 from asgiref.wsgi import WsgiToAsgi
-from flask import Blueprint, Flask, Response, jsonify, render_template_string
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    jsonify,
+    render_template_string,
+    session,
+)
 from flask.testing import FlaskClient
 from flask.views import MethodView, View
 
@@ -322,6 +330,96 @@ def test_login_as_knows_cookies_with_every_attribute_there_is(app: Flask) -> Non
     auth.login_as(client)
 
     assert client.get("/sync").text.startswith("sync ")
+
+
+def test_login_as_keeps_what_the_app_has_in_its_session(app: Flask) -> None:
+    @app.post("/cart")
+    def cart() -> str:
+        session["cart"] = ["apple"]
+        return "kept"
+
+    @app.get("/cart")
+    @auth.login_required
+    def look() -> str:
+        return f"{session['cart']} of {auth.auth_user['sub']}"
+
+    client = app.test_client()
+    client.post("/cart")
+
+    for sub in ("auth0|dora", "auth0|emil"):
+        auth.login_as(client, sub=sub)
+        assert client.get("/cart").text == f"['apple'] of {sub}"
+
+
+def test_what_is_not_set_up_is_told_with_its_cure() -> None:
+    app = Flask(__name__)
+    app.testing = True
+    with pytest.raises(RuntimeError, match=r"Call auth.init_app\(app\)"):
+        auth.login_as(app.test_client())
+
+    auth.init_app(app, logout="out")
+
+    @app.get("/mine")
+    @auth.login_required
+    def mine() -> str:
+        return "mine"
+
+    cure = r"no endpoint 'login'\. Name the one it has: auth\.init_app\(app, login="
+    with pytest.raises(RuntimeError, match=cure):
+        app.test_client().get("/mine")
+
+
+def test_a_login_that_failed_has_its_code_on_the_page_of_an_app_without_pages() -> None:
+    app = Flask(__name__)
+    app.testing = True
+    auth.init_app(app)
+
+    @app.get("/callback")
+    def callback() -> str:
+        raise auth.LoginError("login_refused", detail="<b>No</b>")
+
+    page = app.test_client().get("/callback", headers=HTML).text
+
+    assert "<p>Auth0 said: &lt;b&gt;No&lt;/b&gt;</p>" in page
+    assert re.search("<p>login_refused, reference [0-9a-f]{8}</p>", page)
+    assert "try again" in page.lower()
+
+
+@pytest.mark.parametrize(
+    ("config", "callback", "samesite", "secure"),
+    [
+        ({}, "https://shop.example.com/callback", "Lax", True),
+        ({}, "http://localhost:5000/callback", "Lax", False),
+        (
+            {"SESSION_COOKIE_SAMESITE": "Lax"},
+            "https://shop.example.com/callback",
+            "Lax",
+            False,
+        ),
+        (
+            {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True},
+            "http://localhost:5000/callback",
+            "None",
+            True,
+        ),
+    ],
+)
+def test_cookies_are_safe_where_an_app_says_nothing_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, Any],
+    callback: str,
+    samesite: str,
+    secure: bool,
+) -> None:
+    settings = auth.auth0.settings.model_copy(update={"redirect_uri": callback})
+    monkeypatch.setattr(auth.auth0, "settings", settings)
+    app = Flask(__name__)
+    app.config.update(TESTING=True, **config)
+
+    auth.init_app(app)
+
+    assert app.config["SESSION_COOKIE_SAMESITE"] == samesite
+    assert app.config["SESSION_COOKIE_SECURE"] == secure
 
 
 async def test_httpx_clients_are_signed_in_as_well(app: Flask) -> None:

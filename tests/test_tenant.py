@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from flask import Flask, request
 from werkzeug.serving import make_server
 
+from servers import ROOT, clean_environment
 from tenant import Fault, Tenant
 
 TESTS = Path(__file__).resolve().parent
@@ -866,3 +867,29 @@ def test_the_plugin_signs_a_test_client_in(
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "4 passed" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "callback"),
+    [
+        (None, "http://localhost:5000/callback"),
+        ("http://localhost:5001/auth/callback", "http://localhost:5001/auth/callback"),
+    ],
+)
+def test_a_command_keeps_the_callback_that_the_environment_has(
+    given: str | None, callback: str
+) -> None:
+    show = "import os; print(os.environ['AUTH0_REDIRECT_URI'])"
+    environment = clean_environment({"AUTH0_REDIRECT_URI": given} if given else {})
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "tenant", sys.executable, "-c", show],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert ended.stdout.splitlines()[-1] == callback, ended.stderr
