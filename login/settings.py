@@ -85,7 +85,7 @@ def _split(value: str, wrong: str) -> SplitResult:
 
 
 def _bare_domain(value: str) -> str:
-    wrong = "is not a domain such as tenant.eu.auth0.com"
+    wrong = "is not a domain such as tenant.eu.auth0.com, without a path"
     parts = _split(value if "://" in value else f"https://{value}", wrong)
     if parts.scheme != "https" or parts.path.strip("/") or parts.query:
         raise ValueError(wrong)
@@ -225,13 +225,13 @@ class Settings(BaseModel):
             _load_dotenv()
             environment = os.environ
         names = [str(field.validation_alias) for field in cls.model_fields.values()]
-        given = {name: environment.get(name, "").strip() for name in names}
-        given = {name: value for name, value in given.items() if _is_set(value)}
-        problems = _without_credential(given)
+        found = {name: environment.get(name, "").strip() for name in names}
+        given = {name: value for name, value in found.items() if _is_set(value)}
+        problems = _without_credential(found)
         try:
             settings = cls.model_validate(given)
         except ValidationError as error:
-            problems = _sentences(error, given) + problems
+            problems = _sentences(error, found) + problems
         return cls.for_tests(problems) if problems else settings
 
     @classmethod
@@ -273,19 +273,24 @@ def _is_set(value: str) -> bool:
     return bool(value) and value not in _PLACEHOLDERS
 
 
-def _sentences(error: ValidationError, given: Mapping[str, str]) -> tuple[str, ...]:
+def _sentences(error: ValidationError, found: Mapping[str, str]) -> tuple[str, ...]:
     cures = {f.validation_alias: f.description for f in Settings.model_fields.values()}
     sentences = []
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0])
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        what = message if name in given else "is missing"
+        what = message if _is_set(found[name]) else _absence(found[name])
         sentences.append(f"{name} {what}. {cures[name] or ''}".rstrip())
     return tuple(sentences)
 
 
-def _without_credential(given: Mapping[str, str]) -> tuple[str, ...]:
+def _absence(value: str) -> str:
+    return "is still the one of .env.example" if value else "is missing"
+
+
+def _without_credential(found: Mapping[str, str]) -> tuple[str, ...]:
     names = ("AUTH0_CLIENT_SECRET", "AUTH0_CLIENT_ASSERTION_SIGNING_KEY")
-    if any(name in given for name in names):
+    if any(_is_set(found[name]) for name in names):
         return ()
-    return (f"{names[0]} (or {names[1]}) is missing. {_DASHBOARD}",)
+    what = _absence(found[names[0]])
+    return (f"{names[0]} (or {names[1]}) {what}. {_DASHBOARD}",)
