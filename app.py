@@ -21,7 +21,7 @@ from flask import (
     request,
     session,
 )
-from werkzeug.exceptions import BadHost, HTTPException
+from werkzeug.exceptions import BadHost, HTTPException, ServiceUnavailable
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
@@ -281,10 +281,18 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
         code=getattr(error, "error", None),
         reference=getattr(error, "reference", None),
         retry_url=_retry_url(error),
-        **({"auth_user": {}} if unsure else {}),
+        auth_user={} if unsure else _known_user(),
     )
     headers = dict(error.get_headers())
     return page, error.code or 500, {**headers, "Content-Type": "text/html"}
+
+
+def _known_user() -> Mapping[str, Any]:
+    """Return who is signed in; nobody where that cannot be looked up just now."""
+    try:
+        return {**auth.auth_user}
+    except ServiceUnavailable:
+        return {}
 
 
 def _retry_url(error: HTTPException) -> str | None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import os
 import selectors
-import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
+from .generators import Generators
 from .settings import SetupError
 
 try:
@@ -27,10 +27,10 @@ except ImportError:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
-
 #: Idle loops kept at most; more are closed when they come back.
 MOST_IDLE = 64
+#: Times that what a view left behind is ended, since an end may begin something.
+_MOST_ROUNDS = 3
 _UNSET = object()
 
 
@@ -70,7 +70,8 @@ class _NetworkLoop:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                # a loop keeps the context it is made in: not that of a request
+                self._loop = Context().run(asyncio.new_event_loop)
                 threading.Thread(
                     target=self._loop.run_forever, name="auth0-network", daemon=True
                 ).start()
@@ -79,6 +80,8 @@ class _NetworkLoop:
 
 network = _NetworkLoop()
 _idle: deque[asyncio.Runner] = deque()
+# held while a process forks, so that none comes back between the closing and the fork
+_coming_back = threading.Lock()
 # Loops whose view made tasks; asking asyncio for all tasks takes longer, the more
 # requests there are at once.
 _with_tasks: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
@@ -117,7 +120,8 @@ def _run(
     runner, context = _take(), copy_context()
     # not runner.run, which swaps signal handlers around each call in a main thread
     loop = runner.get_loop()
-    task = asyncio.Task(_alone(loop, view), loop=loop, context=context)
+    alone = _alone(loop, Generators(loop, context), view)
+    task = asyncio.Task(alone, loop=loop, context=context)
     try:
         _drive(loop, task)
         return task.result()
@@ -135,37 +139,36 @@ def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
 
 
 async def _alone(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]
+    loop: asyncio.AbstractEventLoop,
+    generators: Generators,
+    coroutine: Coroutine[Any, Any, R],
 ) -> R:
     """Await a coroutine, leave the loop as it was found, and stop it."""
-    begun: list[AsyncGenerator[Any, Any]] = []
-    sys.set_asyncgen_hooks(firstiter=begun.append)
+    generators.watch()
     try:
         # without it asgiref runs the sync calls of all requests on one thread
         async with ThreadSensitiveContext():
             return await coroutine
     finally:
         try:
-            await _clear(loop, begun)
+            await _clear(loop, generators)
         finally:
             loop.stop()
 
 
-async def _clear(
-    loop: asyncio.AbstractEventLoop, generators: list[AsyncGenerator[Any, Any]]
-) -> None:
+async def _clear(loop: asyncio.AbstractEventLoop, generators: Generators) -> None:
     """Cancel the tasks and close the generators that a view left behind."""
-    if loop in _with_tasks:
+    for _ in range(_MOST_ROUNDS):
+        if not generators.were_any and loop not in _with_tasks:
+            return
+        _with_tasks.discard(loop)
+        generators.were_any = False
+        await asyncio.sleep(0)  # one let go of just now begins to close
         left_behind = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left_behind:
+        for task in left_behind - generators.closing:
             task.cancel()
         await asyncio.gather(*left_behind, return_exceptions=True)
-    for generator in generators:
-        try:
-            await generator.aclose()
-        except Exception:
-            logger.exception("A view left a generator behind that does not close.")
-    _with_tasks.discard(loop)
+        await generators.close()
 
 
 def _a_loop_runs_here() -> bool:
@@ -186,7 +189,9 @@ def _take() -> asyncio.Runner:
     try:
         return _idle.pop()
     except IndexError:
-        return asyncio.Runner(loop_factory=_new_loop)
+        runner = asyncio.Runner(loop_factory=_new_loop)
+        Context().run(runner.get_loop)  # it keeps the context it is made in
+        return runner
 
 
 class _Selector(selectors.DefaultSelector):
@@ -219,13 +224,16 @@ def _note_task(
 
 
 def _put_back(runner: asyncio.Runner) -> None:
-    if len(_idle) < MOST_IDLE:
-        _idle.append(runner)
-    else:
-        runner.close()
+    is_clear = runner.get_loop() not in _with_tasks
+    with _coming_back:
+        if is_clear and len(_idle) < MOST_IDLE:
+            _idle.append(runner)
+            return
+    runner.close()
 
 
 def _close_before_fork() -> None:
+    _coming_back.acquire()
     if not _a_loop_runs_here():
         _close_idle()
         return
@@ -235,11 +243,21 @@ def _close_before_fork() -> None:
 
 
 def _close_idle() -> None:
-    while _idle:
-        _idle.pop().close()
+    with suppress(IndexError):  # others may take some at the same time
+        while True:
+            _idle.pop().close()
+
+
+def _after_fork_in_child() -> None:
+    _coming_back.release()
+    network.forget()
 
 
 # A forked child must not share a loop's selector with its parent: idle loops are
 # closed before a fork, and made anew on both sides when they are wanted.
-os.register_at_fork(before=_close_before_fork, after_in_child=network.forget)
+os.register_at_fork(
+    before=_close_before_fork,
+    after_in_parent=_coming_back.release,
+    after_in_child=_after_fork_in_child,
+)
 atexit.register(_close_idle)

@@ -96,7 +96,9 @@ class Turns:
 
     def newest(self, token: str) -> str:
         """Return the refresh token that came of one, or itself."""
-        while kept := self._store.find(_name(token)):
+        seen: set[str] = set()  # should a provider give an old one out again
+        while token not in seen and (kept := self._store.find(_name(token))):
+            seen.add(token)
             replaced = self._seal.decrypt(_name("sealed", token), kept)
             token = replaced["answer"]["refresh_token"]
         return token

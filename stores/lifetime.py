@@ -62,13 +62,17 @@ class Lifetime:
         )
 
     def end(self, state: Mapping[str, Any]) -> None:
-        """End one session, by our own id, wherever a copy of it may be."""
-        own = state["session"]
-        self.revocations.revoke(
-            [f"id {own['id']}"],
-            at=max(time.time(), own["created_at"]),  # should our clock be behind
-            until=own["created_at"] + self._max_seconds(own),
-        )
+        """End one session, by our own id, wherever a copy of it may be.
+
+        What is over is noted no more: a copy can be shown any number of times.
+        """
+        own, now = state["session"], time.time()
+        key, created_at = f"id {own['id']}", own["created_at"]
+        # should the setting be shorter today, it may be longer again tomorrow
+        until = created_at + max(own.get("max_seconds", 0), self.max_seconds)
+        if now < until and self.revocations.revoked_at([key]) < created_at:
+            at = max(now, created_at)  # should our clock be behind
+            self.revocations.revoke([key], at=at, until=until)
 
     def end_all(
         self, *, sub: str | None = None, sid: str | None = None, jti: str | None = None

@@ -215,8 +215,9 @@ class SqliteRevocations:
         word, known = self._news.word(), self._on(self._file.inode())
         birth, rows = self._use(partial(_rows_after, known.number))
         if birth != known.birth:
+            if known.number:  # which was of another file
+                birth, rows = self._use(partial(_rows_after, 0))
             known = _Known(known.inode, birth)
-            birth, rows = self._use(partial(_rows_after, 0))
         with _noting:
             for _, key, at in rows:
                 known.times[key] = max(known.times.get(key, 0.0), at)
@@ -241,6 +242,7 @@ class SqliteRevocations:
                 connection.execute("UPDATE birth SET at = at")
 
         self._use(write)
+        self._news.open()  # now, lest a command that root runs be first, and own it
 
     def _use(self, work: Callable[[sqlite3.Connection, float], T]) -> T:
         try:

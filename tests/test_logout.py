@@ -391,6 +391,8 @@ def test_what_tells_of_that_is_as_safe_as_the_session(secure: bool, name: str) -
     assert "Path=/;" in told[0]
     home = client.get("/", base_url=site)
     assert "they may live until they expire" in home.text
+    auth.login_as(client)  # and again, within the minute
+    assert "they may live until they expire" not in client.get("/", base_url=site).text
 
 
 async def test_a_logout_token_that_cannot_be_written_down_may_come_again(

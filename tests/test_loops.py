@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import multiprocessing
+import os
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -307,3 +310,105 @@ def test_a_process_that_used_both_ends_at_once_and_says_nothing() -> None:
     assert ended.stdout == "done\n"
     assert "ResourceWarning" not in ended.stderr
     assert time.monotonic() - began < 15  # a hang, not a speed
+
+
+def test_a_generator_that_is_let_go_of_is_closed_at_once() -> None:
+    """As outside of Flask; else it keeps its connection to the end of the request."""
+
+    async def view() -> int:
+        pool = asyncio.Semaphore(1)
+
+        async def rows() -> AsyncGenerator[int, None]:
+            async with pool:
+                yield 1
+                yield 2
+
+        for _ in range(3):
+            async with asyncio.timeout(10):
+                async for _row in rows():
+                    break
+        return 3
+
+    assert kept_loops(view)() == 3
+
+
+def test_a_generator_that_ends_by_a_cancelled_task_spoils_no_answer() -> None:
+    held: list[AsyncGenerator[int, None]] = []
+
+    async def events() -> AsyncGenerator[int, None]:
+        reader = asyncio.create_task(asyncio.sleep(3600))
+        try:
+            yield 1
+        finally:
+            reader.cancel()
+            await reader
+
+    async def view() -> str:
+        held.append(events())
+        await anext(held[0])
+        return "the answer"
+
+    assert kept_loops(view)() == "the answer"
+
+
+def test_a_task_begun_by_the_end_of_another_does_not_live_on() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def left() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            tasks.append(asyncio.create_task(asyncio.sleep(3600)))
+
+    async def view() -> None:
+        tasks.append(asyncio.create_task(left()))
+        await asyncio.sleep(0)
+
+    kept_loops(view)()
+
+    assert [task.cancelled() for task in tasks] == [True, True]
+
+
+def test_a_kept_loop_keeps_nothing_of_the_request_that_it_was_made_for() -> None:
+    class Body:
+        """What came with a request."""
+
+    of_a_request: contextvars.ContextVar[Body] = contextvars.ContextVar("of_a_request")
+
+    def request() -> weakref.ref[Body]:
+        body = Body()
+        of_a_request.set(body)
+        kept_loops(_which_loop)()
+        return weakref.ref(body)
+
+    loops._close_idle()
+    seen = contextvars.copy_context().run(request)
+    gc.collect()
+
+    assert seen() is None
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_loop_that_is_used_while_a_process_forks_does_not_come_along() -> None:
+    """Else its child, at its end, takes it off a selector that they share."""
+    over = threading.Event()
+    interval = sys.getswitchinterval()
+
+    def use() -> None:
+        while not over.is_set():
+            kept_loops(_which_loop)()
+
+    def fork() -> int:
+        if (child := os.fork()) == 0:
+            os._exit(len(loops._idle) > 0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with ThreadPoolExecutor(4) as pool:
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(4):
+                pool.submit(use)
+            assert not any(fork() for _ in range(400))
+        finally:
+            over.set()
+            sys.setswitchinterval(interval)

@@ -72,6 +72,7 @@ async def test_an_outage_is_told_soon_and_signs_nobody_out(
         assert time.monotonic() - began < 15  # gives up, rather than hangs
     assert (await alice.get("/healthz")).status_code == 200
     assert (await alice.get("/static/style.css")).status_code == 200
+    assert (await alice.get("/no-such-page")).status_code == 404
     ended = await bob.follow(await bob.choose(page, username="bob"))
     assert ended.status_code == 503
     assert "sessions_unavailable" in ended.text

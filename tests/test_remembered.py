@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,38 @@ def test_a_longer_lifetime_does_not_revive_what_was_ended(
     longer = app_with(SqliteRevocations(path), max_seconds=3000)
 
     assert copy_of(thief, longer).get("/me").json["user"] is None  # type: ignore[index]  # JSON
+
+
+def test_a_lifetime_that_was_shorter_for_a_while_does_not_revive_what_was_ended(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path = tmp_path / "revocations"
+    usual = app_with(SqliteRevocations(path), max_seconds=3000)
+    client = usual.test_client()
+    client.get("/login")
+    thief = copy_of(client, usual)
+    shorter = app_with(SqliteRevocations(path), max_seconds=1000)
+    copy_of(client, shorter).get("/end")
+
+    clock.forward(1001)
+    usual = app_with(SqliteRevocations(path), max_seconds=3000)
+
+    assert copy_of(thief, usual).get("/me").json["user"] is None  # type: ignore[index]  # JSON
+
+
+def test_a_copy_that_is_signed_out_again_and_again_takes_no_more_room(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "revocations"
+    app = app_with(SqliteRevocations(path))
+    client = app.test_client()
+    client.get("/login")
+
+    for _ in range(3):
+        assert copy_of(client, app).get("/end").text == "ended"
+
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*) FROM ended").fetchone() == (1,)
 
 
 def test_no_more_is_remembered_than_said() -> None:

@@ -63,6 +63,13 @@ def make(request: pytest.FixtureRequest, path: Path) -> Make:
     return lambda: RedisRevocations(connect(url))
 
 
+def test_the_app_makes_all_of_its_files_itself_when_it_starts(path: Path) -> None:
+    """Else an operator's command may, and the app could not open what is root's."""
+    SqliteRevocations(path).open()
+
+    assert path.with_name(f"{path.name}-news").stat().st_size
+
+
 def test_what_was_noted_is_found_under_its_keys_and_no_other(make: Make) -> None:
     store = make()
     store.open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 from flask import Flask
 
 from conftest import Clock
-from login.turns import PATIENCE, TURN
+from login.turns import PATIENCE, TURN, Turns
 from redis_server import RedisServer
 from servers import BIN, GUNICORN, Server, free_port, serving
 from stores.refreshes import Refreshes, RefreshesInProcess, RefreshesInSqlite
@@ -159,6 +160,28 @@ async def test_a_slow_answer_does_not_bring_a_replaced_refresh_token_back(
     clock.forward(10_000)  # what came of the replaced one is forgotten by now
     assert (await alice.get("/token")).status_code == 200
     assert tenant.reuse_detected == 0
+
+
+def test_a_provider_that_gives_an_old_refresh_token_out_again_holds_nobody_up(
+    app: Flask,
+) -> None:
+    from auth import auth0
+
+    turns = Turns(RefreshesInProcess(), auth0.sessions)
+
+    def exchange(token: str) -> dict[str, Any]:
+        answer = {"access_token": "a", "refresh_token": {"1": "2", "2": "1"}[token]}
+        return {"answer": answer, "fresh_until": time.time() + 60}
+
+    for token in ("1", "2"):
+        asyncio.run(turns.take(token, "any", exchange))
+    found: list[str] = []
+    finder = threading.Thread(target=lambda: found.append(turns.newest("1")))
+    finder.daemon = True
+    finder.start()
+    finder.join(5)
+
+    assert found == ["1"]
 
 
 async def test_without_rotation_one_refresh_serves_all(
