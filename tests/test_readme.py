@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
+from jinja2 import DictLoader
 
 import auth
 from login.settings import Settings
 from readme_blocks import README, SETUP, Block, Shell, blocks, chapter, copy_project
 from servers import ROOT, clean_environment, free_port
 from tenant import Tenant
+from test_drop_in import copy_login
 from visitor import Visitor, state_of
 
 LANGUAGES = {"sh", "python", "py", "dotenv", "diff", "sql", "js", "nginx", "text"}
@@ -27,10 +30,12 @@ COMMANDS = [block for block in blocks("sh") if not block.why_not_run]
 def test_its_python_makes_an_app_that_guards_its_views(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = types.ModuleType("of_the_readme")
+    module = types.ModuleType("app")  # whose tests import it by that name
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in blocks("python"):
         exec(compile(block.code, "README.md", "exec"), vars(module))  # noqa: S102 - ours
+    own_page = "{{ error.description }} {{ error.error }} {{ error.reference }}"
+    module.app.jinja_loader = DictLoader({"login_failed.html": own_page})
     client = module.app.test_client()
 
     turned_away = client.get("/reports?month=11")
@@ -38,10 +43,11 @@ def test_its_python_makes_an_app_that_guards_its_views(
 
     assert turned_away.headers["Location"] == "/login?return_to=/reports?month%3D11"
     assert "/authorize?" in started.headers["Location"]
-    assert client.get("/callback").status_code == 400
+    failed = client.get("/callback")
+    assert failed.status_code == 400
+    assert re.search(r" incomplete_callback [0-9a-f]{8}$", failed.text)
     assert "/v2/logout?" in client.get("/logout").headers["Location"]
     assert client.post("/backchannel-logout").status_code == 400
-    module.test_reports()
     auth.login_as(client)
     assert client.get("/admin").status_code == 403
     without_tokens = client.get("/orders")
@@ -101,23 +107,44 @@ def test_ci_sets_up_and_tests_by_the_words_of_it() -> None:
         assert "venv" not in block.code or block.code.startswith(SETUP)
 
 
-def test_its_tests_with_the_tenant_pass(tmp_path: Path) -> None:
-    conftest, test = blocks("py", text=chapter("Test your app"))
-    project = copy_project(tmp_path / "project")
-    (project / "conftest.py").write_text(conftest.code)
-    (project / "test_it.py").write_text(test.code)
+@pytest.fixture
+def followed(tmp_path: Path) -> Path:
+    """The project of somebody who followed it up to where it is about tests."""
+    copy_login(tmp_path)
+    before = README.partition("\n## Test your app\n")[0]
+    code = "\n\n".join(block.code for block in blocks("python", text=before))
+    (tmp_path / "app.py").write_text(code)
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    for number, block in enumerate(blocks("python", text=chapter("Test your app"))):
+        (tests / f"test_{number}.py").write_text(block.code)
+    return tmp_path
 
+
+def test_its_tests_pass_in_an_empty_environment(followed: Path) -> None:
+    assert "2 passed" in _pytest(followed)
+
+
+def test_its_tests_pass_with_the_tenant_too(followed: Path) -> None:
+    conftest, test = blocks("py", text=chapter("Test your app"))
+    shutil.copytree(ROOT / "tenant", followed / "tenant")
+    (followed / "conftest.py").write_text(conftest.code)
+    (followed / "tests" / "test_whole_logins.py").write_text(test.code)
+
+    assert "3 passed" in _pytest(followed)
+
+
+def _pytest(folder: Path) -> str:
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"],
-        cwd=project,
-        env=clean_environment({"AUTH0_REVOCATIONS_PATH": "none"}),
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=folder,
+        env=clean_environment({"PYTHONPATH": ""}),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-
-    assert "1 passed" in ended.stdout, ended.stdout
+    return ended.stdout
 
 
 def test_its_other_fragments_are_parts_of_the_examples() -> None:
@@ -142,6 +169,21 @@ def test_its_lines_for_env_are_settings() -> None:
         }
         assert values.keys() <= names
         assert Settings.from_environment({**needed, **values}).problems == ()
+
+
+def test_what_is_copied_needs_nothing_below_the_line_that_it_names() -> None:
+    line = re.search(r"up to the line `(#[^`]+)`", README)
+    assert line
+    above, _, below = (ROOT / "requirements.txt").read_text().partition(line[1])
+    assert "auth0-server-python" in above
+    for name in re.findall(r"^([\w-]+)==", below, re.M):
+        module = rf"^ *(from|import) {name.lower().replace('-', '_')}\b"
+        for path in [
+            ROOT / "auth.py",
+            *ROOT.glob("login/*.py"),
+            *ROOT.glob("stores/*.py"),
+        ]:
+            assert not re.search(module, path.read_text(), re.M), (path, name)
 
 
 def test_its_first_diff_leads_to_the_app_below_it() -> None:
