@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from auth0_server_python.auth_types import StartInteractiveLoginOptions
-from flask import Flask, after_this_request, g, request, url_for
+from flask import Flask, after_this_request, request, url_for
 from flask_babel import Babel, get_locale, get_translations
 from markupsafe import Markup, escape
 from werkzeug.wrappers import Response
@@ -36,6 +36,7 @@ LANGUAGES = {
     "zh-Hans": Language("简体中文", "zh-CN"),
 }
 _BY_NAME = {tag.partition("-")[0]: tag for tag in LANGUAGES}
+_OF_LOGIN = "auth0.language_of_login"  # in the environ: of the page it leads to
 _NUMBER = re.compile(r"\b\d+\b")
 
 
@@ -47,13 +48,13 @@ def init_app(app: Flask) -> None:
 
 def chosen() -> str | None:
     """Return the tag of the language that was chosen, if one was."""
-    return _known(request.args.get("lang", "")) or g.get("language_of_login")
+    return _known(request.args.get("lang", "")) or request.environ.get(_OF_LOGIN)
 
 
 def keep_choice(return_to: str) -> None:
     """Speak the language that was chosen for the page that a login leads to."""
     asked = parse_qs(urlsplit(return_to).query).get("lang", [""])
-    g.language_of_login = _known(asked[0])
+    request.environ[_OF_LOGIN] = _known(asked[0])
 
 
 def at_auth0(options: StartInteractiveLoginOptions) -> StartInteractiveLoginOptions:

@@ -229,9 +229,10 @@ class SqliteRevocations:
     def _on(self, inode: tuple[int, int] | None) -> _Known:
         """Return what to go on from: nothing, where it is old or of another file."""
         known = self._known
-        if known is None or known.inode != inode or time.time() >= known.anew_at:
+        if known is None or known.inode != inode:
             return _Known(inode)
-        return known
+        left = known.anew_at - time.time()  # more than there can be, if clocks jumped
+        return known if 0 < left <= _ANEW else _Known(inode)
 
     def open(self) -> None:
         """See `Revocations.open`."""
