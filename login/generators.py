@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator
 from contextvars import Context
+from functools import cached_property
 from typing import Any
 from weakref import WeakSet
 
@@ -27,14 +28,20 @@ class Generators:
 
     Attributes:
         were_any: Whether any was begun.
-        closing: Tasks that close some.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self._loop, self._context = loop, context
-        self._begun: WeakSet[_Generator] = WeakSet()
         self.were_any = False
-        self.closing: set[asyncio.Task[None]] = set()
+
+    @cached_property
+    def _begun(self) -> WeakSet[_Generator]:
+        return WeakSet()
+
+    @cached_property
+    def closing(self) -> set[asyncio.Task[None]]:
+        """Tasks that close some."""
+        return set()
 
     def watch(self) -> None:
         """Hear of all that are begun in this thread until its loop stops."""
