@@ -76,9 +76,7 @@ class Auth0Client(TokenClient):
     ) -> str:
         """Start a login; return the address at Auth0 to send the browser to."""
         options, nonce = self._with_nonce(options or StartInteractiveLoginOptions())
-        self.require_setup()
         try:
-            await self.check_discovery()
             url: str = await super().start_interactive_login(
                 options, store_options or {}
             )
@@ -117,8 +115,6 @@ class Auth0Client(TokenClient):
         nonce, app_state = _apart(getattr(transaction, "app_state", None))
         self.expect_verification(nonce)
         try:
-            if transaction and "code" in query:
-                await self.check_discovery()
             result = await super().complete_interactive_login(url, store_options or {})
             if not self.was_verified():
                 raise ApiError("missing_id_token", "There was no ID token to verify.")

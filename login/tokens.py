@@ -38,7 +38,7 @@ from .verification import VerifyingClient
 
 logger = logging.getLogger(__name__)
 
-_REFRESHED = "_auth0_refreshed"  # in g: this request asked for a new token
+_REFRESHED = "_auth0_refreshed"  # in the notes: this request asked for a new token
 #: Seconds that an access token is taken to last if the provider does not say.
 _USUAL_LIFE = 3600
 _MISSING = AccessTokenForConnectionErrorCode.MISSING_REFRESH_TOKEN
@@ -186,7 +186,8 @@ class TokenClient(VerifyingClient):
 
     async def _refreshed(self, options: dict[str, Any]) -> dict[str, Any]:
         began, scope = time.time(), options.get("scope") or ""
-        found = await asyncio.wait_for(self._token(options), _TOKEN_PATIENCE)
+        request = ServerClient.get_token_by_refresh_token(self, options)
+        found = await asyncio.wait_for(request, _TOKEN_PATIENCE)
         if not isinstance(found, dict) or not isinstance(found["access_token"], str):
             raise TypeError("there is no access token in the answer")
         life = _life(found.get("expires_in"))
@@ -200,10 +201,6 @@ class TokenClient(VerifyingClient):
             "fresh_until": self.sessions.fresh_until(began, life),
             "claims": claims,
         }
-
-    async def _token(self, options: dict[str, Any]) -> Any:
-        await self.check_discovery()
-        return await ServerClient.get_token_by_refresh_token(self, options)
 
     def _exchange_for_connection(
         self, options: Mapping[str, Any], token: str

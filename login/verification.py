@@ -23,9 +23,8 @@ _MOST_REFETCHES = 30
 #: Seconds that a clock may be wrong by at most; what is older is simply old.
 _MOST_APART = 86_400
 _VERIFIED = "_auth0_verified"  # in the notes: an ID token was, in this request
-_NONCE = (
-    "_auth0_nonce"  # in the notes: what the next ID token of this request must carry
-)
+#: In the notes: what the next ID token of this request must carry.
+_NONCE = "_auth0_nonce"
 
 
 def is_fresh(user: Mapping[str, Any], max_age: float) -> bool:
@@ -70,8 +69,8 @@ class VerifyingClient(OneLoopClient):
     ) -> dict[str, Any]:
         """Verify an ID token or logout token (OpenID Connect Core section 3.1.3.7).
 
-        The one private method of the SDK we override, since nothing public reaches
-        what it decides: it allows the clocks no difference, does not require
+        A private method of the SDK, overridden since nothing public reaches what it
+        decides: it allows the clocks no difference, does not require
         ``iat``, does not hold ``iss`` against the configured domain, knows no key
         that is newer than ten minutes, and no nonce. The private names it needs are
         used here only.
@@ -97,19 +96,20 @@ class VerifyingClient(OneLoopClient):
             raise jwt.InvalidTokenError("it is not clear which key has signed this")
         return key
 
-    async def check_discovery(self) -> None:
+    async def _get_oidc_metadata_cached(self, domain: str) -> dict[str, Any]:
         """Hold the issuer that is discovered against the configured domain.
 
-        Before anything is sent to where it says (OpenID Connect Discovery section
-        4.3).
+        All of the SDK asks here before it sends anything to where that says (OpenID
+        Connect Discovery section 4.3), so this is overridden, too.
 
         Raises:
             ApiError: It is another's.
         """
-        found = await network.run(self._get_oidc_metadata_cached(self.settings.domain))
+        found = await super()._get_oidc_metadata_cached(domain)
         if not isinstance(found, dict) or not self._is_our_issuer(found.get("issuer")):
             self._forget_what_was_discovered()
             raise ApiError("metadata_error", "discovery is of another issuer")
+        return found
 
     def _is_our_issuer(self, issuer: object) -> bool:
         ours = f"https://{self.settings.domain}"

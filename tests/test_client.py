@@ -25,13 +25,22 @@ PUBLIC_COROUTINES = [
 
 
 def test_the_sdk_still_has_the_private_names_that_we_need() -> None:
-    """`_verify_and_decode_jwt` is what verifies every token; the rest it uses."""
+    """Overridden are what verifies every token and what discovers; they use the rest."""
     signature = inspect.signature(ServerClient._verify_and_decode_jwt)
     source = inspect.getsource(ServerClient.complete_interactive_login)
 
     assert list(signature.parameters) == ["self", "token", "jwks", "audience"]
     assert "self._verify_and_decode_jwt(" in source
     assert inspect.iscoroutinefunction(ServerClient._get_jwks_cached)
+    assert inspect.iscoroutinefunction(ServerClient._get_oidc_metadata_cached)
+    # what it is for: whoever sends a credential has asked it where to
+    for sender in (
+        ServerClient.start_interactive_login,
+        ServerClient.complete_interactive_login,
+        ServerClient.get_token_by_refresh_token,
+        ServerClient.get_token_for_connection,
+    ):
+        assert "self._get_oidc_metadata_cached(" in inspect.getsource(sender)
     assert callable(ServerClient._normalize_url)
     assert auth0._discovery_cache is not None
 

@@ -236,6 +236,19 @@ async def test_metadata_of_another_issuer_is_sent_no_refresh_token(
     assert (await alice.get("/token")).status_code == 200
 
 
+async def test_metadata_of_another_issuer_is_sent_no_exchange_for_a_connection(
+    alice: Visitor, tenant: Tenant, nothing_discovered: None
+) -> None:
+    await alice.login()
+    auth0._discovery_cache.clear()  # as in another worker
+    tenant.fail("discovery", Fault.body(await foreign_metadata(alice, tenant)))
+
+    assert (await alice.get("/token-of/github")).status_code == 502
+    assert tenant.count("/oauth/token") == 1  # the login's own
+
+    assert (await alice.get("/token-of/github")).status_code == 200
+
+
 async def foreign_metadata(visitor: Visitor, tenant: Tenant) -> dict[str, Any]:
     """Return what the tenant says of itself, but for its issuer."""
     address = f"{tenant.issuer}.well-known/openid-configuration"
