@@ -163,7 +163,8 @@ class SqliteRevocations:
     Each process has read all of it (about 300 bytes an entry) and is told of news
     through a second file beside it; a query for every request would hold up the other
     threads of its process. That a file was deleted or replaced is noticed within a
-    second. Sessions older than the file are over: what an earlier one held is not known.
+    second.
+    Sessions older than the file are over: what an earlier one held is not known.
 
     Args:
         path: The file; it and its folder are made by `open` or at the first use.

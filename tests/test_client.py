@@ -25,7 +25,7 @@ PUBLIC_COROUTINES = [
 
 
 def test_the_sdk_still_has_the_private_names_that_we_need() -> None:
-    """Overridden are what verifies every token and what discovers; they use the rest."""
+    """What verifies tokens and what discovers are overridden, and use the rest."""
     signature = inspect.signature(ServerClient._verify_and_decode_jwt)
     source = inspect.getsource(ServerClient.complete_interactive_login)
 
