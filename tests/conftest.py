@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 from werkzeug.serving import make_server
 
+from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
 from servers import REVOCATIONS
-from tenant import Tenant
 from visitor import Visitor
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from flask import Flask, request
 from werkzeug.serving import make_server
 
+from auth0_flask.tenant import Fault, Tenant
 from servers import ROOT, clean_environment
-from tenant import Fault, Tenant
 
 TESTS = Path(__file__).resolve().parent
 CALLBACK = "http://localhost:1/callback"
@@ -793,7 +793,7 @@ import os
 import pytest
 
 assert "AUTH0_DOMAIN" not in os.environ
-pytest_plugins = ["tenant.pytest_plugin"]
+pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]
 
 
 @pytest.fixture(scope="session")
@@ -809,7 +809,7 @@ def pytest_sessionfinish():
 STORIES = """
 import os
 import pytest
-from tenant.pytest_plugin import complete_login
+from auth0_flask.tenant.pytest_plugin import complete_login
 
 
 def test_alice(app):
@@ -883,7 +883,7 @@ def test_a_command_keeps_the_callback_that_the_environment_has(
     environment = clean_environment({"AUTH0_REDIRECT_URI": given} if given else {})
 
     ended = subprocess.run(
-        [sys.executable, "-m", "tenant", sys.executable, "-c", show],
+        [sys.executable, "-m", "auth0_flask.tenant", sys.executable, "-c", show],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -1,12 +1,12 @@
-"""Try the app without an Auth0 account: ``python -m tenant``."""
+"""Try the app without an Auth0 account: ``python -m auth0_flask.tenant``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from tenant.runner import run_command, serve_app
-from tenant.tenant import Tenant
+from auth0_flask.tenant.runner import run_command, serve_app
+from auth0_flask.tenant.tenant import Tenant
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tenant",
+        prog="python -m auth0_flask.tenant",
         usage="%(prog)s [-h] [COMMAND ARG ...]",
         description="A stand-in for an Auth0 tenant on this machine, to sign in at "
         "without an Auth0 account. Alone, it serves the app of this folder; with a "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tenant import urls
-from tenant.authorization import AuthorizationRequest, RequestError, read
-from tenant.provider import Provider
+from auth0_flask.tenant import urls
+from auth0_flask.tenant.authorization import AuthorizationRequest, RequestError, read
+from auth0_flask.tenant.provider import Provider
 
 
 def admit(provider: Provider, query: Mapping[str, str]) -> AuthorizationRequest:

@@ -6,13 +6,13 @@ from flask import Flask, render_template
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from tenant.api import Api
-from tenant.backchannel import BackChannel
-from tenant.browser import Browser
-from tenant.pages import content_security_policy
-from tenant.provider import Provider
-from tenant.pushed import PushedRequests
-from tenant.signing_out import SigningOut
+from auth0_flask.tenant.api import Api
+from auth0_flask.tenant.backchannel import BackChannel
+from auth0_flask.tenant.browser import Browser
+from auth0_flask.tenant.pages import content_security_policy
+from auth0_flask.tenant.provider import Provider
+from auth0_flask.tenant.pushed import PushedRequests
+from auth0_flask.tenant.signing_out import SigningOut
 
 _TITLES = {400: "That does not work", 403: "Not allowed", 404: "Nothing here"}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tenant.organizations import Organization
+from auth0_flask.tenant.organizations import Organization
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from tenant.grant import Grant
-from tenant.store import Store
+from auth0_flask.tenant.grant import Grant
+from auth0_flask.tenant.store import Store
 
 _LIFETIME = 30 * 86400.0
 

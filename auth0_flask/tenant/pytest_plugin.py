@@ -2,7 +2,7 @@
 
 In the ``conftest.py`` of the tests::
 
-    pytest_plugins = ["tenant.pytest_plugin"]
+    pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]
 
     @pytest.fixture(scope="session")
     def app():
@@ -12,7 +12,7 @@ In the ``conftest.py`` of the tests::
 
 and in a test::
 
-    from tenant.pytest_plugin import complete_login
+    from auth0_flask.tenant.pytest_plugin import complete_login
 
     def test_reports(app, tenant_user):
         tenant_user("dora", roles=["editor"])
@@ -39,8 +39,8 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import pytest
 
-from tenant.grant import User
-from tenant.tenant import Tenant
+from auth0_flask.tenant.grant import User
+from auth0_flask.tenant.tenant import Tenant
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

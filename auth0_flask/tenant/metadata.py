@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tenant import connection_tokens
+from auth0_flask.tenant import connection_tokens
 
 
 def describe(issuer: str, origin: str, *, must_push: bool = False) -> dict[str, Any]:

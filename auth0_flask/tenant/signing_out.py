@@ -7,10 +7,10 @@ import threading
 from flask import Blueprint, abort, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from tenant import cookie, urls
-from tenant.logout_tokens import announce
-from tenant.pages import send_back
-from tenant.provider import Provider
+from auth0_flask.tenant import cookie, urls
+from auth0_flask.tenant.logout_tokens import announce
+from auth0_flask.tenant.pages import send_back
+from auth0_flask.tenant.provider import Provider
 
 
 class SigningOut:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from tenant.connections import Connections
-from tenant.front import CONNECTION
+from auth0_flask.tenant.connections import Connections
+from auth0_flask.tenant.front import CONNECTION
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment

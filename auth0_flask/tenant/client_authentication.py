@@ -8,10 +8,10 @@ from typing import Any
 import jwt
 from flask import request
 
-from tenant.comparison import same
-from tenant.messages import TokenError
-from tenant.provider import Provider
-from tenant.verification import Expected, verify
+from auth0_flask.tenant.comparison import same
+from auth0_flask.tenant.messages import TokenError
+from auth0_flask.tenant.provider import Provider
+from auth0_flask.tenant.verification import Expected, verify
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import jwt
 
-from tenant.forgery import Draft, Forgery
-from tenant.grant import Grant, User
-from tenant.provider import Provider
+from auth0_flask.tenant.forgery import Draft, Forgery
+from auth0_flask.tenant.grant import Grant, User
+from auth0_flask.tenant.provider import Provider
 
 _ID_TOKEN_LIFETIME = 36000
 

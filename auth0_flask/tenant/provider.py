@@ -8,15 +8,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tenant.directory import Directory
-from tenant.faults import Fault, Faults
-from tenant.forgery import Forgeries
-from tenant.front import Seen
-from tenant.grant import User
-from tenant.keys import SigningKeys
-from tenant.notices import Notices
-from tenant.organizations import Organization, Organizations
-from tenant.settings import Settings
+from auth0_flask.tenant.directory import Directory
+from auth0_flask.tenant.faults import Fault, Faults
+from auth0_flask.tenant.forgery import Forgeries
+from auth0_flask.tenant.front import Seen
+from auth0_flask.tenant.grant import User
+from auth0_flask.tenant.keys import SigningKeys
+from auth0_flask.tenant.notices import Notices
+from auth0_flask.tenant.organizations import Organization, Organizations
+from auth0_flask.tenant.settings import Settings
 
 
 class Provider(Settings):

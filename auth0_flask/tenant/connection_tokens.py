@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tenant.messages import invalid_request, required
+from auth0_flask.tenant.messages import invalid_request, required
 
 GRANT_TYPE = (
     "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"

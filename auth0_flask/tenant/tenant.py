@@ -9,13 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tenant import certificate, logout_tokens
-from tenant.connections import Connections
-from tenant.forgery import Forgery
-from tenant.front import Front, Seen
-from tenant.provider import Provider
-from tenant.server import Listener
-from tenant.web import create_app
+from auth0_flask.tenant import certificate, logout_tokens
+from auth0_flask.tenant.connections import Connections
+from auth0_flask.tenant.forgery import Forgery
+from auth0_flask.tenant.front import Front, Seen
+from auth0_flask.tenant.provider import Provider
+from auth0_flask.tenant.server import Listener
+from auth0_flask.tenant.web import create_app
 
 _PATIENCE = 0.15
 # More than an app has to answer a logout token.

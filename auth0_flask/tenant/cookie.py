@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import request
 from werkzeug.wrappers import Response
 
-from tenant.grant import Session
-from tenant.provider import Provider
+from auth0_flask.tenant.grant import Session
+from auth0_flask.tenant.provider import Provider
 
 _NAME = "auth0_local"
 

@@ -8,9 +8,9 @@ import jwt
 from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
-from tenant.messages import private
-from tenant.provider import Provider
-from tenant.verification import Expected, verify
+from auth0_flask.tenant.messages import private
+from auth0_flask.tenant.provider import Provider
+from auth0_flask.tenant.verification import Expected, verify
 
 
 class Api:

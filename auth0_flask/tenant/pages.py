@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import redirect
 from werkzeug.wrappers import Response
 
-from tenant import urls
+from auth0_flask.tenant import urls
 
 
 def content_security_policy(*form_targets: str) -> str:

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tenant.authorization import AuthorizationRequest
-from tenant.grant import Grant, PendingCode, Session, User
-from tenant.refresh_tokens import RefreshTokens
-from tenant.store import Store
+from auth0_flask.tenant.authorization import AuthorizationRequest
+from auth0_flask.tenant.grant import Grant, PendingCode, Session, User
+from auth0_flask.tenant.refresh_tokens import RefreshTokens
+from auth0_flask.tenant.store import Store
 
 _DAY = 86400.0
 

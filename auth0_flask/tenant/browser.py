@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from flask import Blueprint, abort, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from tenant import cookie, pushed, urls
-from tenant.admission import admit, knows_callback
-from tenant.authorization import AuthorizationRequest, RequestError
-from tenant.grant import Grant, PendingCode, Session, User
-from tenant.pages import content_security_policy, send_back
-from tenant.provider import Provider
+from auth0_flask.tenant import cookie, pushed, urls
+from auth0_flask.tenant.admission import admit, knows_callback
+from auth0_flask.tenant.authorization import AuthorizationRequest, RequestError
+from auth0_flask.tenant.grant import Grant, PendingCode, Session, User
+from auth0_flask.tenant.pages import content_security_policy, send_back
+from auth0_flask.tenant.provider import Provider
 
 
 class Browser:

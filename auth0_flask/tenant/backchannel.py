@@ -5,9 +5,9 @@ from __future__ import annotations
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from tenant.client_authentication import authenticate
-from tenant.grants import Grants
-from tenant.messages import (
+from auth0_flask.tenant.client_authentication import authenticate
+from auth0_flask.tenant.grants import Grants
+from auth0_flask.tenant.messages import (
     TokenError,
     bearer,
     parameters,
@@ -16,9 +16,9 @@ from tenant.messages import (
     refuse,
     required,
 )
-from tenant.metadata import describe
-from tenant.provider import Provider
-from tenant.tokens import user_claims
+from auth0_flask.tenant.metadata import describe
+from auth0_flask.tenant.provider import Provider
+from auth0_flask.tenant.tokens import user_claims
 
 
 class BackChannel:

@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from tenant.admission import admit, knows_callback
-from tenant.authorization import RequestError
-from tenant.client_authentication import CREDENTIALS, authenticate
-from tenant.messages import TokenError, invalid_request, parameters, private, refuse
-from tenant.provider import Provider
+from auth0_flask.tenant.admission import admit, knows_callback
+from auth0_flask.tenant.authorization import RequestError
+from auth0_flask.tenant.client_authentication import CREDENTIALS, authenticate
+from auth0_flask.tenant.messages import (
+    TokenError,
+    invalid_request,
+    parameters,
+    private,
+    refuse,
+)
+from auth0_flask.tenant.provider import Provider
 
 _PREFIX = "urn:ietf:params:oauth:request_uri:"
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from tenant import connection_tokens
-from tenant.admission import knows_audience
-from tenant.comparison import same
-from tenant.grant import Grant, PendingCode
-from tenant.messages import TokenError, invalid_grant, required
-from tenant.provider import Provider
-from tenant.tokens import token_response
+from auth0_flask.tenant import connection_tokens
+from auth0_flask.tenant.admission import knows_audience
+from auth0_flask.tenant.comparison import same
+from auth0_flask.tenant.grant import Grant, PendingCode
+from auth0_flask.tenant.messages import TokenError, invalid_grant, required
+from auth0_flask.tenant.provider import Provider
+from auth0_flask.tenant.tokens import token_response
 
 
 class Grants:

@@ -5,10 +5,10 @@ logins over real sockets. It signs in anybody who asks, so it must never be
 reachable from another machine; it binds to 127.0.0.1 and to nothing else.
 """
 
-from tenant.faults import Fault
-from tenant.front import Seen
-from tenant.grant import User
-from tenant.organizations import Organization
-from tenant.tenant import Tenant
+from auth0_flask.tenant.faults import Fault
+from auth0_flask.tenant.front import Seen
+from auth0_flask.tenant.grant import User
+from auth0_flask.tenant.organizations import Organization
+from auth0_flask.tenant.tenant import Tenant
 
 __all__ = ["Fault", "Organization", "Seen", "Tenant", "User"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 
-from tenant.server import serve_on
-from tenant.tenant import Tenant
+from auth0_flask.tenant.server import serve_on
+from auth0_flask.tenant.tenant import Tenant
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from tenant.forgery import Forgery
-from tenant.grant import Session
-from tenant.provider import Provider
-from tenant.tokens import draft, sign
+from auth0_flask.tenant.forgery import Forgery
+from auth0_flask.tenant.grant import Session
+from auth0_flask.tenant.provider import Provider
+from auth0_flask.tenant.tokens import draft, sign
 
 _EVENT = "http://schemas.openid.net/event/backchannel-logout"
 _LIFETIME = 120
