@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 from flask import Flask
 
-from tenant import Tenant
+from auth0_flask.tenant import Tenant
 
 from . import subjects
 

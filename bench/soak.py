@@ -33,7 +33,7 @@ from pathlib import Path
 
 import httpx
 
-from tenant import Fault, Tenant
+from auth0_flask.tenant import Fault, Tenant
 
 from .processes import free_port
 from .soak_server import THREADS, Measure, RedisServer, Workers, serving

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tenant import Tenant
+from auth0_flask.tenant import Tenant
 
 from .soak_trouble import Aim, Outage, Trouble
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from tenant import Fault, Tenant
+from auth0_flask.tenant import Fault, Tenant
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response

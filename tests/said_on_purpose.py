@@ -18,8 +18,8 @@ from flask import Flask
 
 import auth
 from app import create_app
+from auth0_flask.tenant import Tenant
 from servers import free_port, serving
-from tenant import Tenant
 from visitor import Visitor
 from watch import watch
 

@@ -40,9 +40,9 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def stand_in() -> Iterator[str]:
-    """Run ``python -m tenant``, as the README says it; the address it prints."""
+    """Run ``python -m auth0_flask.tenant``, as the README says it; the address it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tenant"],
+        [sys.executable, "-m", "auth0_flask.tenant"],
         cwd=ROOT,
         env=clean_environment({"PYTHONUNBUFFERED": "1"}),
         stdout=subprocess.PIPE,

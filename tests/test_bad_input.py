@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 
-from tenant import Fault, Tenant
+from auth0_flask.tenant import Fault, Tenant
 from visitor import Visitor, on_site
 
 Visitors = Callable[..., Visitor]

@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import screenshots
+from auth0_flask.tenant import Tenant
 from servers import FLASK_RUN, ROOT, free_port, serving
-from tenant import Tenant
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def stand_in() -> Iterator[str]:
-    """``python -m tenant``, as the README says it; the address it prints."""
+    """``python -m auth0_flask.tenant``, as the README says it; the address it prints."""
     screenshots.path_of_chromium()
     with screenshots.stand_in() as site:
         yield site

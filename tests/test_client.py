@@ -11,10 +11,10 @@ from flask import Flask
 
 import auth
 from auth import Settings, SetupError, auth0, build_client, kept_loops
+from auth0_flask.tenant import Tenant
 from login.client import Auth0Client
 from login.loops import network
 from login.sdk import ServerClient
-from tenant import Tenant
 from visitor import Visitor
 
 PUBLIC_COROUTINES = [

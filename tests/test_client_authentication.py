@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from flask import Flask
 
+from auth0_flask.tenant import Tenant
 from servers import free_port, serving
-from tenant import Tenant
 from test_tokens import API, OFFLINE, WITH_TOKENS, refresh_token_of
 from visitor import Visitor
 

@@ -20,11 +20,11 @@ from click.testing import Result
 from flask import Flask
 
 import forgetful
+from auth0_flask.tenant import Fault, Tenant
 from login.extension import KEY
 from login.settings import Settings
 from redis_server import RedisServer
 from servers import flask, free_port
-from tenant import Fault, Tenant
 
 Check = Callable[..., Result]
 GOOD = {"AUTH0_SECRET": "An0ther-s3cret.of/many~letters!#"}

@@ -36,11 +36,11 @@ from flask import Flask
 from jwt.algorithms import ECAlgorithm
 
 from auth import Settings, auth0, build_client
+from auth0_flask.tenant import Fault, Tenant
+from auth0_flask.tenant.keys import SigningKey, stranger
+from auth0_flask.tenant.metadata import describe
 from login.client import Auth0Client
 from login.loops import network
-from tenant import Fault, Tenant
-from tenant.keys import SigningKey, stranger
-from tenant.metadata import describe
 from visitor import Visitor
 
 ACCEPT, REFUSE, EITHER = "accept", "refuse", "accept or refuse"

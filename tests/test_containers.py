@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # it comes without types
 
+from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
 from servers import ROOT, free_port, serving
-from tenant import Tenant
 from visitor import Visitor
 
 #: What is in the image, by instruction, in order: ("COPY", "login/ login/").

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from auth0_flask.tenant import Tenant
 from conftest import Clock
 from servers import BIN, GUNICORN, Server, free_port, serving
-from tenant import Tenant
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]

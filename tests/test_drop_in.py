@@ -17,9 +17,9 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from playwright.sync_api import Page, expect, sync_playwright
 
+from auth0_flask.tenant import Tenant
 from servers import FLASK_RUN, ROOT, free_port, serving
 from services import path_of
-from tenant import Tenant
 from visitor import Visitor, on_site
 
 Visitors = Callable[..., Visitor]

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from werkzeug.routing import Rule
 
 import auth
+from auth0_flask.tenant import Tenant
 from stores.cookies import TOTAL_BYTES
-from tenant import Tenant
 from wsgi import KEPT, Answer, Sent, send, shipped, sign_in
 
 #: What breaks out of HTML, were it shown as it is, and out of a header.

@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 import auth
 from app import create_app
 from auth import auth0
+from auth0_flask.tenant import Fault, Tenant
 from login.errors import _TEXTS, CheckFailed, ClocksDiffer
 from login.guards import NotAllowed
 from login.logout import CrossSite
@@ -30,7 +31,6 @@ from stores.in_redis import SessionsUnavailable
 from stores.refreshes import RefreshesUnavailable
 from stores.revocations import RevocationsUnavailable
 from stores.too_large import SessionTooLarge
-from tenant import Fault, Tenant
 from translations.update import OF_FLASK, catalogs, texts
 
 TAGS = ("en", "fr", "ja", "zh-Hans")

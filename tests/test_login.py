@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 
 from auth import auth0
+from auth0_flask.tenant import Tenant
 from conftest import SITE, Clock
 from stores.sealing_store import STATE_IDENTIFIER
-from tenant import Tenant
 from visitor import Visitor, on_site
 
 Visitors = Callable[..., Visitor]

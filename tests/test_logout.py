@@ -17,10 +17,10 @@ from flask import Flask
 
 import auth
 from app import create_app
+from auth0_flask.tenant import Tenant
 from conftest import Clock
 from redis_server import RedisServer
 from servers import GUNICORN, Server, flask, free_port, serving
-from tenant import Tenant
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]

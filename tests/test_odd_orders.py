@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import auth
-from tenant import Tenant
+from auth0_flask.tenant import Tenant
 from wsgi import KEPT, Answer, Sent, send, shipped, sign_in
 
 MOST_UNDER_WAY = 3  # so that none has to make room for another

@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Request, Route, expect
 
 import screenshots
-from tenant import Fault, Tenant
+from auth0_flask.tenant import Fault, Tenant
 
 MOST_BYTES = 30_000  # of a page with its style and icon
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

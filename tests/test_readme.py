@@ -16,10 +16,10 @@ from dotenv import dotenv_values
 from jinja2 import DictLoader
 
 import auth
+from auth0_flask.tenant import Tenant
 from login.settings import Settings
 from readme_blocks import README, SETUP, Block, Shell, blocks, chapter, copy_project
 from servers import ROOT, clean_environment, free_port
-from tenant import Tenant
 from test_drop_in import copy_login
 from visitor import Visitor, state_of
 

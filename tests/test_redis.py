@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from auth0_flask.tenant import Tenant
 from redis_server import DURABLE, RedisServer
 from servers import GUNICORN, Server, free_port, serving
-from tenant import Tenant
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]

@@ -18,12 +18,12 @@ from werkzeug.wrappers import Response
 import auth
 from app import create_app
 from auth import auth0
+from auth0_flask.tenant import Fault, Tenant
 from conftest import SITE, Clock
 from login.settings import Settings
 from security_table import REQUIREMENTS, SECURITY, conformance, rows, there_are
 from stores import SqliteRevocations
 from stores.jwe import MOST_REMEMBERED
-from tenant import Fault, Tenant
 from test_conformance import BACK_CHANNEL, BASIC, BEYOND, CONFIG
 from visitor import Visitor
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from auth0_flask.tenant import Fault, Tenant
 from servers import (
     FLASK_RUN,
     GRANIAN,
@@ -19,7 +20,6 @@ from servers import (
     free_port,
     serving,
 )
-from tenant import Fault, Tenant
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]

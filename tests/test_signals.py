@@ -10,8 +10,8 @@ import pytest
 from flask import Flask, abort
 
 import auth
+from auth0_flask.tenant import Tenant
 from servers import GUNICORN, free_port, serving
-from tenant import Tenant
 from visitor import Visitor, on_site
 
 Visitors = Callable[..., Visitor]

@@ -16,13 +16,13 @@ import httpx
 import pytest
 from flask import Flask
 
+from auth0_flask.tenant import Tenant
+from auth0_flask.tenant.faults import Fault
 from conftest import Clock
 from login.turns import PATIENCE, TURN, Turns
 from redis_server import RedisServer
 from servers import BIN, GUNICORN, Server, free_port, serving
 from stores.refreshes import Refreshes, RefreshesInProcess, RefreshesInSqlite
-from tenant import Tenant
-from tenant.faults import Fault
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
