@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def stand_in() -> Iterator[str]:
-    """Run ``python -m auth0_flask.tenant``, as the README says it; the address it prints."""
+    """Run ``python -m auth0_flask.tenant`` as in the README; the address it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "auth0_flask.tenant"],
         cwd=ROOT,

@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def stand_in() -> Iterator[str]:
-    """``python -m auth0_flask.tenant``, as the README says it; the address it prints."""
+    """``python -m auth0_flask.tenant``, as in the README; the address it prints."""
     screenshots.path_of_chromium()
     with screenshots.stand_in() as site:
         yield site

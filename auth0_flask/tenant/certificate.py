@@ -5,8 +5,6 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-import trustme
-
 
 def make(ca_file: Path) -> ssl.SSLContext:
     """Make a CA and a server certificate for loopback.
@@ -16,7 +14,18 @@ def make(ca_file: Path) -> ssl.SSLContext:
 
     Returns:
         The context for the server's side of a connection.
+
+    Raises:
+        ModuleNotFoundError: If trustme is not installed; the message says how to.
     """
+    try:
+        import trustme
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The tenant needs the package trustme: "
+            "pip install 'auth0-flask-login[testing]'",
+            name=error.name,
+        ) from error
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(ca_file))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -12,20 +12,20 @@ def describe(issuer: str, origin: str, *, must_push: bool = False) -> dict[str, 
 
     Args:
         issuer: The TLS port's address, with a final slash.
-        origin: The plain http port's, without: browsers do not trust the
-            certificate of the other.
+        origin: The plain http port's, without: whatever a browser visits is
+            there, since browsers do not trust the other port's certificate.
         must_push: Whether authorization requests have to be pushed.
     """
     return {
         "issuer": issuer,
         "authorization_endpoint": f"{origin}/authorize",
+        "end_session_endpoint": f"{origin}/oidc/logout",
         "token_endpoint": f"{issuer}oauth/token",
         "pushed_authorization_request_endpoint": f"{issuer}oauth/par",
         "require_pushed_authorization_requests": must_push,
         "userinfo_endpoint": f"{issuer}userinfo",
         "jwks_uri": f"{issuer}.well-known/jwks.json",
         "revocation_endpoint": f"{issuer}oauth/revoke",
-        "end_session_endpoint": f"{issuer}oidc/logout",
         **_SUPPORTED,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from auth0_flask.tenant.web import create_app
 _PATIENCE = 0.15
 # More than an app has to answer a logout token.
 _LONG = 10.0
+_HOSTS = ("localhost", "127.0.0.1")
 
 
 class Tenant(Provider):
@@ -150,8 +152,29 @@ class Tenant(Provider):
     ) -> dict[str, str]:
         """Return the environment variables that point an app to this tenant.
 
+        They are to be added to this process's environment, or to a child's that
+        inherits it.
+
+        The app's server talks to ``https://AUTH0_DOMAIN`` and trusts its certificate
+        by ``SSL_CERT_FILE``. Browsers do not trust it, so no browser may be sent
+        there: the discovery document has plain http addresses for all that a browser
+        visits. Auth0's ``/v2/logout`` is not in that document. It is served at the
+        origin of ``authorization_endpoint``; the client has to send browsers there
+        where ``AUTH0_DOMAIN`` is a loopback name.
+
+        The app still reads its own ``.env``, since it may need other variables
+        from it. A variable of the environment wins over ``.env``, even an empty one.
+        So settings that would break the login here are empty:
+        ``AUTH0_CLIENT_ASSERTION_SIGNING_KEY`` (the tenant takes the client secret),
+        ``AUTH0_ORGANIZATION`` (it is unknown here), and ``AUTH0_REDIS_URL`` unless
+        the environment has it (logins here do not belong into the Redis that
+        ``.env`` names). ``AUTH0_AUDIENCE``, ``AUTH0_SCOPE`` and the rest do no harm.
+
+        ``NO_PROXY`` and ``no_proxy`` have the loopback names added, so that
+        ``HTTPS_PROXY`` and ``ALL_PROXY`` do not come between the app and the tenant.
+
         Args:
-            redirect_uri: The app's callback.
+            redirect_uri: The app's callback, any address on loopback.
 
         Raises:
             RuntimeError: If the tenant is not running.
@@ -162,10 +185,12 @@ class Tenant(Provider):
             "AUTH0_CLIENT_SECRET": self.client_secret,
             "AUTH0_SECRET": self._app_secret,
             "AUTH0_REDIRECT_URI": redirect_uri,
+            "AUTH0_CLIENT_ASSERTION_SIGNING_KEY": "",
+            "AUTH0_ORGANIZATION": "",
+            "AUTH0_REDIS_URL": os.environ.get("AUTH0_REDIS_URL", ""),
             "SSL_CERT_FILE": self.ca_file,
-            # An .env file of the user's own would point to another tenant.
-            "PYTHON_DOTENV_DISABLED": "1",
-            "FLASK_SKIP_DOTENV": "1",
+            "NO_PROXY": _without_proxy("NO_PROXY", "no_proxy"),
+            "no_proxy": _without_proxy("no_proxy", "NO_PROXY"),
         }
 
     def _open(self, stack: ExitStack) -> None:
@@ -185,3 +210,12 @@ class Tenant(Provider):
 
     def _note(self, seen: Seen) -> None:
         self.requests.append(seen)
+
+
+def _without_proxy(name: str, other: str) -> str:
+    """Return the hosts reached without a proxy, with those of the tenant added."""
+    given = os.environ.get(name) or os.environ.get(other) or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if hosts == ["*"]:  # urllib knows it only where it stands alone
+        return "*"
+    return ",".join([*hosts, *(host for host in _HOSTS if host not in hosts)])
