@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import json
 import os
 import ssl
 import subprocess
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
 import jwt
@@ -28,7 +29,7 @@ from flask import Flask, request
 from werkzeug.serving import make_server
 
 from auth0_flask.tenant import Fault, Tenant
-from servers import ROOT, clean_environment
+from servers import ROOT, clean_environment, free_port
 
 TESTS = Path(__file__).resolve().parent
 CALLBACK = "http://localhost:1/callback"
@@ -719,6 +720,33 @@ def test_discovery_says_what_there_is(client: Client) -> None:
     assert {"client_secret_post", "private_key_jwt"} <= set(methods)
 
 
+BROWSERS = {"authorization_endpoint", "end_session_endpoint"}
+
+
+def test_browsers_are_given_no_address_with_the_tenants_certificate(
+    client: Client, tenant: Tenant
+) -> None:
+    addresses = {n: v for n, v in discover(client).items() if "://" in str(v)}
+    plain = {n for n, v in addresses.items() if not v.startswith(tenant.issuer)}
+    assert plain == BROWSERS
+    for name in BROWSERS:
+        assert addresses[name].startswith(f"{tenant.origin}/")
+
+
+def test_auth0s_logout_is_beside_the_authorization_endpoint(
+    client: Client, tenant: Tenant
+) -> None:
+    begin = discover(client)["authorization_endpoint"]
+    with httpx.Client(trust_env=False) as browser:  # it trusts no certificate of ours
+        client.http = browser
+        client.choose(client.authorize(), "alice")
+        assert "code" in sent_back(client.authorize())
+        home = {"returnTo": "http://localhost:1/", "client_id": tenant.client_id}
+        answer = browser.get(urljoin(begin, "/v2/logout"), params=home)
+        assert answer.headers["location"] == "http://localhost:1/"
+        assert "code" not in sent_back(client.authorize())
+
+
 def _settings(tenant: Tenant) -> dict[str, Any]:
     plain = (bool, int, set, str)
     own = {n: v for n, v in vars(tenant).items() if isinstance(v, plain)}
@@ -785,6 +813,127 @@ def test_nothing_is_left_behind() -> None:
     )
 
 
+# The environment
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "localhost,127.0.0.1"),
+        ({"NO_PROXY": "intranet.example"}, "intranet.example,localhost,127.0.0.1"),
+        ({"no_proxy": "a, localhost"}, "a,localhost,127.0.0.1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_the_environment_names_the_tenant_as_reached_without_a_proxy(
+    tenant: Tenant,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    expected: str,
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environment = tenant.environ()
+    assert environment["NO_PROXY"] == environment["no_proxy"] == expected
+
+
+def run_with_tenant(
+    *command: str, cwd: Path = ROOT, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m auth0_flask.tenant`` where ``.env`` is read as usual."""
+    environment = clean_environment({"PYTHONPATH": str(ROOT), **more})
+    for name in ("PYTHON_DOTENV_DISABLED", "FLASK_SKIP_DOTENV"):
+        del environment[name]
+    return subprocess.run(
+        [sys.executable, "-m", "auth0_flask.tenant", *command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_no_proxy_comes_between_an_app_and_the_tenant() -> None:
+    ask = (
+        "import httpx, os; "
+        "url = f'https://{os.environ[\"AUTH0_DOMAIN\"]}/.well-known/jwks.json'; "
+        "print(httpx.get(url).status_code)"
+    )
+    nobody = f"http://localhost:{free_port()}"
+    proxies = {"HTTPS_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": nobody}
+
+    ended = run_with_tenant(sys.executable, "-c", ask, **proxies)
+
+    assert ended.stdout == "200\n", ended.stderr
+
+
+DOTENV = """
+AUTH0_DOMAIN=theirs.eu.auth0.com
+AUTH0_CLIENT_ID=theirs
+AUTH0_CLIENT_SECRET=theirs
+AUTH0_SECRET=theirs-of-32-bytes-or-more-for-sure
+AUTH0_REDIRECT_URI=https://theirs.example/callback
+AUTH0_CLIENT_ASSERTION_SIGNING_KEY=theirs
+AUTH0_ORGANIZATION=org_theirs
+AUTH0_REDIS_URL=redis://theirs.example/0
+DATABASE_URL=sqlite://
+"""
+SHOW = """
+import json
+import os
+
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.cli.command()
+def show():
+    print(json.dumps(dict(os.environ)))
+"""
+
+
+def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".env").write_text(DOTENV)
+    (tmp_path / "app.py").write_text(SHOW)
+
+    ended = run_with_tenant("flask", "show", cwd=tmp_path)
+    asked = run_with_tenant(
+        *("flask", "show"), cwd=tmp_path, AUTH0_REDIS_URL="redis://localhost/1"
+    )
+
+    assert ended.returncode == asked.returncode == 0, ended.stderr
+    shown = json.loads(ended.stdout)
+    assert [n for n, v in shown.items() if "theirs" in v] == []
+    assert shown["AUTH0_DOMAIN"].startswith("localhost:")
+    assert shown["AUTH0_ORGANIZATION"] == shown["AUTH0_REDIS_URL"] == ""
+    assert shown["DATABASE_URL"] == "sqlite://"
+    assert json.loads(asked.stdout)["AUTH0_REDIS_URL"] == "redis://localhost/1"
+
+
+def test_without_an_app_it_says_what_to_do(tmp_path: Path) -> None:
+    ended = run_with_tenant(cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "There is no app.py in this folder." in ended.stderr
+    assert "python -m auth0_flask.tenant flask" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_without_trustme_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "trustme.py").write_text("raise ModuleNotFoundError(name='trustme')")
+    ended = run_with_tenant("true", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert ended.returncode == 1
+    [sentence] = ended.stderr.splitlines()
+    assert "pip install 'auth0-flask-login[testing]'" in sentence
+    assert (ROOT / "pyproject.toml").read_text().count('name = "auth0-flask-login"')
+
+
 # The plugin
 
 CONFTEST = """
@@ -846,27 +995,146 @@ def test_a_refused_login(app, auth0_tenant):
 """
 
 
+EARLY = """
+import os
+
+assert os.environ["AUTH0_DOMAIN"].startswith("localhost:")
+from app import create_app
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def app():
+    return create_app({"TESTING": True})
+"""
+ADDOPTS = '[tool.pytest.ini_options]\naddopts = "-p auth0_flask.tenant.pytest_plugin"\n'
+
+
+def run_pytest(
+    folder: Path, *options: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the tests in a folder, in an environment without a tenant."""
+    kept = clean_environment({})
+    kept.pop("SSL_CERT_FILE", None)
+    paths = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": paths, **more},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("callback", [None, "https://localhost:5000/callback"])
 def test_the_plugin_signs_a_test_client_in(
     tmp_path: Path, callback: str | None
 ) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(STORIES)
-    kept = {n: v for n, v in os.environ.items() if not n.startswith("AUTH0_")}
-    kept.pop("SSL_CERT_FILE", None)
-    if callback:
-        kept["AUTH0_REDIRECT_URI"] = callback
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        cwd=tmp_path,
-        env={**kept, "PYTHONPATH": str(TESTS.parent)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    given = {"AUTH0_REDIRECT_URI": callback} if callback else {}
+    ran = run_pytest(tmp_path, **given)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "4 passed" in ran.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_a_conftest_may_import_the_app_at_its_top(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(ADDOPTS)
+    (tmp_path / "conftest.py").write_text(EARLY)
+    (tmp_path / "test_it.py").write_text(STORIES)
+    ran = run_pytest(tmp_path, *options)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "4 passed" in ran.stdout
+
+
+# An app with a login of its own, which reads its settings when it is imported.
+SHOP = """
+import os
+import httpx
+from flask import Blueprint, Flask, redirect, request, session, url_for
+
+ISSUER = f"https://{os.environ['AUTH0_DOMAIN']}"
+CALLBACK = os.environ["AUTH0_REDIRECT_URI"]
+CLIENT = (os.environ["AUTH0_CLIENT_ID"], os.environ["AUTH0_CLIENT_SECRET"])
+CHALLENGE, VERIFIER = "@CHALLENGE@", "@VERIFIER@"
+account = Blueprint("account", __name__, url_prefix="/account")
+
+
+@account.get("/login")
+def login():
+    url = f"{ISSUER}/.well-known/openid-configuration"
+    url = httpx.URL(httpx.get(url).json()["authorization_endpoint"])
+    query = {"client_id": CLIENT[0], "redirect_uri": CALLBACK, "response_type": "code"}
+    query |= {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}
+    return redirect(str(url.copy_merge_params(query)))
+
+
+@account.get("/callback")
+def callback():
+    form = {"grant_type": "authorization_code", "code": request.args["code"]}
+    form |= {"redirect_uri": CALLBACK, "code_verifier": VERIFIER}
+    tokens = httpx.post(f"{ISSUER}/oauth/token", data=form, auth=CLIENT).json()
+    token = {"Authorization": f"Bearer {tokens['access_token']}"}
+    session["user"] = httpx.get(f"{ISSUER}/userinfo", headers=token).json()
+    return redirect(url_for("account.home"))
+
+
+@account.get("/")
+def home():
+    return session["user"]["name"]
+
+
+app = Flask(__name__)
+app.secret_key = "x"
+app.register_blueprint(account)
+""".replace("@CHALLENGE@", CHALLENGE.rstrip(b"=").decode()).replace(
+    "@VERIFIER@", VERIFIER
+)
+SHOPPING = """
+import os
+from shop import app
+from auth0_flask.tenant.pytest_plugin import complete_login
+
+def test_bob():
+    answer = complete_login(app.test_client(), "/account/login", "bob")
+    assert (answer.request.path, answer.text) == ("/account/", "Bob")
+    print(os.environ["AUTH0_REDIRECT_URI"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        (None, "http://localhost/account/callback"),
+        ("http://127.0.0.1:8000/account/callback",) * 2,
+    ],
+)
+def test_the_callback_may_be_anywhere_in_the_app(
+    tmp_path: Path, given: str | None, used: str
+) -> None:
+    callback = 'auth0_callback = "http://localhost/account/callback"\n'
+    (tmp_path / "pyproject.toml").write_text(ADDOPTS + callback)
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "conftest.py").write_text("import shop\n")
+    (tmp_path / "test_it.py").write_text(SHOPPING)
+    ran = run_pytest(tmp_path, "-s", **({"AUTH0_REDIRECT_URI": given} if given else {}))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert used in ran.stdout
+
+
+def test_the_plugin_says_that_trustme_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(ADDOPTS)
+    (tmp_path / "trustme.py").write_text("raise ModuleNotFoundError(name='trustme')")
+    ran = run_pytest(tmp_path)
+    assert ran.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "pip install 'auth0-flask-login[testing]'" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -880,16 +1148,8 @@ def test_a_command_keeps_the_callback_that_the_environment_has(
     given: str | None, callback: str
 ) -> None:
     show = "import os; print(os.environ['AUTH0_REDIRECT_URI'])"
-    environment = clean_environment({"AUTH0_REDIRECT_URI": given} if given else {})
+    more = {"AUTH0_REDIRECT_URI": given} if given else {}
 
-    ended = subprocess.run(
-        [sys.executable, "-m", "auth0_flask.tenant", sys.executable, "-c", show],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    ended = run_with_tenant(sys.executable, "-c", show, **more)
 
     assert ended.stdout.splitlines()[-1] == callback, ended.stderr

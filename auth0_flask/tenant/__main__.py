@@ -1,32 +1,51 @@
-"""Try the app without an Auth0 account: ``python -m auth0_flask.tenant``."""
+"""Try an app without an Auth0 account: ``python -m auth0_flask.tenant``."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import socket
+import subprocess
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from auth0_flask.tenant.runner import run_command, serve_app
+import click
+from flask.cli import ScriptInfo, load_dotenv
+from flask.helpers import get_load_dotenv
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
+
+from auth0_flask.tenant.server import serve_on
 from auth0_flask.tenant.tenant import Tenant
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_FIRST_PORT = 5000
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+_NO_APP = (
+    "There is no app.py in this folder. Start this in the folder of your app.py, or "
+    "say how your app is started: python -m auth0_flask.tenant flask --app NAME run"
+)
 
 
 def main() -> int:
     """Serve the app, or run the command given; return the exit code."""
     command = _parser().parse_args().command
     try:
-        if command:
-            return run_command(command)
-        serve_app(_announce)
+        return run_command(command) if command else serve_app()
     except KeyboardInterrupt:
         return 130 if command else 0
+    except click.ClickException as error:
+        error.show()
     except ModuleNotFoundError as error:
-        if error.name != "app":
+        if error.name != "trustme":
             raise
-        print(
-            "There is no app.py here: start this in the project's folder.",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+        print(error, file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,25 +53,138 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m auth0_flask.tenant",
         usage="%(prog)s [-h] [COMMAND ARG ...]",
         description="A stand-in for an Auth0 tenant on this machine, to sign in at "
-        "without an Auth0 account. Alone, it serves the app of this folder; with a "
-        "command, it runs that with AUTH0_DOMAIN and the rest in its environment.",
+        "without an Auth0 account. Alone, it serves the app.py of this folder; with a "
+        "command, it runs that with AUTH0_DOMAIN and the rest in its environment. "
+        "AUTH0_REDIRECT_URI stays what the environment has; otherwise it is "
+        "http://localhost:5000/callback.",
     )
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
         metavar="COMMAND ARG",
-        help="a program to run",
+        help="a program to run: flask run, gunicorn app:app, ...",
     )
     return parser
+
+
+def serve_app() -> int:
+    """Serve this folder's ``app.py`` with a tenant, until interrupted.
+
+    Raises:
+        click.ClickException: If there is no app in it, or its settings are wrong.
+        KeyboardInterrupt: If interrupted while starting.
+    """
+    if not Path("app.py").is_file():
+        raise click.ClickException(_NO_APP)
+    _on_signals(signal.default_int_handler)
+    with Tenant() as tenant:
+        server = _bind_app(tenant)
+        _announce(tenant, server.port)
+        server.serve_forever(poll_interval=0.1)
+        # A second Ctrl+C, from somebody impatient, would leave a traceback.
+        _on_signals(signal.SIG_IGN)
+    return 0
+
+
+def run_command(command: Sequence[str]) -> int:
+    """Run a program with a tenant and its variables in the environment.
+
+    ``AUTH0_REDIRECT_URI`` stays what the environment has.
+
+    Returns:
+        The program's exit code; 128 and the signal's number if one ended it.
+    """
+    with Tenant() as tenant:
+        given = os.environ.get("AUTH0_REDIRECT_URI")
+        settings = tenant.environ(given) if given else tenant.environ()
+        environment = {**os.environ, **settings}
+        try:
+            child = subprocess.Popen(command, env=environment)  # noqa: S603  # as asked
+        except OSError as error:
+            print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+            missing = isinstance(error, FileNotFoundError)
+            return _NOT_FOUND if missing else _NOT_EXECUTABLE
+        _pass_signals_on(child)
+        code = child.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _announce(tenant: Tenant, port: int) -> None:
     print(f"Open http://localhost:{port} and sign in as anybody. Ctrl+C ends it.")
     print(
-        f"The tenant at https://{tenant.domain} is a stand-in for Auth0 on this "
-        "machine.",
+        "The tenant is a stand-in for Auth0 on this machine; "
+        f"{tenant.origin}/u/session says who is signed in there.",
         flush=True,
     )
+
+
+def _bind_app(tenant: Tenant) -> BaseWSGIServer:
+    later: list[WSGIApplication] = []
+
+    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        return later[0](environ, start)
+
+    # The app reads its own address when it is imported, so the port comes first.
+    server = _bind(app)
+    try:
+        os.environ.update(tenant.environ(f"http://localhost:{server.port}/callback"))
+        if get_load_dotenv():  # as "flask run" does; what is set already stays
+            load_dotenv()
+        later.append(ScriptInfo("app.py").load_app())
+    except BaseException:
+        server.server_close()
+        raise
+    return server
+
+
+def _bind(app: WSGIApplication) -> BaseWSGIServer:
+    for port in range(_FIRST_PORT, _FIRST_PORT + 100):
+        if _answers_on_ipv6(port):
+            continue
+        try:
+            return serve_on(port, app, QuietHandler)
+        except OSError:
+            continue
+    return serve_on(0, app, QuietHandler)
+
+
+class QuietHandler(WSGIRequestHandler):
+    """Serves the app without a line on the terminal for each request."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing."""
+
+
+def _answers_on_ipv6(port: int) -> bool:
+    # "localhost" leads a browser there first: macOS has a service on [::1]:5000.
+    try:
+        with socket.create_connection(("::1", port), timeout=0.2):
+            return True
+    except OSError:
+        return False
+
+
+def _pass_signals_on(child: subprocess.Popen[bytes]) -> None:
+    def pass_on(number: int, _: FrameType | None) -> None:
+        # The terminal sends Ctrl+C to the child as well: once is enough.
+        if not (number == signal.SIGINT and _in_foreground()):
+            child.send_signal(number)
+
+    _on_signals(pass_on)
+
+
+def _on_signals(
+    handler: Callable[[int, FrameType | None], Any] | signal.Handlers,
+) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 if __name__ == "__main__":

@@ -1,38 +1,38 @@
 """A tenant for the tests of an app, as a plugin of pytest.
 
-In the ``conftest.py`` of the tests::
+Load it in ``pyproject.toml``, and name the app's callback if it is another than
+"http://localhost/callback", the one by which Flask's test client reaches
+``/callback``::
 
-    pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]
+    [tool.pytest.ini_options]
+    addopts = "-p auth0_flask.tenant.pytest_plugin"
+    auth0_callback = "http://localhost/account/callback"
 
-    @pytest.fixture(scope="session")
-    def app():
-        from app import create_app
-
-        return create_app({"TESTING": True})
-
-and in a test::
+Then the tenant runs, and the environment points to it, before pytest imports any
+``conftest.py``: that may import the app at its top. In a test::
 
     from auth0_flask.tenant.pytest_plugin import complete_login
 
-    def test_reports(app, tenant_user):
+    from app import app
+
+    def test_reports(tenant_user):
         tenant_user("dora", roles=["editor"])
         client = app.test_client()
         complete_login(client, username="dora")
         assert client.get("/reports").status_code == 200
 
-The tenant starts before any test module is imported, and the variables that
-point an app to it are in the environment from then on: an ``auth`` module
-that reads them when imported has to be imported by a test module or, as
-above, in a fixture, not at the top of ``conftest.py``.
+``pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]`` in the top ``conftest.py``
+works as well, where no ``conftest.py`` imports the app at its top: pytest loads these
+plugins after it has run the file that names them.
 
-``AUTH0_REDIRECT_URI`` stays what the environment has; without, it is
-"http://localhost/callback", where Flask's test client is at home.
+An ``AUTH0_REDIRECT_URI`` in the environment wins over ``auth0_callback``. See
+``Tenant.environ`` for the variables that are set.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -57,18 +57,47 @@ _tenant = Tenant()
 _before: dict[str, str | None] = {}
 
 
-def pytest_configure() -> None:
-    """Start the tenant and point the environment to it."""
-    _tenant.start()
-    callback = os.environ.get("AUTH0_REDIRECT_URI", _CALLBACK)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option ``auth0_callback``."""
+    parser.addini("auth0_callback", "the app's callback address", default=_CALLBACK)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Start the tenant before any ``conftest.py`` is imported.
+
+    Only a plugin given by ``-p`` or ``PYTEST_PLUGINS`` is called so early.
+    """
+    _start(early_config)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the tenant where a ``conftest.py`` has named this plugin."""
+    _start(config)
+
+
+def _start(config: pytest.Config) -> None:
+    """Start the tenant and point the environment to it, once, until pytest ends."""
+    if _before:
+        return
+    try:
+        _tenant.start()
+    except ModuleNotFoundError as error:
+        raise pytest.UsageError(str(error)) from error
+    callback = os.environ.get("AUTH0_REDIRECT_URI") or config.getini("auth0_callback")
     environment = _tenant.environ(redirect_uri=callback)
     _before.update({name: os.environ.get(name) for name in environment})
     os.environ.update(environment)
+    config.add_cleanup(_stop)
 
 
-def pytest_unconfigure() -> None:
+def _stop() -> None:
     """Stop the tenant and leave the environment as it was."""
-    _restore(_before)
+    for name, value in _before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     _before.clear()
     _tenant.stop()
 
@@ -122,7 +151,7 @@ def complete_login(
         if not answer.location:
             return answer
         url = urljoin(answer.request.url, answer.location)
-        if url.startswith(_tenant.origin):
+        if url.startswith(f"{_tenant.origin}/"):
             url = _sign_in(url, username)
         # The callback comes to where the client has its cookies.
         answer = client.get(_path_and_query(url), headers=_PAGE)
@@ -147,11 +176,3 @@ def _sign_in(url: str, username: str) -> str:
 
 def _path_and_query(url: str) -> str:
     return urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
-
-
-def _restore(environment: Mapping[str, str | None]) -> None:
-    for name, value in environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
