@@ -37,8 +37,8 @@ from jwt.algorithms import ECAlgorithm
 
 from auth import Settings, auth0, build_client
 from auth0_flask.tenant import Fault, Tenant
+from auth0_flask.tenant.backchannel import describe
 from auth0_flask.tenant.keys import SigningKey, stranger
-from auth0_flask.tenant.metadata import describe
 from login.client import Auth0Client
 from login.loops import network
 from visitor import Visitor

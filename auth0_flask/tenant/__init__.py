@@ -6,9 +6,8 @@ reachable from another machine; it binds to 127.0.0.1 and to nothing else.
 """
 
 from auth0_flask.tenant.faults import Fault
-from auth0_flask.tenant.front import Seen
-from auth0_flask.tenant.grant import User
-from auth0_flask.tenant.organizations import Organization
+from auth0_flask.tenant.server import Seen
 from auth0_flask.tenant.tenant import Tenant
+from auth0_flask.tenant.users import Organization, User
 
 __all__ = ["Fault", "Organization", "Seen", "Tenant", "User"]

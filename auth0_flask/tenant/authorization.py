@@ -75,30 +75,30 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
 
 def _check(query: Mapping[str, str]) -> None:
     if not query.get("response_type"):
-        raise _invalid("Missing required parameter: response_type")
+        raise invalid("Missing required parameter: response_type")
     if query["response_type"] != "code":
         raise RequestError(
             "unsupported_response_type",
             f"Unsupported response type: {query['response_type']}",
         )
     if query.get("response_mode", "query") != "query":
-        raise _invalid("Unsupported response mode: only query is known here")
+        raise invalid("Unsupported response mode: only query is known here")
     _check_challenge(query)
 
 
 def _check_challenge(query: Mapping[str, str]) -> None:
     if not query.get("code_challenge"):
-        raise _invalid("Missing required parameter: code_challenge")
+        raise invalid("Missing required parameter: code_challenge")
     if query.get("code_challenge_method") != "S256":
-        raise _invalid("code_challenge_method must be S256")
+        raise invalid("code_challenge_method must be S256")
     if not _CHALLENGE.fullmatch(query["code_challenge"]):
-        raise _invalid("code_challenge is not a SHA-256 digest in base64url")
+        raise invalid("code_challenge is not a SHA-256 digest in base64url")
 
 
 def _prompt(text: str) -> frozenset[str]:
     prompt = frozenset(text.split())
     if "none" in prompt and len(prompt) > 1:
-        raise _invalid("prompt=none cannot be combined with others")
+        raise invalid("prompt=none cannot be combined with others")
     return prompt
 
 
@@ -106,9 +106,10 @@ def _max_age(text: str | None) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdecimal()):
-        raise _invalid("max_age must be a number of seconds")
+        raise invalid("max_age must be a number of seconds")
     return int(text)
 
 
-def _invalid(description: str) -> RequestError:
+def invalid(description: str) -> RequestError:
+    """Return the refusal of a request that is not in order."""
     return RequestError("invalid_request", description)

@@ -6,14 +6,152 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from auth0_flask.tenant.authorization import AuthorizationRequest
-from auth0_flask.tenant.grant import Grant, PendingCode, Session, User
-from auth0_flask.tenant.refresh_tokens import RefreshTokens
-from auth0_flask.tenant.store import Store
+from auth0_flask.tenant.users import Grant, PendingCode, Session, User
+
+T = TypeVar("T")
 
 _DAY = 86400.0
+_REFRESH_LIFETIME = 30 * _DAY
+
+
+class Store(Generic[T]):
+    """Values under unguessable keys, forgotten after a while; thread-safe."""
+
+    def __init__(self, clock: Callable[[], float], lifetime: float) -> None:
+        """Make an empty store.
+
+        Args:
+            clock: Gives the present time in seconds since 1970.
+            lifetime: Seconds an entry lives unless ``put`` says otherwise.
+        """
+        self._clock = clock
+        self.lifetime = lifetime
+        self._entries: dict[str, tuple[float, T]] = {}
+        self._lock = threading.Lock()
+
+    def put(
+        self, value: T, *, key: str | None = None, lifetime: float | None = None
+    ) -> str:
+        """Keep a value and return its key, random unless given.
+
+        Args:
+            value: What to keep.
+            key: The key, where the caller has made an unguessable one.
+            lifetime: Seconds until it expires; the store's own by default.
+        """
+        key = key or secrets.token_urlsafe(32)
+        now = self._clock()
+        expires = now + (self.lifetime if lifetime is None else lifetime)
+        with self._lock:
+            self._forget_expired(now)
+            self._entries[key] = (expires, value)
+        return key
+
+    def add(self, key: str, value: T, *, lifetime: float) -> bool:
+        """Keep a value unless its key is taken; tell whether it was kept."""
+        now = self._clock()
+        with self._lock:
+            self._forget_expired(now)
+            kept = self._entries.setdefault(key, entry := (now + lifetime, value))
+        return kept is entry
+
+    def values(self) -> list[T]:
+        """Return all values that have not expired."""
+        with self._lock:
+            self._forget_expired(self._clock())
+            return [value for _, value in self._entries.values()]
+
+    def get(self, key: str) -> T | None:
+        """Return the value, or None where it is unknown or expired."""
+        with self._lock:
+            return self._live(self._entries.get(key))
+
+    def take(self, key: str) -> T | None:
+        """Return the value and forget it: of two callers only one gets it."""
+        with self._lock:
+            return self._live(self._entries.pop(key, None))
+
+    def _live(self, entry: tuple[float, T] | None) -> T | None:
+        if entry is None or entry[0] <= self._clock():
+            return None
+        return entry[1]
+
+    def _forget_expired(self, now: float) -> None:
+        for key in [k for k, (expires, _) in self._entries.items() if expires <= now]:
+            del self._entries[key]
+
+
+class _Family:
+    """The refresh tokens that came of one login; only the last is good."""
+
+    def __init__(self, grant: Grant) -> None:
+        self.grant = grant
+        self.last = ""
+        self.revoked = False
+
+
+class RefreshTokens:
+    """Refresh tokens and the families they are of; thread-safe.
+
+    Attributes:
+        reuse_detected: How often a spent token has ended its family.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Start with none; the clock gives seconds since 1970."""
+        # Spent tokens stay known, for to recognize them is what detects reuse.
+        self._families: Store[_Family] = Store(clock, _REFRESH_LIFETIME)
+        self._lock = threading.Lock()
+        self.reuse_detected = 0
+
+    def begin(self, grant: Grant) -> str:
+        """Return the first token of a new family."""
+        with self._lock:
+            return self._next(_Family(grant))
+
+    def grant(self, token: str) -> Grant | None:
+        """Return what a good token stands for; a spent one ends its family."""
+        with self._lock:
+            family = self._family(token)
+            return family.grant if family else None
+
+    def rotate(self, token: str) -> str | None:
+        """Spend a good token and return the next; a spent one ends its family."""
+        with self._lock:
+            family = self._family(token)
+            return self._next(family) if family else None
+
+    def revoke(self, token: str) -> None:
+        """End a token's family, if it is known."""
+        with self._lock:
+            family = self._families.get(token)
+            if family is not None:
+                family.revoked = True
+
+    def revoke_user(self, sub: str) -> None:
+        """End all families of a user."""
+        with self._lock:
+            for family in self._families.values():
+                if family.grant.session.user.sub == sub:
+                    family.revoked = True
+
+    def _family(self, token: str) -> _Family | None:
+        family = self._families.get(token)
+        if family is None or family.revoked:
+            return None
+        if token != family.last:
+            # Its rightful owner and a thief look the same: neither goes on.
+            family.revoked = True
+            self.reuse_detected += 1
+            return None
+        return family
+
+    def _next(self, family: _Family) -> str:
+        family.last = self._families.put(family)
+        return family.last
 
 
 class Directory:

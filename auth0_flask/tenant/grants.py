@@ -5,17 +5,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from auth0_flask.tenant import connection_tokens
-from auth0_flask.tenant.admission import knows_audience
-from auth0_flask.tenant.comparison import same
-from auth0_flask.tenant.grant import Grant, PendingCode
-from auth0_flask.tenant.messages import TokenError, invalid_grant, required
+from auth0_flask.tenant.messages import (
+    TokenError,
+    invalid_grant,
+    invalid_request,
+    required,
+)
 from auth0_flask.tenant.provider import Provider
 from auth0_flask.tenant.tokens import token_response
+from auth0_flask.tenant.users import Grant, PendingCode
+from auth0_flask.tenant.verification import same
+
+#: Access tokens of the services that users signed in through (Token Vault).
+CONNECTION_GRANT = (
+    "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
+)
+
+# RFC 8693, section 3, names the first; the second is Auth0's own.
+_REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"  # noqa: S105  # a name
+_CONNECTION_TOKEN = (
+    "http://auth0.com/oauth/token-type/federated-connection-access-token"  # noqa: S105  # another
+)
+_CONNECTION_LIFETIME = 3600
 
 
 class Grants:
@@ -27,7 +42,7 @@ class Grants:
         self._by_type = {
             "authorization_code": self._redeem_code,
             "refresh_token": self._refresh,
-            connection_tokens.GRANT_TYPE: self._connection_token,
+            CONNECTION_GRANT: self._connection_token,
         }
 
     def exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
@@ -71,14 +86,14 @@ class Grants:
 
     def _connection_token(self, form: Mapping[str, str]) -> dict[str, Any]:
         """Exchange a refresh token for a token of a connection; it stays good."""
-        connection_tokens.check(form, self._provider.connections)
+        _check_connection_request(form, self._provider.connections)
         token = form["subject_token"]
         if self._provider.directory.refresh_tokens.grant(token) is None:
             _unknown()
-        return connection_tokens.answer(form["connection"])
+        return _connection_answer(form["connection"])
 
     def _check_audience(self, audience: str | None) -> None:
-        if audience and not knows_audience(self._provider, audience):
+        if audience and not self._provider.knows_audience(audience):
             raise TokenError(403, "access_denied", f"Service not found: {audience}")
 
     def _check_mfa(self) -> None:
@@ -123,3 +138,31 @@ def _narrowed(grant: Grant, form: Mapping[str, str]) -> Grant:
         scope=tuple(scope for scope in grant.scope if scope in asked),
         audience=form.get("audience") or grant.audience,
     )
+
+
+def _check_connection_request(
+    form: Mapping[str, str], connections: Collection[str]
+) -> None:
+    """Check a request but for the refresh token that it shows.
+
+    Raises:
+        TokenError: If something is missing or wrong.
+    """
+    required(form, "subject_token")
+    if required(form, "subject_token_type") != _REFRESH_TOKEN:
+        raise invalid_request("The subject token has to be a refresh token")
+    if required(form, "requested_token_type") != _CONNECTION_TOKEN:
+        raise invalid_request("There are only access tokens of connections to ask for")
+    if required(form, "connection") not in connections:
+        raise invalid_request("the connection was not found")
+
+
+def _connection_answer(connection: str) -> dict[str, Any]:
+    """Return the answer, in the form of RFC 8693, section 2.2.1."""
+    return {
+        "access_token": f"{connection}-token-{secrets.token_urlsafe(16)}",
+        "issued_token_type": _CONNECTION_TOKEN,
+        "token_type": "Bearer",
+        "expires_in": _CONNECTION_LIFETIME,
+        "scope": "openid profile email",
+    }

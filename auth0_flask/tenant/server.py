@@ -1,25 +1,138 @@
-"""Werkzeug's threaded server with connections that stay open."""
+"""The servers of the two ports: connections that stay open, and TLS."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import socket
 import ssl
 import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from auth0_flask.tenant.connections import Connections
-from auth0_flask.tenant.front import CONNECTION
+from auth0_flask.tenant.faults import Faults
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HOST = "127.0.0.1"
+CONNECTION = "tenant.connection"
 
 _BODY_LIMIT = 1 << 20
+
+
+class Connections:
+    """Open connections and the threads that serve them; thread-safe."""
+
+    def __init__(self) -> None:
+        """Start without any, letting all come in."""
+        self._open: dict[int, tuple[socket.socket, threading.Thread]] = {}
+        self._numbers = itertools.count(1)
+        self._closing = False
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: socket.socket) -> int:
+        """Register the calling thread's connection and return its number."""
+        with self._lock:
+            number = next(self._numbers)
+            self._open[number] = (connection, threading.current_thread())
+            closing = self._closing
+        if closing:
+            _end_input(connection)
+        return number
+
+    def remove(self, number: int) -> None:
+        """Forget a connection that is about to end."""
+        with self._lock:
+            del self._open[number]
+
+    def close(self, patience: float) -> None:
+        """End all connections: idle ones now, others after their answer.
+
+        Args:
+            patience: Seconds to wait for them to be gone.
+        """
+        with self._lock:
+            leaving = list(self._open.values())
+        for connection, _ in leaving:
+            _end_input(connection)
+        deadline = time.monotonic() + patience
+        for _, thread in leaving:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def close_for_good(self, patience: float) -> None:
+        """End all connections, and those still on their way in."""
+        with self._lock:
+            self._closing = True
+        self.close(patience)
+
+    def reopen(self) -> None:
+        """Let connections come in again."""
+        with self._lock:
+            self._closing = False
+
+
+def _end_input(connection: socket.socket) -> None:
+    # The handler reads the end of the stream, as if its client had left, and
+    # closes in good order. Past ssl's own shutdown(), which would have an
+    # answer under way go out in the clear.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RD)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that came in.
+
+    Attributes:
+        method: "GET", "POST" and so on.
+        path: The path without the query.
+        connection: The number of the connection it came on.
+        scheme: That of its Authorization header, "basic" say, or nothing.
+    """
+
+    method: str
+    path: str
+    connection: int
+    scheme: str = ""
+
+
+class Front:
+    """Notes each request, then lets a waiting fault go first."""
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        note: Callable[[Seen], None],
+        faults: Faults,
+        stopping: threading.Event,
+    ) -> None:
+        """Stand in front of a WSGI app; ``stopping`` ends slow answers."""
+        self._app = app
+        self._note = note
+        self._faults = faults
+        self._stopping = stopping
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        scheme = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[0].lower()
+        self._note(Seen(method, path, environ.get(CONNECTION, 0), scheme))
+        fault = self._faults.take(path)
+        answer = fault.act(environ, self._stopping) if fault else None
+        return (answer or self._app)(environ, start_response)
 
 
 class Handler(WSGIRequestHandler):
@@ -177,3 +290,30 @@ def _use_tls(server: BaseWSGIServer, context: ssl.SSLContext) -> None:
         server.socket, server_side=True, do_handshake_on_connect=False
     )
     server.ssl_context = context
+
+
+def server_context(ca_file: Path) -> ssl.SSLContext:
+    """Make a CA and a server certificate for loopback.
+
+    Args:
+        ca_file: Where the CA's certificate goes, as PEM; its key is not kept.
+
+    Returns:
+        The context for the server's side of a connection.
+
+    Raises:
+        ModuleNotFoundError: If trustme is not installed; the message says how to.
+    """
+    try:
+        import trustme
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The tenant needs the package trustme: "
+            "pip install 'auth0-flask-login[testing]'",
+            name=error.name,
+        ) from error
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(ca_file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    return context

@@ -1,4 +1,4 @@
-"""The tenant on its two ports."""
+"""The tenant on its two ports, and the Flask app that both serve."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from auth0_flask.tenant import certificate, logout_tokens
-from auth0_flask.tenant.connections import Connections
+from flask import Flask, render_template
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from auth0_flask.tenant.backchannel import BackChannel
+from auth0_flask.tenant.browser import Browser, SigningOut, content_security_policy
 from auth0_flask.tenant.forgery import Forgery
-from auth0_flask.tenant.front import Front, Seen
 from auth0_flask.tenant.provider import Provider
-from auth0_flask.tenant.server import Listener
-from auth0_flask.tenant.web import create_app
+from auth0_flask.tenant.server import Connections, Front, Listener, Seen, server_context
+from auth0_flask.tenant.tokens import logout_token
 
 _PATIENCE = 0.15
 # More than an app has to answer a logout token.
 _LONG = 10.0
 _HOSTS = ("localhost", "127.0.0.1")
+_TITLES = {400: "That does not work", 403: "Not allowed", 404: "Nothing here"}
 
 
 class Tenant(Provider):
@@ -132,9 +136,7 @@ class Tenant(Provider):
         forgery = Forgery(forge, dict(claims or {}))
         if forgery.absent:
             raise ValueError("A logout token that is absent cannot be returned.")
-        return logout_tokens.make(
-            self, sub=sub, sid=sid, forgery=forgery, header=header
-        )
+        return logout_token(self, sub=sub, sid=sid, forgery=forgery, header=header)
 
     def finish_backchannel(self, patience: float = 5.0) -> bool:
         """Wait for the app's answers to logout tokens on their way.
@@ -196,7 +198,7 @@ class Tenant(Provider):
     def _open(self, stack: ExitStack) -> None:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="tenant-"))
         self._ca_file = Path(directory, "ca.pem")
-        context = certificate.make(self._ca_file)
+        context = server_context(self._ca_file)
         app = create_app(self)
         front = Front(app.wsgi_app, self._note, self.faults, self.stopping)
         stack.callback(self.notices.finish, _LONG)
@@ -219,3 +221,33 @@ def _without_proxy(name: str, other: str) -> str:
     if hosts == ["*"]:  # urllib knows it only where it stands alone
         return "*"
     return ",".join([*hosts, *(host for host in _HOSTS if host not in hosts)])
+
+
+def create_app(provider: Provider) -> Flask:
+    """Build the app that both ports serve."""
+    app = Flask(__name__)
+    # Another name for 127.0.0.1 would let any web site talk to the tenant as
+    # if it were of the same origin (DNS rebinding).
+    app.config["TRUSTED_HOSTS"] = list(_HOSTS)
+    for part in (Browser, SigningOut, BackChannel):
+        app.register_blueprint(part(provider).blueprint())
+    app.register_error_handler(HTTPException, _error_page)
+    app.after_request(_add_headers)
+    return app
+
+
+def _error_page(error: HTTPException) -> tuple[str, int, dict[str, str]]:
+    status = error.code or 500
+    title = _TITLES.get(status, error.name)
+    page = render_template("message.html", title=title, message=error.description)
+    headers = {n: v for n, v in error.get_headers() if n.lower() != "content-type"}
+    return page, status, headers
+
+
+def _add_headers(response: Response) -> Response:
+    headers = response.headers
+    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Content-Security-Policy", content_security_policy())
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "same-origin"
+    return response

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import jwt
 
 from auth0_flask.tenant.forgery import Draft, Forgery
-from auth0_flask.tenant.grant import Grant, User
 from auth0_flask.tenant.provider import Provider
+from auth0_flask.tenant.users import Grant, Session, User
 
 _ID_TOKEN_LIFETIME = 36000
+_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+_LOGOUT_LIFETIME = 120
 
 # OpenID Connect Core, section 5.4: which scope a standard claim belongs to.
 _SCOPES = {
@@ -130,3 +133,57 @@ def sign(draft: Draft) -> str:
         # An empty type is how the library is told to leave its own one out.
         headers={n: v for n, v in header.items() if v is not None or n == "typ"},
     )
+
+
+def logout_token(
+    provider: Provider,
+    *,
+    sub: str | None,
+    sid: str | None,
+    forgery: Forgery | None = None,
+    header: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a logout token (OpenID Connect Back-Channel Logout, section 2.4).
+
+    Args:
+        provider: Whose it is.
+        sub: The user's identifier, if it is to be in the token.
+        sid: The session's, likewise.
+        forgery: What is to be wrong with it.
+        header: Header parameters to set; None removes one.
+    """
+    unsigned = draft(provider, _logout_claims(provider, sub, sid))
+    (forgery or Forgery()).apply(unsigned)
+    unsigned.header = {"typ": "logout+jwt", **(header or {})}
+    return sign(unsigned)
+
+
+def announce_logout(provider: Provider, session: Session, due: threading.Event) -> None:
+    """Tell the app that a session has ended, where it wants to be told.
+
+    Args:
+        provider: Whose session it was.
+        session: The session.
+        due: Set when it is time to.
+    """
+    url = provider.backchannel_logout_uri
+    if url is not None:
+        token = logout_token(provider, sub=session.user.sub, sid=session.sid)
+        provider.notices.send(url, token, provider.backchannel_answers, due)
+
+
+def _logout_claims(
+    provider: Provider, sub: str | None, sid: str | None
+) -> dict[str, Any]:
+    now = int(provider.now())
+    claims: dict[str, Any] = {
+        "iss": provider.issuer,
+        "aud": provider.client_id,
+        "sub": sub,
+        "sid": sid,
+        "iat": now,
+        "exp": now + _LOGOUT_LIFETIME,
+        "jti": secrets.token_urlsafe(16),
+        "events": {_LOGOUT_EVENT: {}},
+    }
+    return {name: value for name, value in claims.items() if value is not None}

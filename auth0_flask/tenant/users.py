@@ -1,10 +1,12 @@
-"""The organizations that somebody can sign in to."""
+"""Who can sign in, who signed in, and what they let the app do."""
 
 from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,61 @@ class Organizations:
             by_id = {each.org_id: each for each in self._by_name.values()}
             by_name = self._by_name.get(id_or_name.casefold())
         return by_id.get(id_or_name) or by_name
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who can sign in.
+
+    Attributes:
+        username: The name on the login form's button; "alice", say.
+        claims: All claims about the user; ``sub`` is always among them.
+    """
+
+    username: str
+    claims: Mapping[str, Any]
+
+    @property
+    def sub(self) -> str:
+        """The user's identifier (OpenID Connect Core, section 2)."""
+        return str(self.claims["sub"])
+
+    @property
+    def label(self) -> str:
+        """What to call the user on a page."""
+        name = self.claims.get("name") or self.claims.get("email")
+        return str(name or "nobody in particular")
+
+    @property
+    def detail(self) -> str:
+        """What tells the user from another of the same name."""
+        return str(self.claims.get("email") or self.sub)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A browser signed in at the tenant; ``auth_time`` in seconds since 1970."""
+
+    user: User
+    auth_time: float
+    sid: str
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a user let the app have: behind every code and every token."""
+
+    session: Session
+    scope: tuple[str, ...]
+    audience: str | None = None
+    nonce: str | None = None
+    organization: Organization | None = None
+
+
+@dataclass(frozen=True)
+class PendingCode:
+    """What a code stands for, and what has to be shown along with it."""
+
+    grant: Grant
+    redirect_uri: str
+    code_challenge: str

@@ -1,0 +1,375 @@
+"""The stand-in for Auth0 in use: its environment, its command, its pytest plugin."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from auth0_flask.tenant import Tenant
+from servers import ROOT, clean_environment, free_port
+
+VERIFIER = "v" * 43
+CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
+
+
+@pytest.fixture(scope="module")
+def tenant() -> Iterator[Tenant]:
+    with Tenant() as own:
+        yield own
+
+
+# The environment
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "localhost,127.0.0.1"),
+        ({"NO_PROXY": "intranet.example"}, "intranet.example,localhost,127.0.0.1"),
+        ({"no_proxy": "a, localhost"}, "a,localhost,127.0.0.1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_the_environment_names_the_tenant_as_reached_without_a_proxy(
+    tenant: Tenant,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    expected: str,
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environment = tenant.environ()
+    assert environment["NO_PROXY"] == environment["no_proxy"] == expected
+
+
+def run_with_tenant(
+    *command: str, more: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m auth0_flask.tenant`` where ``.env`` is read as usual."""
+    environment = clean_environment({"PYTHONPATH": str(ROOT), **(more or {})})
+    for name in ("PYTHON_DOTENV_DISABLED", "FLASK_SKIP_DOTENV"):
+        del environment[name]
+    return subprocess.run(
+        [sys.executable, "-m", "auth0_flask.tenant", *command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_no_proxy_comes_between_an_app_and_the_tenant() -> None:
+    ask = (
+        "import httpx, os; "
+        "url = f'https://{os.environ[\"AUTH0_DOMAIN\"]}/.well-known/jwks.json'; "
+        "print(httpx.get(url).status_code)"
+    )
+    nobody = f"http://localhost:{free_port()}"
+    proxies = {"HTTPS_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": nobody}
+
+    ended = run_with_tenant(sys.executable, "-c", ask, more=proxies)
+
+    assert ended.stdout == "200\n", ended.stderr
+
+
+DOTENV = """
+AUTH0_DOMAIN=theirs.eu.auth0.com
+AUTH0_CLIENT_ID=theirs
+AUTH0_CLIENT_SECRET=theirs
+AUTH0_SECRET=theirs-of-32-bytes-or-more-for-sure
+AUTH0_REDIRECT_URI=https://theirs.example/callback
+AUTH0_CLIENT_ASSERTION_SIGNING_KEY=theirs
+AUTH0_ORGANIZATION=org_theirs
+AUTH0_REDIS_URL=redis://theirs.example/0
+DATABASE_URL=sqlite://
+"""
+SHOW = """
+import json
+import os
+
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.cli.command()
+def show():
+    print(json.dumps(dict(os.environ)))
+"""
+
+
+def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".env").write_text(DOTENV)
+    (tmp_path / "app.py").write_text(SHOW)
+
+    ended = run_with_tenant("flask", "show", cwd=tmp_path)
+    asked = run_with_tenant(
+        "flask",
+        "show",
+        more={"AUTH0_REDIS_URL": "redis://localhost/1"},
+        cwd=tmp_path,
+    )
+
+    assert ended.returncode == asked.returncode == 0, ended.stderr
+    shown = json.loads(ended.stdout)
+    assert [n for n, v in shown.items() if "theirs" in v] == []
+    assert shown["AUTH0_DOMAIN"].startswith("localhost:")
+    assert shown["AUTH0_ORGANIZATION"] == shown["AUTH0_REDIS_URL"] == ""
+    assert shown["DATABASE_URL"] == "sqlite://"
+    assert json.loads(asked.stdout)["AUTH0_REDIS_URL"] == "redis://localhost/1"
+
+
+def test_without_an_app_it_says_what_to_do(tmp_path: Path) -> None:
+    ended = run_with_tenant(cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "There is no app.py in this folder." in ended.stderr
+    assert "python -m auth0_flask.tenant flask" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_without_trustme_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "trustme.py").write_text("raise ModuleNotFoundError(name='trustme')")
+    ended = run_with_tenant(
+        "true", more={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    )
+    assert ended.returncode == 1
+    [sentence] = ended.stderr.splitlines()
+    assert "pip install 'auth0-flask-login[testing]'" in sentence
+    assert (ROOT / "pyproject.toml").read_text().count('name = "auth0-flask-login"')
+
+
+# The plugin
+
+CONFTEST = """
+import os
+
+import pytest
+
+assert "AUTH0_DOMAIN" not in os.environ
+pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]
+
+
+@pytest.fixture(scope="session")
+def app():
+    from app import create_app
+
+    return create_app({"TESTING": True})
+
+
+def pytest_sessionfinish():
+    assert os.environ["AUTH0_REDIRECT_URI"].endswith("/callback")
+"""
+STORIES = """
+import os
+import pytest
+from auth0_flask.tenant.pytest_plugin import complete_login
+
+
+def test_alice(app):
+    client = app.test_client()
+    answer = complete_login(client)
+    assert answer.status_code == 200
+    assert client.get("/api/me").json["name"] == "Alice"
+
+
+def test_a_page_and_roles(app, tenant_user):
+    user = tenant_user("dora", roles=["editor"], email="d@example.com", locale="de")
+    client = app.test_client()
+    answer = complete_login(client, "/profile", "dora")
+    assert answer.request.path == "/profile"
+    me = client.get("/api/me").json
+    assert me["https://example.com/roles"] == ["editor"]
+    assert (me["sub"], me["email"], me["locale"]) == (user.sub, "d@example.com", "de")
+    assert complete_login(client, "/profile").request.path == "/profile"
+
+
+def test_nobody_is_left_from_another_test(app, auth0_tenant):
+    assert auth0_tenant.directory.user("dora") is None
+    assert auth0_tenant.count("/authorize") == 0
+    with pytest.raises(AssertionError, match="no such user"):
+        complete_login(app.test_client(), username="dora")
+
+
+def test_a_refused_login(app, auth0_tenant):
+    auth0_tenant.forge("issuer")
+    assert complete_login(app.test_client()).status_code >= 400
+    client = app.test_client()
+    assert complete_login(client, "/login?prompt=none").request.path == "/callback"
+    assert client.get("/api/me").status_code == 401
+"""
+
+
+EARLY = """
+import os
+
+assert os.environ["AUTH0_DOMAIN"].startswith("localhost:")
+from app import create_app
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def app():
+    return create_app({"TESTING": True})
+"""
+ADDOPTS = '[tool.pytest.ini_options]\naddopts = "-p auth0_flask.tenant.pytest_plugin"\n'
+
+
+def run_pytest(
+    folder: Path, *options: str, more: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the tests in a folder, in an environment without a tenant."""
+    kept = clean_environment({})
+    kept.pop("SSL_CERT_FILE", None)
+    paths = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": paths, **(more or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("callback", [None, "https://localhost:5000/callback"])
+def test_the_plugin_signs_a_test_client_in(
+    tmp_path: Path, callback: str | None
+) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_it.py").write_text(STORIES)
+    given = {"AUTH0_REDIRECT_URI": callback} if callback else {}
+    ran = run_pytest(tmp_path, more=given)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "4 passed" in ran.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_a_conftest_may_import_the_app_at_its_top(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(ADDOPTS)
+    (tmp_path / "conftest.py").write_text(EARLY)
+    (tmp_path / "test_it.py").write_text(STORIES)
+    ran = run_pytest(tmp_path, *options)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "4 passed" in ran.stdout
+
+
+# An app with a login of its own, which reads its settings when it is imported.
+SHOP = """
+import os
+import httpx
+from flask import Blueprint, Flask, redirect, request, session, url_for
+
+ISSUER = f"https://{os.environ['AUTH0_DOMAIN']}"
+CALLBACK = os.environ["AUTH0_REDIRECT_URI"]
+CLIENT = (os.environ["AUTH0_CLIENT_ID"], os.environ["AUTH0_CLIENT_SECRET"])
+CHALLENGE, VERIFIER = "@CHALLENGE@", "@VERIFIER@"
+account = Blueprint("account", __name__, url_prefix="/account")
+
+
+@account.get("/login")
+def login():
+    url = f"{ISSUER}/.well-known/openid-configuration"
+    url = httpx.URL(httpx.get(url).json()["authorization_endpoint"])
+    query = {"client_id": CLIENT[0], "redirect_uri": CALLBACK, "response_type": "code"}
+    query |= {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}
+    return redirect(str(url.copy_merge_params(query)))
+
+
+@account.get("/callback")
+def callback():
+    form = {"grant_type": "authorization_code", "code": request.args["code"]}
+    form |= {"redirect_uri": CALLBACK, "code_verifier": VERIFIER}
+    tokens = httpx.post(f"{ISSUER}/oauth/token", data=form, auth=CLIENT).json()
+    token = {"Authorization": f"Bearer {tokens['access_token']}"}
+    session["user"] = httpx.get(f"{ISSUER}/userinfo", headers=token).json()
+    return redirect(url_for("account.home"))
+
+
+@account.get("/")
+def home():
+    return session["user"]["name"]
+
+
+app = Flask(__name__)
+app.secret_key = "x"
+app.register_blueprint(account)
+""".replace("@CHALLENGE@", CHALLENGE.rstrip(b"=").decode()).replace(
+    "@VERIFIER@", VERIFIER
+)
+SHOPPING = """
+import os
+from shop import app
+from auth0_flask.tenant.pytest_plugin import complete_login
+
+def test_bob():
+    answer = complete_login(app.test_client(), "/account/login", "bob")
+    assert (answer.request.path, answer.text) == ("/account/", "Bob")
+    print(os.environ["AUTH0_REDIRECT_URI"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        (None, "http://localhost/account/callback"),
+        ("http://127.0.0.1:8000/account/callback",) * 2,
+    ],
+)
+def test_the_callback_may_be_anywhere_in_the_app(
+    tmp_path: Path, given: str | None, used: str
+) -> None:
+    callback = 'auth0_callback = "http://localhost/account/callback"\n'
+    (tmp_path / "pyproject.toml").write_text(ADDOPTS + callback)
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "conftest.py").write_text("import shop\n")
+    (tmp_path / "test_it.py").write_text(SHOPPING)
+    ran = run_pytest(
+        tmp_path, "-s", more={"AUTH0_REDIRECT_URI": given} if given else None
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert used in ran.stdout
+
+
+def test_the_plugin_says_that_trustme_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(ADDOPTS)
+    (tmp_path / "trustme.py").write_text("raise ModuleNotFoundError(name='trustme')")
+    ran = run_pytest(tmp_path)
+    assert ran.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "pip install 'auth0-flask-login[testing]'" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "callback"),
+    [
+        (None, "http://localhost:5000/callback"),
+        ("http://localhost:5001/auth/callback", "http://localhost:5001/auth/callback"),
+    ],
+)
+def test_a_command_keeps_the_callback_that_the_environment_has(
+    given: str | None, callback: str
+) -> None:
+    show = "import os; print(os.environ['AUTH0_REDIRECT_URI'])"
+    more = {"AUTH0_REDIRECT_URI": given} if given else {}
+
+    ended = run_with_tenant(sys.executable, "-c", show, more=more)
+
+    assert ended.stdout.splitlines()[-1] == callback, ended.stderr
