@@ -6,11 +6,14 @@ import base64
 import hashlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import httpx
 import pytest
 
 from auth0_flask.tenant import Tenant
@@ -131,6 +134,44 @@ def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
     assert shown["AUTH0_ORGANIZATION"] == shown["AUTH0_REDIS_URL"] == ""
     assert shown["DATABASE_URL"] == "sqlite://"
     assert json.loads(asked.stdout)["AUTH0_REDIS_URL"] == "redis://localhost/1"
+
+
+OWN = """
+import os
+
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/")
+def home():
+    return {name: os.environ[name] for name in ("AUTH0_DOMAIN", "DATABASE_URL")}
+"""
+
+
+def test_alone_it_serves_any_app_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(DOTENV)
+    (tmp_path / "app.py").write_text(OWN)
+    environment = clean_environment({"PYTHONPATH": str(ROOT)})
+    del environment["FLASK_SKIP_DOTENV"], environment["PYTHON_DOTENV_DISABLED"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "auth0_flask.tenant"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    with process.stdout:
+        site = re.search(r"http://localhost:\d+", process.stdout.readline())
+        assert site
+        shown = httpx.get(site[0], trust_env=False).json()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+
+    assert shown["AUTH0_DOMAIN"].startswith("localhost:")
+    assert shown["DATABASE_URL"] == "sqlite://"
 
 
 def test_without_an_app_it_says_what_to_do(tmp_path: Path) -> None:
