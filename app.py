@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from auth0_server_python.error import AccessTokenError
 from flask import (
     Flask,
-    abort,
     current_app,
     json,
     jsonify,
     redirect,
     render_template,
     request,
-    session,
 )
-from werkzeug.exceptions import BadHost, HTTPException, ServiceUnavailable
+from werkzeug.exceptions import (
+    BadGateway,
+    BadHost,
+    HTTPException,
+    ServiceUnavailable,
+)
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
 import auth
 import languages
 from auth import auth0
+from auth0_flask import SetupError
+from auth0_flask.errors import login_error
+from auth0_flask.event_loops import reuse_event_loops
+from auth0_flask.verification import http_options
 from languages import translated
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _HERE_ONLY = "signed_out_here_only"  # a cookie for the next page, see _marker
@@ -39,7 +45,7 @@ _HEADERS = (
     (
         "Content-Security-Policy",
         "default-src 'none'; style-src 'self'; img-src 'self' https:; "
-        f"form-action 'self' https://{auth0.settings.domain}; "
+        f"form-action 'self' {auth0.settings.browser_origins}; "
         "base-uri 'none'; frame-ancestors 'none'",
     ),
     ("X-Content-Type-Options", "nosniff"),
@@ -70,13 +76,12 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app = Flask(__name__)
     _configure(app, config or {})
     app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's own provider
-    app.async_to_sync = auth.kept_loops  # type: ignore  # Flask's documented seam
-    auth.init_app(app, several_cookies=True)
+    app.async_to_sync = reuse_event_loops  # type: ignore  # Flask's documented seam
+    auth.init_app(app)
     app.register_error_handler(HTTPException, _error_page)
     app.wsgi_app = _with_headers(app.wsgi_app)  # type: ignore[assignment]  # as Flask shows it
     languages.init_app(app)
     _add_login(app)
-    _add_logout(app)
     _add_pages(app)
     _add_apis(app)
     return app
@@ -85,30 +90,20 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 def _add_login(app: Flask) -> None:
     @app.get("/login")
     async def login() -> Response:
-        try:
-            options = languages.at_auth0(auth.login_options())
-            return redirect(await auth0.start_interactive_login(options))
-        except Exception as error:
-            raise auth.explain(error) from error
+        options = languages.at_auth0(auth.login_options())
+        return redirect(await auth0.start_interactive_login(options))
 
     @app.get("/callback")
     async def callback() -> Response:
-        try:
-            result = await auth0.complete_interactive_login(request.url)
-        except Exception as error:
-            return auth.failed_callback(error)
-        app_state = result.get("app_state")
-        session.permanent = auth.remember(app_state)
-        return redirect(auth.return_to(app_state))
+        result = await auth0.complete_interactive_login(request.url)
+        return redirect(auth.return_to(result))
 
-
-def _add_logout(app: Flask) -> None:
     @app.get("/logout")
     async def logout() -> Response:
         at_auth0 = await auth0.logout(auth.logout_options())
-        stays = "here" in request.args  # of this app only; Auth0 knows them still
+        stays = "here" in request.args  # of this app only; Auth0 still has a session
         away = redirect(languages.link("home") if stays else at_auth0)
-        if auth0.was_ended_here_only():
+        if auth0.logout_incomplete():
             _mark_as_here_only(away)
         return away
 
@@ -135,14 +130,30 @@ def _add_pages(app: Flask) -> None:
     @app.get("/profile")
     @auth.login_required
     async def profile() -> str:
-        state = auth0.read_session() or abort(401)
+        state = auth0.read_session() or {}
         return render_template(
             "profile.html",
             user=state["user"],
             session=_times(state),
             dumps=json.dumps,
-            everywhere=_is_noted_who_signed_out(),
+            everywhere=current_app.extensions["auth0"].shared_store.remembers,
+            devices=[
+                (device, _moment(device.created_at), _moment(device.used_at))
+                for device in await auth0.sessions_of(state["user"]["sub"])
+            ],
+            this_device=state["session"]["id"],
         )
+
+    @app.post("/devices/end")
+    @auth.login_required(max_age=300)
+    async def end_devices() -> Response:
+        auth.refuse_cross_site()
+        state, wanted = auth0.read_session() or {}, request.form.get("id")
+        for device in await auth0.sessions_of(state["user"]["sub"]):
+            others = wanted is None and device.id != state["session"]["id"]
+            if others or device.id == wanted:
+                await auth0.end_session(device.id)
+        return redirect(languages.link("profile"), 303)
 
     @app.get("/healthz")
     def healthz() -> str:
@@ -167,30 +178,25 @@ def _add_apis(app: Flask) -> None:
             return jsonify(await _userinfo(token, user["sub"]))
         except AccessTokenError:
             return auth.problem(auth.signed_out())
-        except (httpx.HTTPError, ValueError) as error:
-            return auth.problem(auth.explain(error))
+        except (httpx.HTTPError, TimeoutError, ValueError) as error:
+            found = login_error(error, doing="Asking for userinfo")
+            return auth.problem(found or BadGateway())
 
 
 async def _userinfo(access_token: str, sub: str) -> dict[str, Any]:
-    """Ask Auth0 about whom an access token is of (OpenID Connect Core section 5.3).
+    """Ask Auth0 about the user of an access token (OpenID Connect Core section 5.3).
 
     Raises:
-        ValueError: What comes back is no JSON, or of somebody else (section 5.3.2).
+        ValueError: The answer is no JSON, or another user's (section 5.3.2).
     """
     url = f"https://{auth0.settings.domain}/userinfo"
     authorization = {"Authorization": f"Bearer {access_token}"}
-    async with httpx.AsyncClient(verify=_trusted()) as http:
+    async with asyncio.timeout(8), httpx.AsyncClient(**http_options()) as http:
         answer = await http.get(url, headers=authorization)
     claims = answer.raise_for_status().json()
     if not isinstance(claims, dict) or claims.get("sub") != sub:
-        raise ValueError("The answer of userinfo is of somebody else.")
+        raise ValueError("The answer of userinfo is another user's.")
     return claims
-
-
-@cache
-def _trusted() -> SSLContext:
-    """Load the certificates once, which takes long; they are of no event loop."""
-    return httpx.create_ssl_context()
 
 
 def _connections() -> list[tuple[str, str]]:
@@ -200,17 +206,8 @@ def _connections() -> list[tuple[str, str]]:
 
 
 def _configure(app: Flask, config: Mapping[str, Any]) -> None:
-    settings = auth0.settings
-    app.config.from_mapping(
-        SESSION_COOKIE_SECURE=settings.callback.scheme == "https",
-        SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_REFRESH_EACH_REQUEST=False,
-        PERMANENT_SESSION_LIFETIME=settings.session_max_seconds,
-    )
     app.config.from_prefixed_env()
     app.config.from_mapping(config)
-    if app.config["SESSION_COOKIE_SECURE"]:
-        app.config["SESSION_COOKIE_NAME"] = _prefixed_cookie_name(app)
     if proxies := _trusted_proxies():
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as Flask shows it
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
@@ -221,19 +218,9 @@ def _trusted_proxies() -> int:
     given = os.environ.get("TRUSTED_PROXIES") or "0"
     if given.isdecimal():
         return int(given)
-    raise auth.SetupError(
+    raise SetupError(
         ("TRUSTED_PROXIES is not a number: set how many proxies stand in front.",)
     )
-
-
-def _prefixed_cookie_name(app: Flask) -> str:
-    """Use the prefixes that browsers enforce (RFC 6265bis section 4.1.3)."""
-    name = str(app.config["SESSION_COOKIE_NAME"])
-    if name != Flask.default_config["SESSION_COOKIE_NAME"]:
-        return name
-    path = app.config["SESSION_COOKIE_PATH"] or app.config["APPLICATION_ROOT"]
-    host_only = path == "/" and not app.config["SESSION_COOKIE_DOMAIN"]
-    return f"__Host-{name}" if host_only else f"__Secure-{name}"
 
 
 def _mark_as_here_only(response: Response) -> None:
@@ -284,7 +271,11 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
         auth_user={} if unsure else _known_user(),
     )
     headers = dict(error.get_headers())
-    return page, error.code or 500, {**headers, "Content-Type": "text/html"}
+    return (
+        page,
+        error.code or 500,
+        {**headers, "Content-Type": "text/html; charset=utf-8"},
+    )
 
 
 def _known_user() -> Mapping[str, Any]:
@@ -305,16 +296,13 @@ def _retry_url(error: HTTPException) -> str | None:
 
 def _wanted_page(error: auth.LoginError) -> str:
     """Return where a login that failed was to lead."""
-    return auth.return_to(error.app_state or request.args)
-
-
-def _is_noted_who_signed_out() -> bool:
-    settings = auth0.settings
-    return bool(settings.redis_url) or settings.revocations_path != "none"
+    return auth.return_to(error)
 
 
 def _times(state: Mapping[str, Any]) -> dict[str, datetime]:
-    own, ends_at = state["session"], auth0.sessions.lifetime.ends_at(state)
-    times = {**own, "expires_at": ends_at}
-    names = ("created_at", "used_at", "expires_at")
-    return {name: datetime.fromtimestamp(times[name], UTC) for name in names}
+    names = ("created_at", "used_at", "ends_at")
+    return {name: _moment(state["session"][name]) for name in names}
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

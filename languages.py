@@ -59,7 +59,7 @@ def keep_choice(return_to: str) -> None:
 
 def at_auth0(options: StartInteractiveLoginOptions) -> StartInteractiveLoginOptions:
     """Ask Auth0 for the language that was chosen, where the query asks for none."""
-    keep_choice(auth.return_to(options.app_state))
+    keep_choice(auth.return_to({"app_state": options.app_state}))
     if (tag := chosen()) and "ui_locales" not in request.args:
         asked = options.authorization_params or {}
         options.authorization_params = {**asked, "ui_locales": LANGUAGES[tag].at_auth0}

@@ -15,7 +15,7 @@ PARTS = (
     "in_process",
     "servers",
     "login",
-    "sealing",
+    "encryption",
     "memory",
     "revocations",
     "starting",

@@ -23,9 +23,13 @@ OF_OTHERS = "logins that met the trouble of others"
 ANSWERS = {
     Trouble.SERVER_ERROR: {(502, "provider_unreachable")},
     Trouble.CUT: {(502, "provider_unreachable")},
-    Trouble.BROKEN_JSON: {(502, "unexpected_answer")},
+    Trouble.BROKEN_JSON: {(502, "invalid_response")},
     Trouble.SLOW: {(502, "provider_unreachable")},
-    Trouble.OUTAGE: {(503, "revocations_unavailable"), (503, "sessions_unavailable")},
+    Trouble.OUTAGE: {
+        (503, "revocations_unavailable"),
+        (503, "sessions_unavailable"),
+        (503, "refreshes_unavailable"),
+    },
 }
 # what a token is told that was signed with the key before
 _OLD_KEY = (400, "invalid_token")

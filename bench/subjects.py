@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flask import Flask, Response, jsonify, render_template, session
 from werkzeug.test import EnvironBuilder
 
-from .sizes import CLAIMS, api_token, opaque, state
+from .sessions import CLAIMS, api_token, opaque, state
 
 ADDRESS = "http://localhost:5000"
-#: Letters of an access token that make a session of about 7 KB of cookies.
+#: Characters of an access token that make a session of about 7 KB of cookies.
 LONG_TOKEN = 6_450
 
 
@@ -59,17 +60,15 @@ def ours() -> Flask:
 
 def ours_in_redis() -> Flask:
     """Return the app of this project with its sessions in ``BENCH_REDIS_URL``."""
-    from auth import auth0
-    from stores import connect_redis, keep_in_redis
+    import auth
+    from auth0_flask.stores.redis import connect
 
-    app, settings = ours(), auth0.settings
-    auth0.sessions.lifetime.revocations = keep_in_redis(
-        app,
-        connect_redis(os.environ["BENCH_REDIS_URL"]),
-        secrets=settings.secrets,
-        seconds=settings.session_max_seconds,
-    )
-    return app
+    client = connect(os.environ["BENCH_REDIS_URL"])
+    usual, auth.init_app = auth.init_app, partial(auth.init_app, redis=client)
+    try:
+        return ours()
+    finally:
+        auth.init_app = usual
 
 
 def bare_home(user: dict[str, Any] | None) -> Flask:
@@ -111,10 +110,7 @@ def cookie(
     from auth import auth0
 
     with app.test_request_context(base_url=ADDRESS):
-        session.permanent = True
-        auth0.sessions.keep(
-            "_a0_session", state(claims or CLAIMS, access_token or opaque(43))
-        )
+        auth0.sessions.save(state(claims or CLAIMS, access_token or opaque(43)))
         return _cookies_of(app.process_response(Response()))
 
 

@@ -7,7 +7,6 @@ lies between. A task of an event loop begins with no caller.
 from __future__ import annotations
 
 import dis
-import importlib
 import os
 import sys
 import tempfile
@@ -21,11 +20,13 @@ from typing import Any, NamedTuple
 from flask import Flask
 from flask.testing import FlaskClient
 
+from auth0_flask.tenant import Tenant
+
 from . import subjects
 from .login import sign_in
 
 _ROOT = Path(__file__).resolve().parent.parent
-_FOLDERS = {"login", "auth0_flask", "stores"}
+_FOLDERS = {"auth0_flask", "stores"}
 _REQUESTS = {
     "`/login`": "/login",
     "`/callback`": "/callback",
@@ -73,7 +74,7 @@ def main(*options: str) -> None:
     """Print the table; with ``--calls``, before it all calls, switches marked."""
     calls = Calls()
     calls.watch()
-    with _tenant() as tenant, tempfile.TemporaryDirectory() as folder:
+    with Tenant() as tenant, tempfile.TemporaryDirectory() as folder:
         os.environ.update(tenant.environ(f"{subjects.ADDRESS}/callback"))
         os.environ["AUTH0_REVOCATIONS_PATH"] = str(Path(folder, "r.sqlite3"))
         os.environ["AUTH0_SCOPE"] = "openid profile email offline_access"
@@ -126,14 +127,6 @@ def _beginning(code: CodeType) -> int:
     return next(step.offset for step in steps if step.opname == "RESUME")
 
 
-def _tenant() -> Any:
-    try:
-        module = importlib.import_module("auth0_flask.tenant")
-    except ModuleNotFoundError:
-        module = importlib.import_module("tenant")
-    return module.Tenant()
-
-
 def _app() -> Flask:
     app = subjects.ours()
     from auth import auth0
@@ -145,7 +138,7 @@ def _app() -> Flask:
     return app
 
 
-def _count(calls: Calls, app: Flask, tenant: Any, path: str) -> list[Call]:
+def _count(calls: Calls, app: Flask, tenant: Tenant, path: str) -> list[Call]:
     """Do a request twice, each time as somebody new; return the calls of the second."""
     for _ in range(2):
         client = app.test_client()
@@ -154,7 +147,7 @@ def _count(calls: Calls, app: Flask, tenant: Any, path: str) -> list[Call]:
     return seen
 
 
-def _get_ready(client: FlaskClient, tenant: Any, path: str) -> str:
+def _get_ready(client: FlaskClient, tenant: Tenant, path: str) -> str:
     """Do what comes before a request; return its address."""
     address, usual = f"{subjects.ADDRESS}{path}", tenant.access_token_lifetime
     if path == "/login":

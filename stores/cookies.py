@@ -1,15 +1,22 @@
-"""A Flask session that may span several cookies, within a budget of bytes."""
+"""``flask.session`` in cookies: the app's part in Flask's own, ours in our own.
+
+The app's keys travel in Flask's cookie, by Flask's own serializer, so that whoever
+shares that cookie goes on reading it. What the stores keep is encrypted and
+authenticates itself, so it travels in cookies of ours without a signature around it:
+the session in as many as it needs, each transaction in one of a few slots.
+Ours are sent only when they change, so a slow response brings no old token back.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, lru_cache, partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, request
+from flask import Flask, current_app, request, session
 from flask.sessions import (
     SecureCookieSession,
     SecureCookieSessionInterface,
@@ -17,299 +24,365 @@ from flask.sessions import (
 )
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from .jwe import MOST_REMEMBERED
+from .encryption import Json
 
 if TYPE_CHECKING:
     from flask import Request, Response
     from flask.sessions import SessionMixin
+    from werkzeug.datastructures import MultiDict
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a login may take, and its cookie lives.
-TRANSACTION_SECONDS = 3600
+#: What the SDK's identifiers are in ``flask.session``: the session, transactions.
+STATE_KEY = "_a0_session"
+TRANSACTION_PREFIX = "_a0_tx:"
+_OURS = (STATE_KEY, TRANSACTION_PREFIX)
 #: Bytes of all our cookies in one request; common servers take a line of 8 KB.
-TOTAL_BYTES = 7_600
-#: Bytes of value in one cookie: browsers drop one of more than 4096 bytes without a
-#: word, and name, path and domain want room as well.
+TOTAL_BYTES = 7_500
+#: Bytes of value in one cookie: browsers drop one of more than 4096 bytes silently,
+#: and name, path and domain need room as well.
 PIECE_BYTES = 3_000
-#: Bytes of a cookie that Flask's own interface writes, its name included.
+#: Transactions at most; bytes of a usual one; bytes of one more, which may be long.
+SLOTS, SLOT_BYTES, LONG_BYTES = 8, 560, 3_200
+#: Seconds that the clocks of two machines may differ by.
+CLOCK_TOLERANCE = 60
+#: Seconds that a transaction's cookie lives; longer than the transaction is valid,
+#: so that a login that took too long still leads to the page it was started for.
+_TRANSACTION_COOKIE_SECONDS = 14_400
+#: Bytes of the one cookie that an interface of somebody else's may write.
 _SINGLE_BYTES = 3_950
-#: Bytes of Set-Cookie in one answer that common proxies may not take.
+#: Bytes of Set-Cookie in one response that common proxies may not take.
 _LONG_HEADERS = 3_500
-_MOST_PIECES = -(-TOTAL_BYTES // PIECE_BYTES)
-_TRANSACTION_PREFIX = "_a0_tx:"
-#: What the SDK puts behind it; any other name is not ours, and not to be answered.
-_STATE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_Read = Callable[[str], tuple[dict[str, Any] | str, float]]
+_MAX_PIECES = -(-TOTAL_BYTES // PIECE_BYTES)
+#: Values that are tried where a browser sends several cookies of one name.
+_MAX_TRIED = 8
+#: Of the session's cookie in the demo of version 1.0, where it could span several.
+_PREFIXES = "", "__Host-", "__Secure-"
+_TRANSACTION = re.compile(rf"{TRANSACTION_PREFIX}[A-Za-z0-9_-]{{1,64}}")
+_ATTRIBUTES = "domain", "path", "secure", "samesite", "httponly", "partitioned"
+_slot_numbers = itertools.count()
 
 
-class LoginsUnderWay:
-    """The transactions of a browser, beside its session.
+def is_ours(key: object) -> bool:
+    """Tell whether a key of ``flask.session`` is one of the stores'."""
+    return isinstance(key, str) and key.startswith(_OURS)
 
-    Each travels in a cookie of its own, so that logins started at the same moment do
-    not overwrite one another, nor a session.
 
-    Args:
-        cookies: What the browser sent.
-        name: The name of the session's cookie.
+def cookie_attributes(interface: SessionInterface, app: Flask) -> Json:
+    """Return what every cookie of an app carries, by the app's own settings."""
+    getters = {n: getattr(interface, f"get_cookie_{n}", None) for n in _ATTRIBUTES}
+    # Flask knows of partitioned cookies since 3.1
+    return {name: get(app) for name, get in getters.items() if get}
+
+
+def own_cookie_name(interface: SessionInterface, app: Flask) -> str:
+    """Return the name of our cookies, with the prefix that browsers enforce.
+
+    RFC 6265bis section 4.1.3: no sibling subdomain can plant a ``__Host-`` cookie.
+    It is made from the app's own name, so that two apps on one host stay apart.
+    """
+    name = re.sub(r"^__(Host|Secure)-", "", interface.get_cookie_name(app)) + "_auth0"
+    if not interface.get_cookie_secure(app):
+        return name
+    is_shared = (
+        interface.get_cookie_domain(app) or interface.get_cookie_path(app) != "/"
+    )
+    return f"__Secure-{name}" if is_shared else f"__Host-{name}"
+
+
+def room_left() -> float:
+    """Return how many bytes the session may still grow by; negative if too large.
+
+    An interface of somebody else's that signs cookies has one cookie, and a browser
+    drops it silently when it grows too long.
+    """
+    interface = current_app.session_interface
+    if (left := getattr(interface, "bytes_left", None)) is not None:
+        return float(left(current_app, session))
+    if not isinstance(interface, SecureCookieSessionInterface):
+        return float("inf")
+    serializer = interface.get_signing_serializer(current_app)
+    value = str(serializer.dumps(dict(session))) if serializer else ""
+    return _SINGLE_BYTES - len(interface.get_cookie_name(current_app)) - len(value)
+
+
+class TransactionCookies:
+    """The transactions of one browser, in cookies of their own.
+
+    There is a fixed number of slots, so however many logins are started at the same
+    moment, their cookies stay within the budget; the latest ones win.
     """
 
-    def __init__(self, cookies: Mapping[str, str], name: str) -> None:
-        self._cookies, self._name = cookies, name
+    def __init__(self, interface: SessionInterface, app: Flask) -> None:
+        self._name = f"{own_cookie_name(interface, app)}_tx"
+        self._slots = [f"{self._name}{slot}" for slot in range(SLOTS + 1)]
+        # as version 1.0 named them
+        self._old_prefix = f"{interface.get_cookie_name(app)}_a0_tx."
+        # a sibling subdomain could plant one that has no prefix
+        self._takes_old = not self._name.startswith("__Host-")
+        self._interface, self._app = interface, app
 
-    @cached_property
-    def _received(self) -> dict[str, str]:
-        prefix = _transaction_name(self._name, _TRANSACTION_PREFIX)
-        return {
-            _TRANSACTION_PREFIX + cookie.removeprefix(prefix): value
-            for cookie, value in self._cookies.items()
-            if cookie.startswith(prefix) and _STATE.fullmatch(cookie, len(prefix))
-        }
+    def read(self, cookies: Mapping[str, str]) -> dict[str, str]:
+        """Return encrypted transactions by the keys of ``flask.session``."""
+        return {key: encrypted for _, key, encrypted in self._found(cookies)}
 
-    @cached_property
-    def transactions(self) -> dict[str, str]:
-        """What is sealed, by the SDK's identifiers; `save` writes what is changed."""
-        return dict(self._received)
+    def write(
+        self,
+        response: Response,
+        transactions: Mapping[str, str],
+        received: Mapping[str, str],
+        room: int,
+    ) -> None:
+        """Set the cookies of new transactions; delete those of the ones used up."""
+        taken: set[str] = set()
+        attributes = cookie_attributes(self._interface, self._app)
+        for name, key, _ in self._found(request.cookies):
+            if key in transactions:
+                taken.add(name)
+            elif key in received:
+                response.delete_cookie(name, **attributes)
+        for key, encrypted in transactions.items():
+            if received.get(key) != encrypted:
+                value = f"{key.removeprefix(TRANSACTION_PREFIX)}.{encrypted}"
+                taken.add(name := self._slot(value, taken, room))
+                age = _TRANSACTION_COOKIE_SECONDS
+                response.set_cookie(name, value, max_age=age, **attributes)
+
+    def _found(self, cookies: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+        """Yield the name of each cookie, the key it stands for, and its value."""
+        for name, value in cookies.items():
+            if name in self._slots:
+                state, _, encrypted = value.partition(".")
+            elif self._takes_old and name.startswith(self._old_prefix):
+                state, encrypted = name.removeprefix(self._old_prefix), value
+            else:
+                continue
+            if _TRANSACTION.fullmatch(key := TRANSACTION_PREFIX + state):
+                yield name, key, encrypted
+
+    def _slot(self, value: str, taken: set[str], room: int) -> str:
+        """Choose a free slot; logins started at the same moment get different ones."""
+        if len(self._name) + len(value) + 4 > SLOT_BYTES:
+            return self._slots[SLOTS]
+        usable = max(2, min(SLOTS, (room - LONG_BYTES) // SLOT_BYTES))
+        first = next(_slot_numbers) % usable
+        slots = [*self._slots[first:usable], *self._slots[:first]]
+        return next((slot for slot in slots if slot not in taken), slots[0])
+
+
+class SplitSession(SecureCookieSession):
+    """The app's session and ours in one dict.
+
+    ``modified`` is about the app's part; ours is compared with what was received.
+    """
+
+    #: Our entries as they came.
+    received: Mapping[str, str]
+    #: When the browser is to forget ours, in seconds since 1970; None: when closed.
+    expires_at: float | None
+    #: Ours came in the app's cookie, as version 1.0 wrote them.
+    is_legacy: bool
 
     @property
-    def has_changed(self) -> bool:
-        """Whether there is anything to save; not if nobody asked for any."""
-        return "transactions" in vars(self) and self.transactions != self._received
+    def ours(self) -> Json:
+        """Our entries."""
+        return {k: v for k, v in self.items() if str(k).startswith(_OURS)}
 
-    def save(
-        self, response: Response, name: str, attributes: Mapping[str, Any]
-    ) -> None:
-        """Write the cookies of those that are new, clear those that are gone."""
-        for identifier in self._received.keys() - self.transactions.keys():
-            response.delete_cookie(_transaction_name(name, identifier), **attributes)
-        for identifier, sealed in self.transactions.items():
-            if self._received.get(identifier) != sealed:
-                cookie = _transaction_name(name, identifier)
-                response.set_cookie(
-                    cookie, sealed, max_age=TRANSACTION_SECONDS, **attributes
-                )
+    @property
+    def ours_changed(self) -> bool:
+        """Whether our cookies are going to be sent."""
+        return self.ours != self.received
 
+    @property
+    def app_part(self) -> Json:
+        """The app's entries; Flask's mark of permanence alone is none."""
+        part = {key: value for key, value in self.items() if not is_ours(key)}
+        return {} if part.keys() == {"_permanent"} and STATE_KEY in self else part
 
-def vary_by_cookie(response: Response) -> None:
-    """Say that an answer is not for everybody (RFC 9110 section 12.5.5)."""
-    if "Vary" in response.headers:
-        response.vary.add("Cookie")
-    else:  # as most often; taking the header apart takes long
-        response.headers.add("Vary", "Cookie")
+    def __setitem__(self, key: str, value: Any) -> None:
+        _dict_of(key).__setitem__(self, key, value)
 
+    def __delitem__(self, key: str) -> None:
+        _dict_of(key).__delitem__(self, key)
 
-def cookie_attributes(interface: SessionInterface, app: Flask) -> dict[str, Any]:
-    """Return what every cookie of an app carries, by the app's own settings."""
-    return {
-        "domain": interface.get_cookie_domain(app),
-        "path": interface.get_cookie_path(app),
-        "secure": interface.get_cookie_secure(app),
-        "partitioned": interface.get_cookie_partitioned(app),
-        "samesite": interface.get_cookie_samesite(app),
-        "httponly": interface.get_cookie_httponly(app),
-    }
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove an entry and return it."""
+        return _dict_of(key).pop(self, key, *default)
 
 
-class SpanningSession(SecureCookieSession):
-    """Flask's session, with the logins under way beside it.
+def _dict_of(key: str) -> type[Json]:
+    """Return whose methods change an entry; those of `dict` set no ``modified``."""
+    return dict if is_ours(key) else SecureCookieSession
 
-    Attributes:
-        under_way: The logins under way.
-        unreadable: Cookies came that are no session; they are cleared.
+
+class SplitSessionInterface(SecureCookieSessionInterface):
+    """Keeps the app's part in Flask's cookie and ours in our own.
+
+    Args:
+        decrypts: Tells whether a value is one of our sessions; asked only where a
+            browser sends several cookies of our name.
     """
 
-    def __init__(
-        self,
-        under_way: LoginsUnderWay,
-        initial: Mapping[str, Any] | None = None,
-        *,
-        unreadable: bool = False,
-    ) -> None:
-        super().__init__(initial)
-        self.under_way = under_way
-        self.unreadable = unreadable
+    def __init__(self, decrypts: Callable[[str], bool]) -> None:
+        self._decrypts = decrypts
+        self._warned_of_length = False
 
-
-class SpanningSessionInterface(SecureCookieSessionInterface):
-    """Keeps the session in as many cookies as it needs.
-
-    One cookie is exactly Flask's own.
-    Several are ``session``, ``session.1``, ``session.2``: the first begins with their
-    number, so that a piece left over from a longer session is not mistaken for a
-    part of this one, and one signature covers all, so that a missing or foreign
-    piece makes it no session.
-    """
-
-    _warned = False
-    _reader: tuple[object, _Read] | None = None
-
-    def open_session(self, app: Flask, request: Request) -> SpanningSession | None:
-        """Open the session a request came with; called by Flask."""
-        read = self._read_with(app)
-        if read is None:
+    def open_session(self, app: Flask, request: Request) -> SplitSession | None:
+        """Open the session a request came with; called by Flask, never raises."""
+        if (serializer := self.get_signing_serializer(app)) is None:
             return None
-        name = self.get_cookie_name(app)
-        under_way = LoginsUnderWay(request.cookies, name)
-        value = _join(name, request.cookies)
-        if not value:
-            return SpanningSession(under_way)
-        try:
-            said, signed_at = read(value)
-        except BadData:
-            return SpanningSession(under_way, unreadable=True)
-        age = int(time.time()) - signed_at
-        if not 0 <= age <= app.permanent_session_lifetime.total_seconds():
-            return SpanningSession(under_way, unreadable=True)
-        initial = self.serializer.loads(said) if isinstance(said, str) else said
-        return SpanningSession(under_way, initial)
-
-    def _read_with(self, app: Flask) -> _Read | None:
-        """Return what reads and remembers cookies, made once for the keys of an app."""
-        keys = app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ())
-        if self._reader is None or self._reader[0] != keys:
-            serializer = self.get_signing_serializer(app)
-            if serializer is None:
-                return None
-            read = lru_cache(MOST_REMEMBERED)(partial(_read, self, serializer))
-            self._reader = keys, read
-        return self._reader[1]
+        part = self._app_part(app, serializer, request)
+        old = {key: value for key, value in part.items() if is_ours(key)}
+        own = TransactionCookies(self, app).read(request.cookies)
+        if encrypted := self._session(app, request.cookies):
+            own[STATE_KEY] = encrypted
+        expires = time.time() + app.permanent_session_lifetime.total_seconds()
+        opened = SplitSession({**part, **own})
+        opened.received = {**old, **own}
+        opened.expires_at = expires if part.get("_permanent") else None
+        opened.is_legacy = bool(old)
+        return opened
 
     def save_session(
         self, app: Flask, session: SessionMixin, response: Response
     ) -> None:
         """Write what changed; called by Flask after the view and its hooks."""
-        if session.accessed:
-            vary_by_cookie(response)
-        if not isinstance(session, SpanningSession):
+        if not isinstance(session, SplitSession):
+            super().save_session(app, session, response)
             return
-        writes = bool(session) and self.should_set_cookie(app, session)
-        unread = session.unreadable and session.accessed
-        clears = not session and (session.modified or unread)
-        if not (writes or clears or session.under_way.has_changed):
+        writes_app = self.should_set_cookie(app, session)
+        writes_ours = session.ours_changed or (session.is_legacy and writes_app)
+        if session.accessed or writes_ours:
+            response.vary.add("Cookie")
+        if not (writes_app or writes_ours):
             return
-        name, attributes = self.get_cookie_name(app), cookie_attributes(self, app)
-        session.under_way.save(response, name, attributes)
-        if clears:
-            _clear(response, _names(name), attributes)
-        elif writes:
-            self._write(app, session, response, name, attributes)
-            self._warn_of_long_headers(response)
+        if (left := self.bytes_left(app, session)) < 0:
+            logger.error(
+                "The session was not written: it is %d bytes longer than browsers and "
+                "servers take. AUTH0_REDIS_URL moves it out of cookies.",
+                -left,
+            )
+        if left >= 0 and (writes_app or session.is_legacy):
+            self._write_app_part(app, session, response)
+        if writes_ours and (left >= 0 or STATE_KEY not in session):
+            self._write_ours(app, session, response)
 
     def bytes_left(self, app: Flask, session: SessionMixin) -> int:
         """Return how many more bytes of cookies there may be; negative if too many."""
-        value = _signed(self, app, session)
-        return self._left(self.get_cookie_name(app), value, session)
+        part = session.app_part if isinstance(session, SplitSession) else dict(session)
+        # one usual login always fits, for a guard that asks for a fresh one
+        name, total, transactions = own_cookie_name(self, app), TOTAL_BYTES, -SLOT_BYTES
+        if part and (serializer := self.get_signing_serializer(app)):
+            total -= len(self.get_cookie_name(app)) + len(str(serializer.dumps(part)))
+        for key, value in session.items():
+            if key == STATE_KEY:
+                total -= len(value) + len(_split(value)) * (len(name) + 5)
+            elif is_ours(key):
+                transactions += len(key) + len(value) + len(name)
+        return total - max(0, transactions)
 
-    def _left(self, name: str, value: str, session: SessionMixin) -> int:
-        taken = len(value) + len(_split(value)) * (len(name) + 8)
-        if isinstance(session, SpanningSession):
-            for identifier, sealed in session.under_way.transactions.items():
-                taken += len(name) + len(identifier) + len(sealed) + 4
-        return TOTAL_BYTES - taken
+    def _app_part(
+        self, app: Flask, serializer: URLSafeTimedSerializer, request: Request
+    ) -> Json:
+        """Return what Flask's cookie says; the first of that name that is signed."""
+        lifetime = app.permanent_session_lifetime.total_seconds()
+        name, cookies = self.get_cookie_name(app), request.cookies
+        names = [p + name for p in _PREFIXES if p + name in cookies]
+        for value in [v for name in names for v in _joined(name, cookies)]:
+            try:
+                data, signed_at = serializer.loads(value, return_timestamp=True)
+            except BadData:
+                logger.info("A session cookie was rejected: its signature is not ours.")
+                continue
+            age = time.time() - signed_at.timestamp()
+            if not -CLOCK_TOLERANCE <= age <= lifetime:
+                told = "A session cookie was rejected: it is %.0f seconds old."
+                logger.info(told, age)
+            elif isinstance(data, dict):
+                return data
+        return {}
 
-    def _warn_of_long_headers(self, response: Response) -> None:
+    def _session(self, app: Flask, cookies: MultiDict[str, str]) -> str | None:
+        name = own_cookie_name(self, app)
+        if name not in cookies:
+            return None
+        found = list(itertools.islice(_joined(name, cookies), _MAX_TRIED))
+        if len(found) > 1:
+            logger.info("A browser sent several cookies named %s.", name)
+            return next(filter(self._decrypts, found), found[0])
+        return found[0] if found else None
+
+    def _write_app_part(
+        self, app: Flask, session: SplitSession, response: Response
+    ) -> None:
+        part = SecureCookieSession(session.app_part)
+        part.modified = True
+        name = self.get_cookie_name(app)
+        if part or name in request.cookies:
+            super().save_session(app, part, response)
+        if session.is_legacy:
+            old = [n for prefix in _PREFIXES for n in _names(prefix + name)]
+            _delete_received(response, old[1:], cookie_attributes(self, app))
+
+    def _write_ours(
+        self, app: Flask, session: SplitSession, response: Response
+    ) -> None:
+        names, attributes = (
+            _names(own_cookie_name(self, app)),
+            cookie_attributes(self, app),
+        )
+        ours, received = session.ours, dict(session.received)
+        encrypted, before = ours.pop(STATE_KEY, None), received.pop(STATE_KEY, None)
+        pieces = _split(encrypted) if encrypted else []
+        room = TOTAL_BYTES - sum(map(len, pieces))
+        TransactionCookies(self, app).write(response, ours, received, room)
+        if encrypted != before or session.is_legacy:
+            age = None
+            if session.expires_at is not None:
+                age = max(0, int(session.expires_at - time.time()))
+            for name, piece in zip(names, pieces, strict=False):
+                response.set_cookie(name, piece, max_age=age, **attributes)
+            _delete_received(response, names[len(pieces) :], attributes)
         length = sum(map(len, response.headers.getlist("Set-Cookie")))
-        if length > _LONG_HEADERS and not self._warned:
-            self._warned = True
+        if length > _LONG_HEADERS and not self._warned_of_length:
+            self._warned_of_length = True
             logger.warning(
-                "An answer sets %d bytes of cookies. nginx with its default "
+                "A response sets %d bytes of cookies. nginx with its default "
                 "proxy_buffer_size of 4k answers 502 to that: set it to 12k.",
                 length,
             )
 
-    def _write(
-        self,
-        app: Flask,
-        session: SessionMixin,
-        response: Response,
-        name: str,
-        attributes: Mapping[str, Any],
-    ) -> None:
-        value = _signed(self, app, session)
-        if self._left(name, value, session) < 0:
-            logger.error(
-                "The session was not written: with what this app keeps in it, it is "
-                "longer than browsers and servers take. AUTH0_REDIS_URL lifts that."
-            )
-            return
-        pieces, expires = _split(value), self.get_expiration_time(app, session)
-        for cookie, piece in zip(_names(name), pieces, strict=False):
-            response.set_cookie(cookie, piece, expires=expires, **attributes)
-        left_over = _names(name)[len(pieces) :]
-        _clear(response, [n for n in left_over if n in request.cookies], attributes)
 
-
-def bytes_left(app: Flask, session: SessionMixin) -> int | None:
-    """Return how many more bytes the session may take, or None for no such limit.
-
-    Flask's own interface has one cookie; a browser drops it without a word when it
-    grows too long, and whoever signs in then is sent round in circles.
-    """
-    interface = app.session_interface
-    if (left := getattr(interface, "bytes_left", None)) is not None:
-        return int(left(app, session))
-    if isinstance(interface, SecureCookieSessionInterface):
-        value = _signed(interface, app, session)
-        return _SINGLE_BYTES - len(interface.get_cookie_name(app)) - len(value)
-    return None
-
-
-def _signed(
-    interface: SecureCookieSessionInterface, app: Flask, session: SessionMixin
-) -> str:
-    serializer = interface.get_signing_serializer(app)
-    return str(serializer.dumps(dict(session))) if serializer else ""
-
-
-def _read(
-    interface: SecureCookieSessionInterface,
-    serializer: URLSafeTimedSerializer,
-    value: str,
-) -> tuple[dict[str, Any] | str, float]:
-    """Return what a signed value says, and when it was signed.
-
-    Requests share the answer: where anything in it can be changed, it is text.
-    """
-    data, signed_at = serializer.loads(value, return_timestamp=True)
-    if not isinstance(data, dict):
-        raise BadData("signed with this key, but no session")
-    is_flat = all(isinstance(part, str | bool) for part in data.values())
-    said = data if is_flat else interface.serializer.dumps(data)
-    return said, signed_at.timestamp()
-
-
-def _clear(
-    response: Response, names: Iterable[str], attributes: Mapping[str, Any]
-) -> None:
+def _delete_received(response: Response, names: list[str], attributes: Json) -> None:
     for name in names:
-        response.delete_cookie(name, **attributes)
-    vary_by_cookie(response)
+        if name in request.cookies:
+            response.delete_cookie(name, **attributes)
 
 
 def _names(name: str) -> list[str]:
     """Name the cookies that a session may span."""
-    return [name, *(f"{name}.{index}" for index in range(1, _MOST_PIECES))]
+    return [name, *(f"{name}.{index}" for index in range(1, _MAX_PIECES))]
 
 
 def _split(value: str) -> list[str]:
+    """Split a value; the first of several pieces begins with their number.
+
+    So a piece left over from a longer session is not taken for a part of this one.
+    """
     if len(value) <= PIECE_BYTES:
         return [value]
-    # "~" is no letter of Flask's signed values, so one cookie is never taken for many
     number = -(-(len(value) + 2) // PIECE_BYTES)
     value = f"{number}~{value}"
     return [value[i : i + PIECE_BYTES] for i in range(0, len(value), PIECE_BYTES)]
 
 
-def _join(name: str, cookies: Mapping[str, str]) -> str:
-    value = cookies.get(name, "")
-    number, tilde, first = value.partition("~")
-    if not tilde:
-        return value
-    if number not in {str(n) for n in range(2, _MOST_PIECES + 1)}:
-        return value
-    rest = _names(name)[1 : int(number)]
-    return first + "".join(cookies.get(piece, "") for piece in rest)
-
-
-def _transaction_name(name: str, identifier: str) -> str:
-    return name + identifier.replace(":", ".")
+def _joined(name: str, cookies: MultiDict[str, str]) -> Iterator[str]:
+    """Yield each value that cookies of a name make, where there may be duplicates."""
+    for first in cookies.getlist(name)[:_MAX_TRIED]:
+        number, found, rest = first.partition("~")
+        if not found:
+            yield first
+        elif number in {str(n) for n in range(2, _MAX_PIECES + 1)}:
+            others = [cookies.getlist(n) or [""] for n in _names(name)[1 : int(number)]]
+            for pieces in itertools.islice(itertools.product(*others), _MAX_TRIED):
+                yield rest + "".join(pieces)

@@ -1,4 +1,4 @@
-"""Which sessions were ended before their time, until they would have ended anyway."""
+"""What workers of one machine share, in a SQLite file; see `SharedStore`."""
 
 from __future__ import annotations
 
@@ -7,295 +7,327 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import lru_cache, partial
-from hashlib import sha256
-from typing import Protocol, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import astuple, dataclass, field
+from functools import partial
+from secrets import token_urlsafe
+from typing import Any
 
-from werkzeug.exceptions import ServiceUnavailable
+from auth0_flask.errors import StoreUnavailable
 
-from .news import News
-from .sqlite_file import SqliteFile, begin
+from .shared import Device, SharedStore, digest
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-#: Entries removed in one transaction, so that other writers get their turn.
-_BATCH = 2_000
-_MOST_BATCHES = 100
-#: Seconds after which a process reads what is new even if it was not told: whoever
-#: ended a session may have been killed before that, and a file may be deleted.
-_UNTOLD = 1.0
-#: Seconds after which it reads all anew, and so forgets what is past.
-_ANEW = 3_600.0
-_TABLES = {
-    # AUTOINCREMENT: a number that was tidied away is never given out again
-    "ended": """CREATE TABLE ended
-        (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, at REAL, until REAL)""",
-    "ended_until": "CREATE INDEX ended_until ON ended (until)",
-    "taken": "CREATE TABLE taken (jti TEXT PRIMARY KEY, until REAL) WITHOUT ROWID",
-    "taken_until": "CREATE INDEX taken_until ON taken (until)",
-}
-_NEWS = "SELECT number, key, at FROM ended WHERE number > ? AND until > ?"
-_NOTE = "INSERT INTO ended (key, at, until) VALUES (?, ?, ?)"
-_NOTE_JTI = """
+#: Seconds to wait for another process that writes.
+_PATIENCE = 2.0
+#: Seconds after which a process reads all anew, and so forgets what has expired.
+_RELOAD_SECONDS = 3_600.0
+_SCHEMA = (
+    # AUTOINCREMENT: the number of a row that was deleted is never used again
+    """CREATE TABLE IF NOT EXISTS ended
+    (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, at REAL, until REAL)""",
+    "CREATE INDEX IF NOT EXISTS ended_until ON ended (until)",
+    """CREATE TABLE IF NOT EXISTS taken
+    (jti TEXT PRIMARY KEY, until REAL) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS refreshes
+    (key TEXT PRIMARY KEY, owner TEXT, result TEXT, until REAL) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS devices (id TEXT PRIMARY KEY, owner TEXT,
+    sid TEXT, browser TEXT, created_at REAL, used_at REAL, until REAL) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS devices_owner ON devices (owner)",
+    "CREATE TABLE IF NOT EXISTS identity (inode INTEGER, birth REAL)",
+)
+_NO_LOG = "PRAGMA journal_mode=DELETE"
+_IDENTITY = "SELECT inode, birth FROM identity"
+_ENDED_AFTER = "SELECT number, key, at FROM ended WHERE number > ? AND until > ?"
+_END = "INSERT INTO ended (key, at, until) VALUES (?, ?, ?)"
+_TAKE = """
     INSERT INTO taken VALUES (?, ?) ON CONFLICT (jti) DO UPDATE
     SET until = excluded.until WHERE until <= ?
 """
-_TIDY = (
-    """DELETE FROM ended WHERE number IN
-    (SELECT number FROM ended WHERE until <= ? LIMIT ?)""",
-    """DELETE FROM taken WHERE jti IN
-    (SELECT jti FROM taken WHERE until <= ? LIMIT ?)""",
-)
-#: Seconds that a thread leaves it to another one to read the file.
-_MOST_WAIT = 1.0
-_reading, _noting = threading.Lock(), threading.Lock()
-# held while a process forks, so that no child begins with them locked for ever
-for _lock in (_noting, _reading):
-    os.register_at_fork(
-        before=_lock.acquire,
-        after_in_parent=_lock.release,
-        after_in_child=_lock.release,
-    )
+_LOCK = """
+    INSERT INTO refreshes VALUES (?, ?, NULL, ?) ON CONFLICT (key) DO UPDATE
+    SET owner = excluded.owner, result = NULL, until = excluded.until WHERE until <= ?
+"""
+_UNLOCK = "DELETE FROM refreshes WHERE key = ? AND owner = ?"
+_RESULT = "SELECT result FROM refreshes WHERE key = ? AND until > ?"
+_REGISTER = """
+    INSERT OR REPLACE INTO devices (id, sid, browser, created_at, used_at, until, owner)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_UNREGISTER = "DELETE FROM devices WHERE id = ? AND owner = ?"
+_DEVICES = """
+    SELECT id, sid, browser, created_at, used_at, until FROM devices
+    WHERE owner = ? AND until > ? ORDER BY used_at DESC
+"""
+_KEEP_RESULT = "INSERT OR REPLACE INTO refreshes VALUES (?, '', ?, ?)"
 
 
-class RevocationsUnavailable(ServiceUnavailable):
-    """Nobody can say which sessions were ended, or end one; its cause says why."""
-
-    error = "revocations_unavailable"
-    description = "This site cannot look up who has signed out right now."
-    hint = "Please try again in a moment. If you were signed in, you still are."
-
-    def __init__(self) -> None:
-        super().__init__(retry_after=5)
+#: Tells one state of the file from another: device, inode, time.
+_State = tuple[int, int, int]
 
 
-class Revocations(Protocol):
-    """Remembers until when the sessions of a key are over.
+@dataclass(frozen=True)
+class _Snapshot:
+    """What a process has read of the file."""
 
-    Keys are opaque: a session's id, a user, everybody. A session is over if it was
-    created at or before the time noted for one of its keys.
+    file: _State
+    birth: float  # sessions created before this time are over
+    number: int = 0  # of the last row that was read
+    times: dict[str, float] = field(default_factory=dict)  # of the ends, by key
+    reload_at: float = 0.0  # when to read all anew, on the monotonic clock
+
+
+class SqliteStore(SharedStore):
+    """Shares both among all processes of one machine, in a SQLite file.
+
+    Each process keeps the ended sessions in memory and reads on when the file's time
+    has changed. Connections are opened for each use, so none is ever carried into a
+    forked child or into a file that was deleted.
+    A file that is deleted or replaced may have known of logouts: sessions older than
+    the one that is there now are over.
     """
 
-    def revoke(
-        self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
-    ) -> bool:
-        """End the sessions of all these keys, or of none if it fails.
-
-        Args:
-            keys: Whose sessions.
-            at: Those created at or before this time, in seconds since 1970; a later
-                time noted before stands.
-            until: When it may be forgotten, in seconds since 1970.
-            jti: The id of the token that asks for it, which counts once.
-
-        Returns:
-            False, and nothing is changed, if that ``jti`` was recorded before.
-
-        Raises:
-            RevocationsUnavailable: Nothing was recorded; the ``jti`` is good again.
-        """
-
-    def revoked_at(self, keys: Sequence[str]) -> float:
-        """Return the latest time noted for any of the keys, in one look-up.
-
-        Returns:
-            Seconds since 1970, and never less than when a store began to remember,
-            if it can know that; 0.0 if there is none.
-
-        Raises:
-            RevocationsUnavailable: It cannot be known.
-        """
-
-    def open(self) -> None:
-        """Make sure that it is there and takes writes; may be called again.
-
-        Raises:
-            RevocationsUnavailable: It is not, or does not.
-        """
-
-
-class NoRevocations:
-    """Takes everything and knows nothing: sessions last until they expire."""
-
-    def revoke(
-        self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
-    ) -> bool:
-        """Forget it at once."""
-        return True
-
-    def revoked_at(self, keys: Sequence[str]) -> float:
-        """Return 0.0."""
-        return 0.0
-
-    def open(self) -> None:
-        """Do nothing."""
-
-
-@lru_cache(maxsize=4_096)
-def digest(key: str) -> str:
-    """Return what stands for a key, so that a store names no users."""
-    return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-class _Known:
-    """What a process has read of a file, and when it must look again."""
-
-    def __init__(self, inode: tuple[int, int] | None, birth: float = 0.0) -> None:
-        self.inode = inode
-        self.birth = birth
-        self.number = 0
-        self.times: dict[str, float] = {}
-        self.word: bytes | None = None
-        self.again_at = 0.0
-        self.anew_at = time.time() + _ANEW
-
-    def holds(self, word: bytes | None) -> bool:
-        in_time = time.monotonic() < self.again_at
-        return in_time and word is not None and word == self.word
-
-
-class SqliteRevocations:
-    """Keeps them in a SQLite file, for all processes of one machine.
-
-    Each process has read all of it (about 300 bytes an entry) and is told of news
-    through a second file beside it; a query for every request would hold up the other
-    threads of its process. That a file was deleted or replaced is noticed within a
-    second.
-    Sessions older than the file are over: what an earlier one held is not known.
-
-    Args:
-        path: The file; it and its folder are made by `open` or at the first use.
-    """
+    remembers = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        lost = "Sessions older than the file that is there now are over."
-        self._file = SqliteFile(path, _TABLES, lost=lost)
-        self._news = News(f"{self._file.path}-news")
-        self._known: _Known | None = None
-        self._tidied_at = self._said_at = 0.0
+        super().__init__()
+        self.path = os.path.abspath(path)
+        self.name = f"the file {self.path}, for one machine; several need Redis"
+        self._snapshot: _Snapshot | None = None
+        self._logged: dict[float, object] = {}
+        self._tidied_at = -60.0
 
     def revoke(
         self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
     ) -> bool:
-        """See `Revocations.revoke`."""
-        rows = [(digest(key), at, until) for key in keys]
-        seen = None if jti is None else (digest(jti), until, time.time())
-        noted = self._use(lambda connection, _: self._note(connection, rows, seen))
-        self._news.change()
-        return noted
-
-    def revoked_at(self, keys: Sequence[str]) -> float:
-        """See `Revocations.revoked_at`; never less than the birth of the file."""
-        known = self._known
-        if known is None or not known.holds(self._news.word()):
-            known = self._read()
-        times = known.times
-        return max([known.birth, *(times.get(digest(key), 0.0) for key in keys)])
-
-    def _read(self) -> _Known:
-        """Read what is new, one thread for all.
-
-        None waits for ever: whoever reads may have to log, and a log may ask this.
-        """
-        is_alone = _reading.acquire(timeout=_MOST_WAIT)
-        try:
-            known = self._known
-            if known is None or not known.holds(self._news.word()):
-                known = self._read_on()
-            return known
-        finally:
-            if is_alone:
-                _reading.release()
-
-    def _read_on(self) -> _Known:
-        """Read what is new; threads that do so at once all note the same."""
-        self._news.open()
-        word, known = self._news.word(), self._on(self._file.inode())
-        birth, rows = self._use(partial(_rows_after, known.number))
-        if birth != known.birth:
-            if known.number:  # which was of another file
-                birth, rows = self._use(partial(_rows_after, 0))
-            known = _Known(known.inode, birth)
-        with _noting:
-            for _, key, at in rows:
-                known.times[key] = max(known.times.get(key, 0.0), at)
-            known.number = max([known.number, *(number for number, _, _ in rows)])
-            known.word, known.again_at = word, time.monotonic() + _UNTOLD
-            self._known = known
-        return known
-
-    def _on(self, inode: tuple[int, int] | None) -> _Known:
-        """Return what to go on from: nothing, where it is old or of another file."""
-        known = self._known
-        if known is None or known.inode != inode:
-            return _Known(inode)
-        left = known.anew_at - time.time()  # more than there can be, if clocks jumped
-        return known if 0 < left <= _ANEW else _Known(inode)
-
-    def open(self) -> None:
-        """See `Revocations.open`."""
-
-        def write(connection: sqlite3.Connection, _: float) -> None:
-            begin(connection)
-            with connection:
-                connection.execute("UPDATE birth SET at = at")
-
-        self._use(write)
-        self._news.open()  # now, lest a command that root runs be first, and own it
-
-    def _use(self, work: Callable[[sqlite3.Connection, float], T]) -> T:
-        try:
-            return self._file.use(work)
-        except (sqlite3.Error, OSError) as error:
-            self._say(error)
-            raise RevocationsUnavailable from error
-
-    def _note(
-        self,
-        connection: sqlite3.Connection,
-        rows: list[tuple[str, float, float]],
-        seen: tuple[str, float, float] | None,
-    ) -> bool:
-        begin(connection)
-        with connection:
-            if seen and not connection.execute(_NOTE_JTI, seen).rowcount:
-                return False
-            connection.executemany(_NOTE, rows)
-        # what was asked for is written by now, and must not fail for this
-        with suppress(sqlite3.Error):
-            self._tidy(connection)
+        """See `SharedStore.revoke`."""
+        with self._writing() as connection:
+            if jti is not None:
+                taken = connection.execute(_TAKE, (digest(jti), until, time.time()))
+                if not taken.rowcount:
+                    return False
+            rows = [(digest(key), at, until) for key in keys]
+            connection.executemany(_END, rows)
         return True
 
-    def _tidy(self, connection: sqlite3.Connection) -> None:
-        """Remove what is past, at most once a minute."""
-        now = time.time()
-        if now - self._tidied_at < 60:
-            return
-        self._tidied_at = now
-        batches = sum(_remove_past(connection, statement, now) for statement in _TIDY)
-        if batches:  # so much that the file is worth shrinking
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def revoked_at(self, keys: Sequence[str]) -> float:
+        """See `SharedStore.revoked_at`; never less than the birth of the file."""
+        known = previous = self._snapshot
+        is_old = known is None or time.monotonic() > known.reload_at
+        if known is None or is_old or known.file != self._file():
+            known = self._snapshot = self._read(previous)
+            if previous is not None and previous.birth != known.birth:
+                self._log_replaced(known.birth)
+        if not (times := known.times):
+            return known.birth
+        return max([known.birth, *[times.get(digest(key), 0.0) for key in keys]])
 
-    def _say(self, error: Exception) -> None:
-        now = time.time()
-        if now - self._said_at >= 60:
-            self._said_at = now
-            reason = type(error).__name__
-            logger.error("%s cannot be used: %s: %s", self._file.path, reason, error)
+    def check(self) -> None:
+        """See `SharedStore.check`."""
+        with self._writing() as connection:
+            # a page that changes is really written, also on a disk that is full
+            connection.execute("UPDATE identity SET birth = birth + 1e-6")
+            connection.execute("UPDATE identity SET birth = birth - 1e-6")
+
+    def register(self, owner: str, device: Device) -> None:
+        """See `SharedStore.register`."""
+        self._write(_REGISTER, (*astuple(device), digest(owner)))
+
+    def unregister(self, owner: str, session_ids: Sequence[str]) -> None:
+        """See `SharedStore.unregister`."""
+        with self._writing() as connection:
+            rows = [(session_id, digest(owner)) for session_id in session_ids]
+            connection.executemany(_UNREGISTER, rows)
+
+    def devices(self, owner: str) -> list[Device]:
+        """See `SharedStore.devices`."""
+        with self._open() as (connection, _, _):
+            rows = connection.execute(_DEVICES, (digest(owner), time.time()))
+            return [Device(*row) for row in rows.fetchall()]
+
+    def lock(self, key: str, seconds: float) -> Callable[[], object] | None:
+        """See `SharedStore.lock`."""
+        owner, now, key = token_urlsafe(12), time.time(), f"lock {key}"
+        is_locked = self._write(_LOCK, (key, owner, now + seconds, now)) == 1
+        return partial(self._write, _UNLOCK, (key, owner)) if is_locked else None
+
+    def result(self, key: str) -> str | None:
+        """See `SharedStore.result`."""
+        with self._open() as (connection, _, _):
+            row = connection.execute(_RESULT, (key, time.time())).fetchone()
+        return row[0] if row else None
+
+    def keep_result(self, key: str, encrypted: str, seconds: float) -> None:
+        """See `SharedStore.keep_result`."""
+        self._write(_KEEP_RESULT, (key, encrypted, time.time() + seconds))
+
+    def _read(self, known: _Snapshot | None) -> _Snapshot:
+        """Read on, or all anew where that is another file or was long ago."""
+        with self._open() as (connection, birth, file):
+            if known is None or known.birth != birth or _is_old(known):
+                reload_at = time.monotonic() + _RELOAD_SECONDS
+                known = _Snapshot(file, birth, reload_at=reload_at)
+            after = known.number, time.time()
+            rows = connection.execute(_ENDED_AFTER, after).fetchall()
+        # other threads read the one that is there
+        number, times = known.number, dict(known.times) if rows else known.times
+        for row, key, at in rows:
+            number, times[key] = max(number, row), max(times.get(key, 0.0), at)
+        return _Snapshot(file, birth, number, times, known.reload_at)
+
+    def _log_replaced(self, birth: float) -> None:
+        mine = object()
+        if self._logged.setdefault(birth, mine) is mine:  # the first thread to notice
+            logger.error(
+                "%s was deleted or replaced: sessions older than the file that is "
+                "there now are over.",
+                self.path,
+            )
+
+    def _file(self) -> _State | None:
+        with suppress(OSError):
+            found = os.stat(self.path)
+            return found.st_dev, found.st_ino, found.st_mtime_ns
+        return None
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[sqlite3.Connection, float, _State]]:
+        """Open a connection; yield it, the birth of the file, and its state before.
+
+        Where anything in the block fails, `StoreUnavailable` is raised.
+        """
+        with _door:
+            _inside.append(None)
+        try:
+            if not os.path.exists(self.path):
+                os.makedirs(os.path.dirname(self.path), exist_ok=True)
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            opened = sqlite3.connect(
+                self.path, timeout=0.004, isolation_level=None, factory=_Connection
+            )
+            with closing(opened) as connection:
+                # EXTRA: a logout is not forgotten in a power cut
+                connection.execute("PRAGMA synchronous=EXTRA")
+                found = os.stat(self.path)
+                file = found.st_dev, found.st_ino, found.st_mtime_ns
+                birth = _birth(connection, found.st_ino)
+                # workers of version 1.0 write a log of their own beside the file, so
+                # its time says nothing while they are there
+                if os.path.exists(f"{self.path}-wal"):
+                    file = 0, found.st_ino, 0
+                    with suppress(sqlite3.OperationalError):
+                        sqlite3.Connection.execute(connection, _NO_LOG)
+                yield connection, birth, file
+        except (sqlite3.Error, OSError) as error:
+            where = sqlite3.OperationalError(f"{self.path}: {error}")
+            raise StoreUnavailable("revocations_unavailable", where) from error
+        finally:
+            _inside.pop()
+
+    def _write(self, statement: str, row: tuple[object, ...]) -> int:
+        with self._writing() as connection:
+            return connection.execute(statement, row).rowcount
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Open a connection within a transaction, and tell other processes after it."""
+        with self._open() as (connection, _, file):
+            with _transaction(connection):
+                yield connection
+                if time.monotonic() - self._tidied_at > 60:
+                    self._tidied_at = time.monotonic()
+                    for table in ("ended", "taken", "refreshes", "devices"):
+                        statement = f"DELETE FROM {table} WHERE until <= ?"  # noqa: S608 - ours
+                        connection.execute(statement, (time.time(),))
+            if os.stat(self.path).st_ino != file[1]:
+                raise FileNotFoundError("deleted or replaced while it was written to")
+            try:  # file systems keep coarse times: two commits may have one time
+                now = time.time_ns()
+                os.utime(self.path, ns=(now, now))
+            except PermissionError:  # the file is another user's
+                time.sleep(0.02)  # the kernel's own clock is as coarse
+                os.utime(self.path)
 
 
-def _rows_after(
-    number: int, connection: sqlite3.Connection, birth: float
-) -> tuple[float, list[tuple[int, str, float]]]:
-    return birth, connection.execute(_NEWS, (number, time.time())).fetchall()
+def _is_old(known: _Snapshot) -> bool:
+    return time.monotonic() > known.reload_at
 
 
-def _remove_past(connection: sqlite3.Connection, statement: str, now: float) -> int:
-    """Return how many times as much was removed as one transaction may."""
-    for batch in range(_MOST_BATCHES):
-        if connection.execute(statement, (now, _BATCH)).rowcount < _BATCH:
-            return batch
-    return _MOST_BATCHES
+class _Connection(sqlite3.Connection):
+    """Tries often while others write; SQLite's own waiting starves among many."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        give_up = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return super().execute(sql, parameters)
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > give_up:
+                    raise
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def _birth(connection: sqlite3.Connection, inode: int) -> float:
+    """Return since when the file remembers; make its tables where it is new.
+
+    A file of another inode than it had is a copy, and may lack what was ended after
+    it was made.
+    """
+    with suppress(sqlite3.OperationalError):
+        row = connection.execute(_IDENTITY).fetchone()
+        if row and row[0] == inode:
+            return float(row[1])
+    connection.execute("PRAGMA auto_vacuum=FULL")  # before the first table
+    with _transaction(connection):
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        row = connection.execute(_IDENTITY).fetchone()
+        if row and row[0] == inode:
+            return float(row[1])
+        birth = time.time()
+        if row is None:
+            with suppress(sqlite3.OperationalError):  # where version 1.0 made it
+                found = connection.execute("SELECT total(at) FROM birth").fetchone()
+                birth = float(found[0]) or birth
+        connection.execute("DELETE FROM identity")
+        connection.execute("INSERT INTO identity VALUES (?, ?)", (inode, birth))
+    return birth
+
+
+# SQLite notes its locks in the process, and a child that is forked while a thread has
+# one inherits the note for ever: a fork waits until no connection is open.
+_door = threading.Lock()
+_inside: deque[None] = deque()
+
+
+def _before_fork() -> None:
+    _door.acquire()
+    give_up = time.monotonic() + _PATIENCE
+    while _inside and time.monotonic() < give_up:
+        time.sleep(0.001)
+
+
+def _after_fork_in_child() -> None:
+    _inside.clear()
+    _door.release()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_door.release,
+    after_in_child=_after_fork_in_child,
+)

@@ -1,12 +1,13 @@
-"""The store of sessions: what the SDK keeps in ``flask.session``, for how long."""
+"""The store of sessions: one a browser, encrypted into ``flask.session``."""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from secrets import token_urlsafe
 from typing import Any
 
@@ -14,29 +15,39 @@ from auth0_server_python.error import BackchannelLogoutError
 from auth0_server_python.store import StateStore
 from flask import Response, after_this_request, current_app, request, session
 from pydantic import BaseModel
-from werkzeug.exceptions import ServiceUnavailable
 
-from .folding import copied, fold, unfold
-from .jwe import MOST_LETTERS, BadSeal
-from .lifetime import Lifetime
-from .sealing_store import STATE_IDENTIFIER, SealingStore, plain, room_left
-from .token_sets import DEFAULT_AUDIENCE, fill_in, fresh_until, shorten, token_sets
-from .too_large import SessionTooLarge, too_large
+from auth0_flask.errors import StoreUnavailable
+
+from .base import EncryptedStore, SessionTooLarge, as_dict, request_state
+from .cookies import STATE_KEY, is_ours, room_left
+from .encryption import MAX_CHARACTERS, DecryptionError, Json
+from .shared import Lifetime, SessionRejected, browser_in_words, shared_store
 from .transactions import forget_transactions
 
 logger = logging.getLogger(__name__)
 
-_FRESH = "fresh"  # in the notes: what a refresh of this request brought
-_SHOWN = "shown"  # the session for views, as nobody else has it
+#: Seconds after which a request counts as slow.
+_SLOW_SECONDS = 1.0
+_DEFAULT_AUDIENCE = "default"  # what the SDK calls a token without audience
+#: Seconds before its end that a token is not used any more, or a tenth of its life.
+_MARGIN = 30
+#: A token that lives shorter is timed by parts of a second; the SDK's own models
+#: take whole ones only.
+_SHORT_LIFE = 60
+#: What an ID token says of the login; a refresh does not change it.
+_CLAIMS_OF_THE_LOGIN = ("acr", "amr", "auth_time", "sid")
 
 
-class FlaskSessionStateStore(SealingStore, StateStore):
-    """Keeps who is signed in, sealed, in ``flask.session``.
+class FlaskSessionStateStore(EncryptedStore, StateStore):
+    """Keeps the session of a browser, encrypted, in ``flask.session``.
+
+    The SDK calls `get`, `set`, `delete` and `delete_by_logout_token`; everything else
+    calls `load`, `load_unchecked`, `save`, `clear` and `rollback`.
 
     Args:
-        secrets: Newest first; the first seals, all open.
+        secrets: Newest first; the first encrypts, all decrypt.
         scope: What the client asks for by default (RFC 6749 section 3.3).
-        lifetime: How long a session is good for.
+        lifetime: When a session is over.
     """
 
     def __init__(
@@ -49,44 +60,35 @@ class FlaskSessionStateStore(SealingStore, StateStore):
     async def set(
         self,
         identifier: str,
-        state: dict[str, Any] | BaseModel,
+        state: Json | BaseModel,
         remove_if_expires: bool = False,
-        options: dict[str, Any] | None = None,
+        options: Json | None = None,
     ) -> None:
-        """Keep a state; called by the SDK after a login and after a refresh.
+        """Keep a state; see `save`. What is no session is kept as it is."""
+        if identifier == STATE_KEY:
+            self.save(state)
+        else:
+            session[identifier] = self.encrypt(identifier, as_dict(state))
 
-        Raises:
-            SessionTooLarge: It does not fit; what was there before stays.
-        """
-        self.keep(identifier, state)
-
-    def keep(self, identifier: str, state: dict[str, Any] | BaseModel) -> None:
-        """Do what `set` does, without awaiting anything."""
-        data = plain(state)
-        if identifier == STATE_IDENTIFIER:
-            self._mend(data)
-        self._write(identifier, data)
-
-    async def get(
-        self, identifier: str, options: dict[str, Any] | None = None
-    ) -> dict[str, Any] | None:
-        """Return a state as a plain dict, which the SDK takes as well as a model."""
-        data = self.read(identifier)
-        if data is None or "user" not in data:
-            return data
-        return {**data, "user": copied(data["user"])}  # not for a view to change
-
-    async def delete(
-        self, identifier: str, options: dict[str, Any] | None = None
-    ) -> None:
-        """Forget a state; what else is in ``flask.session`` stays."""
+    async def get(self, identifier: str, options: Json | None = None) -> Json | None:
+        """Return a state as a plain dict of the caller's own, or None."""
+        if identifier == STATE_KEY:
+            data = self.load()
+            return None if data is None else _copy_json(data)
         try:
-            _drop(identifier)
-        except ServiceUnavailable:
-            session.abandon()  # type: ignore[attr-defined]  # of sessions in Redis
+            return self.decrypt(identifier, session.get(identifier))
+        except DecryptionError:
+            return None
+
+    async def delete(self, identifier: str, options: Json | None = None) -> None:
+        """Forget a state; what else is in ``flask.session`` stays."""
+        if identifier == STATE_KEY:
+            self.clear()
+        else:
+            session.pop(identifier, None)
 
     async def delete_by_logout_token(
-        self, claims: dict[str, Any], options: dict[str, Any] | None = None
+        self, claims: Json, options: Json | None = None
     ) -> None:
         """End what a logout token names: one session at Auth0, or all of a user.
 
@@ -97,134 +99,289 @@ class FlaskSessionStateStore(SealingStore, StateStore):
         if not self.lifetime.end_all(**named):
             raise BackchannelLogoutError("This logout token was used before.")
 
-    def show(self) -> dict[str, Any] | None:
-        """Return a copy of the session, one a request, for views to read."""
-        data, notes = self.read(), self.notes()
-        if data is None:
-            return None
-        if notes.get(_SHOWN, (None,))[0] is not data:
-            notes[_SHOWN] = data, copied(data)
-        shown: dict[str, Any] = notes[_SHOWN][1]
-        return shown
+    def load(self) -> Json | None:
+        """Return the session, or None if there is none that is valid.
 
-    def is_open(self) -> bool:
-        """Tell whether this request has opened a session."""
-        return STATE_IDENTIFIER in self.notes()
-
-    def peek(self) -> dict[str, Any] | None:
-        """Return the session without asking whether it is over, to end it."""
-        try:
-            return unfold(self.decrypt(STATE_IDENTIFIER, self.sealed()))
-        except BadSeal:
-            return None
-
-    def fresh_until(self, begins: float, seconds: float) -> float:
-        """Return until when an access token is used: not to its very end."""
-        return fresh_until(begins, seconds)
-
-    def expect(self, fresh: Mapping[str, Any]) -> None:
-        """Note what the SDK will leave out when it keeps a refreshed token."""
-        self.notes()[_FRESH] = fresh
-
-    def notes(self) -> dict[str, Any]:
-        """Return what is noted for this request, and for no other.
-
-        Not ``flask.g``, which outlives a request where an app context is held.
+        It is decrypted and checked once a request, and noted as used. Whatever a
+        browser sent, this does not raise; `StoreUnavailable` it may.
         """
-        noted: dict[str, Any] = request.environ.setdefault("auth0.notes", {})
-        return noted
-
-    def sealed(self) -> str | None:
-        """Return the session as it lies in ``flask.session``."""
-        return session.get(STATE_IDENTIFIER)
-
-    def restore(self, sealed: str | None) -> None:
-        """Put back what `sealed` returned."""
-        if sealed is None:
-            _drop(STATE_IDENTIFIER)
-        elif sealed != self.sealed():
-            session[STATE_IDENTIFIER] = sealed
-
-    def read(self, identifier: str = STATE_IDENTIFIER) -> dict[str, Any] | None:
-        """Return a state, or None if there is none that holds.
-
-        Whatever a visitor sent, this does not raise.
-        It opens a session once a request, and notes that it was used.
-        """
-        sealed = session.get(identifier)
-        if sealed is None:
+        encrypted, known = session.get(STATE_KEY), request_state()
+        if encrypted is None:
             return None
-        notes = self.notes()
-        opened: tuple[object, Any] | None = notes.get(identifier)
-        if opened and opened[0] is sealed:
-            return opened[1]  # type: ignore[no-any-return]  # as it was noted
+        if known.encrypted == encrypted:
+            return known.session
+        known.encrypted, known.session, known.copy = encrypted, None, None
         try:
-            data = unfold(self.decrypt(identifier, sealed))
-            if identifier == STATE_IDENTIFIER:
-                self.lifetime.check(data)
-        except (BadSeal, KeyError) as reason:
-            logger.info("A session was put aside: %s.", reason)
-            _drop(identifier)
+            data = _restore_claims(self.decrypt(STATE_KEY, encrypted))
+        except DecryptionError as reason:
+            # perhaps another machine's, which has a newer secret: it stays
+            logger.info("Session ignored: %s.", reason)
             return None
-        notes[identifier] = (sealed, data)
-        if identifier == STATE_IDENTIFIER:
-            self._note_use(data)
+        try:
+            self.lifetime.check(data)
+        except SessionRejected as reason:
+            logger.info("Session rejected: %s.", reason)
+            self.clear()
+            return None
+        except StoreUnavailable:
+            known.encrypted = None  # the next look asks again
+            raise
+        known.session, known.loaded_at = data, time.monotonic()
         return data
 
-    def _note_use(self, data: dict[str, Any]) -> None:
-        """Write `used_at` seldom, so that most responses set no cookie."""
+    def load_unchecked(self) -> Json | None:
+        """Return the session without asking whether it is over, to end it."""
+        try:
+            return _restore_claims(self.decrypt(STATE_KEY, session.get(STATE_KEY)))
+        except DecryptionError:
+            return None
+
+    def save(self, state: Mapping[str, Any] | BaseModel) -> Json:
+        """Keep what the SDK made of a login or a refresh, and return that.
+
+        A session without an id begins. Where it does not fit, `SessionTooLarge` is
+        raised, and what was there before stays.
+        """
+        data, known = as_dict(state), request_state()
+        if is_new := (own := data.get("session")) is None:
+            own = self._begin()
+        else:  # a response without ID token takes none away
+            kept = (known.session or {}).get("id_token")
+            data["id_token"] = data.get("id_token") or kept
+        data["session"] = {**own, "used_at": round(time.time(), 3)}
+        _fix_sdk_state(data, self._scope, known.refresh, is_new=is_new)
+        known.refresh = None
+        self._write(data)
+        if is_new:
+            self._register(data)
+        return data
+
+    def adopt(self, state: Json) -> Json:
+        """Keep a session as another request of this browser began it."""
+        self._write(state)
+        return state
+
+    def clear(self) -> None:
+        """Forget the session; what else is in ``flask.session`` stays.
+
+        Where the store behind ``flask.session`` is unavailable, the browser forgets
+        the whole of it.
+        """
+        known = request_state()
+        known.session = known.copy = known.encrypted = None
+        try:
+            session.pop(STATE_KEY, None)
+            if [key for key in session if not is_ours(key)] == ["_permanent"]:
+                del session["_permanent"]  # Flask's own mark, of nothing now
+        except StoreUnavailable:
+            session.is_abandoned = True  # type: ignore[attr-defined]  # of Redis
+
+    def checkpoint(self) -> None:
+        """Remember what ``flask.session`` holds, for `rollback`."""
+        request_state().before = dict(session)
+
+    def rollback(self) -> None:
+        """Put back what ``flask.session`` held at the last `checkpoint`."""
+        known = request_state()
+        before, known.before = known.before, None
+        if before is None or before == dict(session):
+            return
+        known.session = known.copy = known.encrypted = None
+        for key in session.keys() - before.keys():
+            del session[key]
+        for key, value in before.items():
+            if session.get(key) != value:
+                session[key] = value
+
+    def forget_app_data(self) -> None:
+        """Forget what the app keeps in ``flask.session``: it is another user's."""
+        for key in [key for key in session if not is_ours(key)]:
+            del session[key]
+
+    def note_use(self) -> None:
+        """Write `used_at`, at the end of a request that has loaded the session.
+
+        Seldom, so that most responses set no cookie, and not in a slow request,
+        which may have loaded a session that another one has changed meanwhile.
+        """
+        known = request_state()
+        if (data := known.session) is None or known.passive:
+            return
         kept = current_app.permanent_session_lifetime.total_seconds()
-        now = time.time()
-        if (
-            now - data["session"]["used_at"]
-            > min(self.lifetime.idle_seconds, kept) / 20
-        ):
-            data["session"]["used_at"] = round(now, 3)
-            with suppress(SessionTooLarge):  # logged; a read is not to fail for it
-                self._write(STATE_IDENTIFIER, data)
+        idle_seconds = min(self.lifetime.idle_seconds, kept)
+        unused = time.time() - data["session"]["used_at"]
+        is_slow = time.monotonic() - known.loaded_at > _SLOW_SECONDS
+        if unused <= idle_seconds / (2 if is_slow else 20):
+            return
+        data["session"]["used_at"] = round(time.time(), 3)
+        # both are logged; the response does not fail for them
+        with suppress(SessionTooLarge, StoreUnavailable):
+            self._write(data)
+            self._register(data)
 
-    def _mend(self, data: dict[str, Any]) -> None:
-        """Add what is ours, and put right what the SDK would trip over later."""
-        now = time.time()
-        data.setdefault("token_sets", [])
-        if own := data.get("session"):
-            known = self.read() or {}  # an answer without ID token takes none away
-            data["id_token"] = data.get("id_token") or known.get("id_token")
-        else:
-            own = _new_session(now, self.lifetime.max_seconds)
-            shorten(data)
-        data["session"] = {**own, "used_at": round(now, 3)}
-        fill_in(data, self.notes().pop(_FRESH, None))
-        data["token_sets"] = token_sets(data["token_sets"], self._scope)
-        for tokens in data.setdefault("connection_token_sets", []):
-            tokens["audience"] = tokens.get("audience") or DEFAULT_AUDIENCE
+    def view(self) -> Json | None:
+        """Return a copy of the session, one a request, for views to read."""
+        if (data := self.load()) is None:
+            return None
+        known = request_state()
+        if known.copy is None:
+            known.copy = _copy_json(data)
+            idle_until = data["session"]["used_at"] + self.lifetime.idle_seconds
+            ends_at = min(self.lifetime.expires_at(data), idle_until)
+            known.copy["session"]["ends_at"] = float(ends_at)
+        return known.copy
 
-    def _write(self, identifier: str, data: dict[str, Any]) -> None:
-        sealed, before = self.encrypt(identifier, fold(data)), dict(session)
-        session[identifier] = sealed
-        if room_left() < 0:
-            forget_transactions()  # they can be begun again
-        left = min(MOST_LETTERS - len(sealed), room_left())
+    def _begin(self) -> Json:
+        """Begin a session; where the interface gives it an id, that is new, too."""
+        if regenerate := getattr(current_app.session_interface, "regenerate", None):
+
+            @after_this_request
+            def renew_id(response: Response) -> Response:
+                regenerate(session)
+                return response
+
+        known, shared = request_state(), shared_store()
+        began = known.began or shared.now()
+        own = {
+            "id": token_urlsafe(16),
+            "created_at": time.time(),
+            # a logout that came while the login was being completed ends it
+            # and not before the file that remembers logouts, should clocks be set back
+            "begun_at": max(began, shared.revoked_at(()) + 1e-6),
+            "max_seconds": self.lifetime.max_seconds,
+        }
+        return own if known.persistent else {**own, "persistent": False}
+
+    def _register(self, data: Json) -> None:
+        browser = browser_in_words(request.user_agent.string)
+        self.lifetime.register(data, browser)
+
+    def _write(self, data: Json) -> None:
+        """Write a session, without its raw ID token where only that is too much."""
+        before = session.get(STATE_KEY)
+        encrypted, left = self._fit(data)
         if left < 0:
-            session.pop(identifier)
-            session.update(before)
-            raise too_large(data, left)
-        self.notes()[identifier] = (sealed, data)
+            forget_transactions()  # they can be started again
+            encrypted, left = self._fit(data)
+        if left < 0 and data.get("id_token"):
+            data = {name: value for name, value in data.items() if name != "id_token"}
+            encrypted, left = self._fit(data)
+        if left < 0:
+            session.pop(STATE_KEY)
+            if before is not None:
+                session[STATE_KEY] = before
+            raise SessionTooLarge(data, -left)
+        known = request_state()
+        known.encrypted, known.session, known.copy = encrypted, data, None
+        if known.responded:
+            logger.error(
+                "A token was refreshed after the response had begun, so its cookie "
+                "could not be sent. Call get_access_token before a response streams."
+            )
+        persistent = data["session"].get("persistent", True)
+        if hasattr(session, "expires_at"):  # in cookies of our own
+            expires_at = self.lifetime.expires_at(data)
+            session.expires_at = expires_at if persistent else None
+        elif before is None and session.permanent != persistent:
+            session.permanent = persistent
+
+    def _fit(self, data: Json) -> tuple[str, float]:
+        """Put a session into ``flask.session``; return it and the room that is left."""
+        encrypted = self.encrypt(STATE_KEY, _drop_duplicate_claims(data))
+        session[STATE_KEY] = encrypted
+        return encrypted, min(MAX_CHARACTERS - len(encrypted), room_left())
 
 
-def _new_session(now: float, max_seconds: int) -> dict[str, Any]:
-    """Begin a session; where the interface gives it an id, that one is new, too."""
-    if regenerate := getattr(current_app.session_interface, "regenerate", None):
-        after_this_request(partial(_renew_id, regenerate))
-    return {"id": token_urlsafe(16), "created_at": now, "max_seconds": max_seconds}
+def _copy_json(value: Any) -> Any:
+    """Copy what JSON can hold, several times as fast as `copy.deepcopy`."""
+    return json.loads(json.dumps(value))
 
 
-def _renew_id(regenerate: Callable[[Any], None], response: Response) -> Response:
-    regenerate(session)
-    return response
+# Access tokens: what the SDK writes wrongly, corrected
 
 
-def _drop(identifier: str) -> None:
-    session.pop(identifier, None)
-    if session.keys() == {"_permanent"}:  # Flask's own mark, of nothing now
-        session.clear()
+def apply_expiry_margin(begins: float, seconds: float) -> float:
+    """Return until when a token is used: a little less than it is valid."""
+    ends = begins + seconds - min(_MARGIN, seconds / 10)
+    return int(ends) if seconds >= _SHORT_LIFE else round(ends, 3)
+
+
+def _fix_sdk_state(
+    data: Json, scope: str, refresh: Mapping[str, Any] | None, *, is_new: bool
+) -> None:
+    """Correct what the SDK writes about access tokens, in place.
+
+    It files a token without audience under None, and one without scope (which means
+    "as requested", RFC 6749 section 5.1) under nothing, and finds neither again.
+    """
+    now = time.time()
+    found = data.setdefault("token_sets", [])
+    for tokens in found if is_new else []:
+        tokens["expires_at"] = apply_expiry_margin(now, tokens["expires_at"] - now)
+    if refresh:
+        _apply_refresh(data, refresh)
+    # the newest of each audience and scope, expired ones left out
+    newest: dict[tuple[str, frozenset[str]], Json] = {}
+    for tokens in found:
+        if tokens["expires_at"] > now or tokens is found[-1]:
+            audience = tokens.get("audience") or _DEFAULT_AUDIENCE
+            granted = (tokens.get("scope") or "").split()
+            scopes = dict.fromkeys([*scope.split(), *granted])  # RFC 6749 section 3.3
+            newest.pop(kind := (audience, frozenset(scopes)), None)
+            newest[kind] = {**tokens, "audience": audience, "scope": " ".join(scopes)}
+    data["token_sets"] = list(newest.values())
+    for tokens in data.setdefault("connection_token_sets", []):
+        tokens["audience"] = tokens.get("audience") or _DEFAULT_AUDIENCE
+
+
+def _apply_refresh(data: Json, refresh: Mapping[str, Any]) -> None:
+    """Add what the SDK leaves out of a state after a refresh.
+
+    Claims are renewed, so that a role that was taken away does not stay; what is
+    said of the login stays as it was (OpenID Connect Core section 12.2).
+    """
+    for tokens in data["token_sets"]:
+        if tokens["access_token"] == refresh["answer"]["access_token"]:
+            tokens["scope"] = refresh["scope"]
+            tokens["expires_at"] = refresh["fresh_until"]
+    if claims := refresh.get("claims"):
+        login = {n: data["user"].get(n) for n in _CLAIMS_OF_THE_LOGIN}
+        known = {name: value for name, value in login.items() if value is not None}
+        renewed = {n: v for n, v in claims.items() if n not in _CLAIMS_OF_THE_LOGIN}
+        data["user"] = {**renewed, **known}
+        ceiling, internal = claims.get("session_expiry"), data["internal"]
+        if isinstance(ceiling, int):  # it may come closer, and never moves away
+            known_ceiling = internal.get("session_expires_at") or ceiling
+            internal["session_expires_at"] = min(ceiling, known_ceiling)
+
+
+def _drop_duplicate_claims(data: Json) -> Json:
+    """Return a state without ``user`` where its ID token says exactly the same."""
+    user = data.get("user")
+    if user is None or user != _claims(data.get("id_token")):
+        return data
+    try:  # encryption would replace a lone surrogate
+        json.dumps(user, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return data
+    return {name: value for name, value in data.items() if name != "user"}
+
+
+def _restore_claims(data: Json) -> Json:
+    """Return a state with ``user``; the ID token was verified before it was kept."""
+    if "user" not in data and "id_token" in data:
+        data["user"] = _claims(data["id_token"])
+    return data
+
+
+def _claims(id_token: Any) -> Any:
+    """Return the claims of an ID token, or None (RFC 7519 section 7.2).
+
+    Without the nonce, which has served its purpose and is no claim of the user's.
+    """
+    try:
+        claims = json.loads(urlsafe_b64decode(id_token.split(".")[1] + "=="))
+        claims.pop("nonce", None)
+        return claims
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None

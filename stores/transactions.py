@@ -1,119 +1,127 @@
-"""The store of logins under way: for an hour, and in little room."""
+"""The store of transactions: a login from its start to its callback, for an hour."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, MutableMapping
-from typing import Any
 
 from auth0_server_python.auth_types import TransactionData
 from auth0_server_python.store import TransactionStore
 from flask import session
 from pydantic import BaseModel, ValidationError
 
-from .cookies import TRANSACTION_SECONDS, LoginsUnderWay
-from .jwe import BadSeal
-from .sealing_store import SealingStore, plain, room_left
-from .too_large import too_large
+from .base import EncryptedStore, SessionTooLarge, as_dict
+from .cookies import (
+    LONG_BYTES,
+    SLOT_BYTES,
+    SLOTS,
+    STATE_KEY,
+    TRANSACTION_PREFIX,
+    room_left,
+)
+from .encryption import DecryptionError, Json
 
 logger = logging.getLogger(__name__)
 
-#: What the identifiers that the SDK gives begin with.
-TRANSACTION_IDENTIFIER = "_a0_tx"
-#: Bytes that the transactions of one browser take together at most.
-TRANSACTION_BYTES = 2_000
+#: Seconds that a login may take.
+TRANSACTION_SECONDS = 3600
+#: Bytes of an encrypted transaction that is no usual one, and at most.
+_USUAL_BYTES, _MAX_BYTES = SLOT_BYTES - 100, LONG_BYTES - 200
 
 
-class FlaskSessionTransactionStore(SealingStore, TransactionStore):
-    """Keeps logins under way, sealed: for an hour, in 2,000 bytes together.
+class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
+    """Keeps transactions, encrypted, in ``flask.session``: for an hour, eight at most.
 
     Args:
-        secrets: Newest first; the first seals, all open.
+        secrets: Newest first; the first encrypts, all decrypt.
     """
 
     async def set(
         self,
         identifier: str,
-        state: dict[str, Any] | BaseModel,
+        state: Json | BaseModel,
         remove_if_expires: bool = False,
-        options: dict[str, Any] | None = None,
+        options: Json | None = None,
     ) -> None:
-        """Keep a transaction; the oldest go where there is no room for all.
+        """Keep a transaction; the oldest are dropped where there is no room for all.
 
         Raises:
-            SessionTooLarge: It takes more than all may take together.
+            SessionTooLarge: There is no room even for this one alone.
         """
-        data, held = plain(state), _held()
-        others = [name for name in self._by_age(held) if name != identifier]
-        held[identifier] = self.encrypt(identifier, {**data, "created_at": time.time()})
-        while (left := min(_room(held), room_left())) < 0 and others:
-            del held[others.pop()]
-        if left < 0:
-            del held[identifier]
-            raise too_large(data, left)
+        data = {**as_dict(state), "created_at": round(time.time(), 3)}
+        encrypted = self.encrypt(identifier, data)
+        room = min(_MAX_BYTES, room_left() - 2 * SLOT_BYTES)
+        if len(encrypted) > max(_USUAL_BYTES, room) and _drop_return_to(data):
+            encrypted = self.encrypt(identifier, data)
+        others = [key for key in self._by_age() if key != identifier]
+        while len(others) >= SLOTS:
+            del session[others.pop()]
+        session[identifier] = encrypted
+        while (left := room_left()) < 0 and others:
+            del session[others.pop()]
+        if left < 0 and not self.decrypts(session.get(STATE_KEY)):
+            session.pop(STATE_KEY, None)  # the login replaces it
+            left = room_left()
+        if left < 0 or len(encrypted) > _MAX_BYTES:
+            del session[identifier]
+            raise SessionTooLarge(data, max(-left, len(encrypted) - _MAX_BYTES))
 
     # the SDK reads attributes of it, although it promises a dict
     async def get(  # type: ignore[override]
-        self, identifier: str, options: dict[str, Any] | None = None
+        self, identifier: str, options: Json | None = None
     ) -> TransactionData | None:
-        """Return a transaction, or None if there is none that holds."""
-        held = _held()
-        if identifier not in held:
-            return None
-        data = self._open(identifier, held[identifier])
-        if data is None:
-            del held[identifier]
-        return data
+        """Return a transaction, or None if there is none that is valid."""
+        data = self.load_unchecked(identifier)
+        is_valid = time.time() - _created_at(data) < TRANSACTION_SECONDS
+        return data if is_valid else None
 
-    async def delete(
-        self, identifier: str, options: dict[str, Any] | None = None
-    ) -> None:
+    async def delete(self, identifier: str, options: Json | None = None) -> None:
         """Forget a transaction."""
-        _held().pop(identifier, None)
+        session.pop(identifier, None)
 
-    def forget_all(self) -> None:
-        """Forget every login under way in this browser."""
-        forget_transactions()
-
-    def _open(self, identifier: str, sealed: object) -> TransactionData | None:
-        try:
-            data = TransactionData.model_validate(self.decrypt(identifier, sealed))
-        except (BadSeal, ValidationError):
-            logger.info("A login under way was put aside: its cookie does not open.")
+    def load_unchecked(self, identifier: str) -> TransactionData | None:
+        """Return a transaction, also one that took too long."""
+        if identifier not in session:
             return None
-        fresh = time.time() - _created_at(data) < TRANSACTION_SECONDS
-        return data if fresh else None
+        try:
+            data = self.decrypt(identifier, session[identifier])
+            return TransactionData.model_validate(data)
+        except (DecryptionError, ValidationError):
+            logger.info("Transaction rejected: its cookie does not decrypt.")
+            return None
 
-    def _by_age(self, held: Mapping[str, Any]) -> list[str]:
-        """Name the transactions, newest first; what does not open counts as oldest."""
-        opened = {name: self._open(name, held[name]) for name in _identifiers(held)}
-        ages = {name: _created_at(data) for name, data in opened.items()}
-        return sorted(ages, key=lambda name: ages[name], reverse=True)
+    def _by_age(self) -> list[str]:
+        """Name the transactions, newest first; what does not decrypt is oldest."""
+        ages = {k: _created_at(self.load_unchecked(k)) for k in transaction_keys()}
+        return sorted(ages, key=lambda key: ages[key], reverse=True)
 
 
-def forget_transactions() -> None:
-    """Forget every login under way in this browser; they can be begun again."""
-    held = _held()
-    for identifier in _identifiers(held):
-        del held[identifier]
+def transaction_keys() -> list[str]:
+    """Return the keys of this browser's transactions, without asking Redis."""
+    held = getattr(session, "transactions", session)
+    return [key for key in held if key.startswith(TRANSACTION_PREFIX)]
+
+
+def forget_transactions() -> list[str]:
+    """Forget every transaction of this browser, and return their keys."""
+    keys = transaction_keys()
+    for key in keys:
+        del session[key]
+    return keys
 
 
 def _created_at(data: TransactionData | None) -> float:
     return float(getattr(data, "created_at", 0.0))
 
 
-def _held() -> MutableMapping[str, Any]:
-    """Return where transactions are: beside the session, or within Flask's own."""
-    under_way: LoginsUnderWay | None = getattr(session, "under_way", None)
-    return session if under_way is None else under_way.transactions
-
-
-def _room(held: Mapping[str, Any]) -> float:
-    """Return how many bytes the transactions leave of what they may take together."""
-    sizes = (len(name) + len(held[name]) for name in _identifiers(held))
-    return TRANSACTION_BYTES - sum(sizes)
-
-
-def _identifiers(held: Mapping[str, Any]) -> list[str]:
-    return [name for name in held if name.startswith(f"{TRANSACTION_IDENTIFIER}:")]
+def _drop_return_to(data: Json) -> bool:
+    """Drop the page that a login was started for; tell whether there was one."""
+    app_state = data.get("app_state")
+    inner = app_state.get("app_state") if isinstance(app_state, dict) else None
+    found = inner.pop("return_to", None) if isinstance(inner, dict) else None
+    if found is None:
+        return False
+    logger.warning(
+        "return_to dropped: a path of %d bytes does not fit into a cookie.", len(found)
+    )
+    return True

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from werkzeug.serving import make_server
 
@@ -31,8 +32,17 @@ _listener = socket.create_server(("127.0.0.1", 0))
 SITE = f"http://localhost:{_listener.getsockname()[1]}"
 
 
-def pytest_configure() -> None:
-    """Start the tenant before any test imports ``auth``, which reads the settings."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the tenant before any test imports ``auth``, which reads the settings.
+
+    Hypothesis tries the same in every run, however busy the machine is, unless it is
+    given a seed by ``--hypothesis-seed``.
+    """
+    fixed = config.getoption("--hypothesis-seed", None) is None
+    hypothesis.settings.register_profile(
+        "ours", derandomize=fixed, database=None, deadline=None, print_blob=True
+    )
+    hypothesis.settings.load_profile("ours")
     _tenant.start()
     os.environ.update(_tenant.environ(redirect_uri=f"{SITE}/callback"))
     os.environ["AUTH0_REVOCATIONS_PATH"] = REVOCATIONS
@@ -49,7 +59,10 @@ def pytest_unconfigure() -> None:
 @pytest.fixture
 def tenant() -> Iterator[Tenant]:
     """The local tenant, without what another test asked of it."""
+    from auth import auth0
+
     _tenant.reset()
+    auth0.verifier._refetched_at.clear()  # others may have used up what is allowed
     yield _tenant
     _tenant.reset()
 
@@ -60,6 +73,20 @@ def app() -> Flask:
     from with_tokens import create
 
     return create()
+
+
+@pytest.fixture
+def shop() -> Flask:
+    """An app made as the README says, with Flask's defaults."""
+    from flask import Flask
+
+    import auth
+
+    shop = auth.init_app(Flask("shop"))
+    shop.register_blueprint(auth.routes)
+    shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
+    shop.add_url_rule("/session", "session", lambda: auth.auth0.read_session() or {})
+    return shop
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +123,10 @@ async def visitors(
 
 @pytest.fixture
 def nothing_discovered() -> None:
-    """The app knows nothing of the tenant yet; the SDK has no public way for it."""
+    """The app knows nothing of the tenant yet."""
     from auth import auth0
 
-    auth0._discovery_cache.clear()
+    auth0.verifier.forget()
 
 
 @pytest.fixture

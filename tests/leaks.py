@@ -31,7 +31,7 @@ _SENT = {
     *("client_secret", "client_assertion"),
 }
 _ISSUED = ("access_token", "refresh_token", "id_token", "mfa_token")
-_SET_COOKIE = re.compile(r"b'set-cookie', b'[^=]+=([^;']+)", re.I)
+_SET_COOKIE = re.compile(r"b'set-cookie', b'([^;']+)", re.I)
 
 
 class _Ear(logging.Handler):
@@ -42,7 +42,7 @@ class _Ear(logging.Handler):
         if name in {"httpx", "httpcore"} and not _is_the_apps():
             # the browser of a test, which is told what others must not be
             for cookie in _SET_COOKIE.findall(record.getMessage()):
-                watch.note("cookie", cookie)
+                _note_cookie(cookie)
             return
         hear = watch.hear_server if name == "werkzeug" else watch.hear
         hear(f"the log of {name}", self.format(record))
@@ -51,8 +51,8 @@ class _Ear(logging.Handler):
 
 
 def _is_the_apps() -> bool:
-    of_the_sdk = threading.current_thread().name == "auth0-network"
-    return of_the_sdk or has_request_context()
+    refreshes = threading.current_thread().name == "auth0-refresh"
+    return refreshes or has_request_context()
 
 
 _ear = _Ear()
@@ -99,7 +99,7 @@ def _error_of_an_app(app: Flask, error: Exception) -> Exception | None:
 
 
 def _is_a_tenant(app: Flask) -> bool:
-    return app.import_name.startswith("tenant")
+    return app.import_name.startswith("auth0_flask.tenant")
 
 
 def pytest_unconfigure() -> None:
@@ -183,7 +183,7 @@ def _note_what_is_kept(app: Flask, response: Response) -> None:
     if "eyJ" in (token := form.get("logout_token", "")):  # and not what a fuzz made up
         watch.note("logout_token", token)
     for cookie in response.headers.getlist("Set-Cookie"):
-        watch.note("cookie", cookie.partition("=")[2].partition(";")[0])
+        _note_cookie(cookie.partition(";")[0])
     for key in (app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ())):
         watch.note("SECRET_KEY", key if isinstance(key, str) else repr(key))
     if installed := app.extensions.get("auth0"):
@@ -192,6 +192,12 @@ def _note_what_is_kept(app: Flask, response: Response) -> None:
             watch.note("AUTH0_SECRET", secret)
         watch.note("AUTH0_CLIENT_SECRET", settings.client_secret)
         watch.note("signing key", settings.client_assertion_signing_key)
+
+
+def _note_cookie(cookie: str) -> None:
+    """Note what is secret of a cookie: a transaction's begins with its ``state``."""
+    name, _, value = cookie.partition("=")
+    watch.note("cookie", value.partition(".")[2] if "_auth0_tx" in name else value)
 
 
 def _hear_what_is_shown(app: Flask, response: Response) -> None:

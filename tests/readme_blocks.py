@@ -19,14 +19,17 @@ from servers import BIN, ROOT, clean_environment
 from watch import watch
 
 README = (ROOT / "README.md").read_text()
-#: How the blocks begin that make an environment; .ci/run makes its own by this.
-SETUP = (
-    "python3 -m venv .venv && . .venv/bin/activate "
-    "&& pip install -r requirements-dev.txt && "
+#: How the blocks begin that make an environment; .ci/run makes its own by one.
+SETUP = re.compile(
+    r"python3 -m venv \.venv && \. \.venv/bin/activate "
+    r"&& pip install -r (requirements\S*\.txt) && "
 )
 _FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)^ *```$", re.M)
 _ADDRESS = re.compile(r"http://(?:localhost|127\.0\.0\.1):\d+")
-_NOT_OURS = ("*cache*", ".git", ".venv", ".env", ".hypothesis", "instance", "tests")
+_NOT_OURS = (
+    *("*cache*", ".git", ".venv", ".env", ".hypothesis", "instance", "tests"),
+    *("build", "dist", "*.egg-info"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,14 @@ class Block:
         found = re.fullmatch(r"No test runs this block: (.+)\.", self.before)
         return found and found[1]
 
+    @property
+    def command(self) -> str:
+        """The code without what makes an environment for it."""
+        return SETUP.sub("", self.code)
+
     def __str__(self) -> str:
         """Name it in a list of tests."""
-        return self.code.rpartition("&& ")[2].partition("\n")[0][:40]
+        return self.command.partition("\n")[0][:40]
 
 
 def blocks(*languages: str, text: str = README) -> list[Block]:
@@ -76,7 +84,7 @@ def chapter(title: str) -> str:
 def copy_project(folder: Path) -> Path:
     """Copy what somebody has who cloned it, and no settings of their own."""
     ignore = shutil.ignore_patterns(*_NOT_OURS)
-    return shutil.copytree(ROOT, folder, ignore=ignore)
+    return shutil.copytree(ROOT, folder, ignore=ignore, symlinks=True)
 
 
 class Shell:

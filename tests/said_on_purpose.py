@@ -51,7 +51,7 @@ async def test_raised_before_what_is_raised(app: Flask, alice: Visitor) -> None:
 
 async def test_raised_in_a_view(app: Flask, alice: Visitor) -> None:
     await alice.login()
-    cookie = alice.cookies["session"]
+    cookie = alice.cookies["session_auth0"]
     error = auth.LoginRefused("no")
     error.__cause__ = ValueError(cookie)
     with app.test_request_context("/"):

@@ -1,68 +1,95 @@
-"""The client: what of the SDK it leans on, and that nothing was left out."""
+"""The client: what of the SDK it leans on, and that it works in every process."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import multiprocessing
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
+from auth0_server_python.auth_server.server_client import ServerClient
 from flask import Flask
 
 import auth
-from auth import Settings, SetupError, auth0, build_client, kept_loops
+from auth import auth0
+from auth0_flask import Auth0Client, Settings, SetupError
 from auth0_flask.tenant import Tenant
-from login.client import Auth0Client
-from login.loops import network
-from login.sdk import ServerClient
-from visitor import Visitor
+from servers import ROOT, clean_environment
 
-PUBLIC_COROUTINES = [
-    name
-    for name, _ in inspect.getmembers(ServerClient, inspect.iscoroutinefunction)
-    if not name.startswith("_")
+#: All of the SDK that may send something to where discovery says.
+SENDERS = [
+    ServerClient.start_interactive_login,
+    ServerClient.complete_interactive_login,
+    ServerClient.get_token_by_refresh_token,
+    ServerClient.get_token_for_connection,
 ]
 
 
-def test_the_sdk_still_has_the_private_names_that_we_need() -> None:
-    """What verifies tokens and what discovers are overridden, and use the rest."""
-    signature = inspect.signature(ServerClient._verify_and_decode_jwt)
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("_get_http_client", ["self", "kwargs"]),
+        ("_get_oidc_metadata_cached", ["self", "domain"]),
+        ("_get_jwks_cached", ["self", "domain", "metadata"]),
+        ("_verify_and_decode_jwt", ["self", "token", "jwks", "audience"]),
+    ],
+)
+def test_the_sdk_still_has_the_private_methods_that_we_override(
+    name: str, parameters: list[str]
+) -> None:
+    theirs, ours = getattr(ServerClient, name), getattr(Auth0Client, name)
+
+    assert list(inspect.signature(theirs).parameters) == parameters
+    assert inspect.iscoroutinefunction(theirs) == inspect.iscoroutinefunction(ours)
+    assert theirs is not ours
+    assert f"self.{name}(" in inspect.getsource(ServerClient)
+
+
+def test_the_sdk_still_has_the_private_attributes_that_we_use() -> None:
+    """Its OAuth client, which ours stands in for, and the headers of one."""
+    made = inspect.getsource(ServerClient.__init__)
+
+    assert "self._oauth = AsyncOAuth2Client(" in made
+    assert "headers=self._telemetry_headers" in made
+    assert all(isinstance(value, str) for value in auth0._telemetry_headers.values())
+
+
+def test_the_sdk_uses_its_shared_oauth_client_for_logins_only() -> None:
+    """Its connections and its token belong to whoever came last."""
+    used = {
+        name: set(re.findall(r"self\._oauth\.(\w+)", inspect.getsource(method)))
+        for name, method in inspect.getmembers(ServerClient, inspect.isfunction)
+        if name != "__init__"
+    }
+
+    assert {name: found for name, found in used.items() if found} == {
+        "start_interactive_login": {"metadata", "create_authorization_url"},
+        "complete_interactive_login": {"metadata", "fetch_token"},
+    }
+
+
+@pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.__name__)
+def test_the_sdk_asks_us_for_discovery_before_it_sends_a_credential(
+    sender: Callable[..., object],
+) -> None:
+    assert "self._get_oidc_metadata_cached(" in inspect.getsource(sender)
+
+
+def test_the_sdk_verifies_id_tokens_by_the_method_that_we_override() -> None:
     source = inspect.getsource(ServerClient.complete_interactive_login)
 
-    assert list(signature.parameters) == ["self", "token", "jwks", "audience"]
     assert "self._verify_and_decode_jwt(" in source
-    assert inspect.iscoroutinefunction(ServerClient._get_jwks_cached)
-    assert inspect.iscoroutinefunction(ServerClient._get_oidc_metadata_cached)
-    # what it is for: whoever sends a credential has asked it where to
-    for sender in (
-        ServerClient.start_interactive_login,
-        ServerClient.complete_interactive_login,
-        ServerClient.get_token_by_refresh_token,
-        ServerClient.get_token_for_connection,
-    ):
-        assert "self._get_oidc_metadata_cached(" in inspect.getsource(sender)
-    assert callable(ServerClient._normalize_url)
-    assert auth0._discovery_cache is not None
-
-
-@pytest.mark.parametrize("name", PUBLIC_COROUTINES)
-def test_whatever_may_reach_the_network_is_wrapped(name: str) -> None:
-    assert getattr(Auth0Client, name) is not getattr(ServerClient, name)
-
-
-async def test_the_sdk_calling_itself_stays_on_the_network_loop() -> None:
-    async def call() -> bool:
-        with pytest.raises(Exception, match="refresh_token"):
-            await auth0.get_token_by_refresh_token({})
-        return network.is_running_here()
-
-    assert await asyncio.wait_for(network.run(call()), 10)
 
 
 async def test_without_settings_every_use_says_so_but_in_tests_none() -> None:
-    unset = build_client(Settings.from_environment({}))
-    app = Flask(__name__)
-    app.secret_key = "x"
+    unset = Auth0Client(
+        Settings.from_environment({}),
+        state_store=auth0.sessions,
+        transaction_store=auth0.transactions,
+    )
+    app = auth.init_app(Flask("shop"))
 
     with app.test_request_context(), pytest.raises(SetupError, match="AUTH0_DOMAIN"):
         unset.read_session()
@@ -85,44 +112,52 @@ def test_what_stands_in_for_missing_settings_is_no_published_secret() -> None:
     assert Settings.for_tests().secrets != Settings.for_tests().secrets
 
 
-def _log_in_a_child(answers: multiprocessing.Queue[str], app: Flask, url: str) -> None:
-    client = app.test_client()
-    auth.login_as(client)
-    with app.test_request_context("/login"):
-        started = kept_loops(auth0.start_interactive_login)()
-    answers.put(started[: len(url)])
-    with app.test_request_context("/"):
-        try:
-            kept_loops(auth0.get_token_by_refresh_token)({"refresh_token": "unknown"})
-        except Exception as error:
-            answers.put(getattr(error, "code", type(error).__name__))
+#: In a process of its own: forked while other threads speak TLS, as here, a child may
+#: wait for ever for a lock of OpenSSL.
+_FORK = """
+import multiprocessing, sys
+from visitor import Shopper
+from with_tokens import create
+
+def sign_in(username):
+    shopper = Shopper(app, username)
+    assert shopper.login().status_code == 302
+    assert shopper.client.get("/api/me").json["sub"] == f"auth0|{username}"
+    assert shopper.client.get("/token").status_code == 200  # refreshed
+
+app = create()
+sign_in("alice")
+child = multiprocessing.get_context("fork").Process(target=sign_in, args=["bob"])
+child.start()
+child.join()
+sign_in("alice")
+sys.exit(child.exitcode)
+"""
 
 
-@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-async def test_a_forked_child_of_a_process_that_logged_somebody_in_can_do_so_too(
-    alice: Visitor, app: Flask, tenant: Tenant
+def test_a_forked_child_of_a_process_that_logged_somebody_in_can_do_so_too(
+    tenant: Tenant,
 ) -> None:
-    await alice.login()
-    before = auth0._oauth
-    fork = multiprocessing.get_context("fork")
-    answers = fork.Queue()
-    child = fork.Process(target=_log_in_a_child, args=(answers, app, tenant.origin))
-    await asyncio.to_thread(child.start)
+    tenant.access_token_lifetime = 0
+    more = {"AUTH0_SCOPE": "openid offline_access", "PYTHONPATH": "tests"}
 
-    assert await asyncio.to_thread(answers.get, timeout=20) == tenant.origin
-    assert await asyncio.to_thread(answers.get, timeout=20) == "invalid_grant"
-    await asyncio.to_thread(child.join, 10)
-    assert auth0._oauth is before  # the parent keeps its own
-    await alice.login()
-    assert await alice.claims()
+    ended = subprocess.run(
+        [sys.executable, "-c", _FORK],
+        cwd=ROOT,
+        env=clean_environment({**tenant.environ(), **more}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert tenant.count("/oauth/token") == 6
 
 
 def test_an_app_without_init_app_is_told() -> None:
-    from auth import login_required
-
     app = Flask(__name__)
     app.testing = True
-    app.add_url_rule("/", view_func=login_required(lambda: "secret"))
+    app.add_url_rule("/", view_func=auth.login_required(lambda: "secret"))
 
     with pytest.raises(RuntimeError, match="init_app"):
         app.test_client().get("/")

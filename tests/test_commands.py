@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,38 +19,42 @@ import respx
 from click.testing import Result
 from flask import Flask
 
-import forgetful
+from auth0_flask import SetupError
 from auth0_flask.tenant import Fault, Tenant
-from login.extension import KEY
-from login.settings import Settings
 from redis_server import RedisServer
-from servers import flask, free_port
+from servers import REVOCATIONS, flask, free_port
+from shop import copy_of_auth, make_shop
 
 Check = Callable[..., Result]
-GOOD = {"AUTH0_SECRET": "An0ther-s3cret.of/many~letters!#"}
+GOOD = {"AUTH0_SECRET": "An0ther-s3cret.of/many~characters!#"}
 HTTPS = {"AUTH0_REDIRECT_URI": "https://app.example.com/callback"}
 PASSWORD = "hunter2-of-redis"
 
 
 @pytest.fixture
-def check(app: Flask, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Run the command in the app with other settings and another configuration."""
+def check(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Run the command in an app as the README has it.
+
+    With other settings, another configuration, other options of `init_app` and other
+    views.
+    """
 
     def run(
         config: dict[str, Any] | None = None,
-        routes: dict[str, str] | None = None,
+        options: dict[str, Any] | None = None,
+        views: dict[str, Callable[[], Any]] | None = None,
         **more: str,
     ) -> Result:
-        from auth import build_client
-
         given = {**tenant.environ(), **GOOD, **more}
-        client = build_client(Settings.from_environment(given))
         with monkeypatch.context() as patch:
-            installed = replace(app.extensions[KEY], client=client, **(routes or {}))
-            patch.setitem(app.extensions, KEY, installed)
-            for name, value in (config or {}).items():
-                patch.setitem(app.config, name, value)
+            for name, value in given.items():
+                patch.setenv(name, value)
+            app = make_shop(copy_of_auth({}), **(options or {}))
+            app.config.update(config or {})
+            for name, view in (views or {}).items():
+                app.add_url_rule(f"/{name}", name, view)
             result = app.test_cli_runner().invoke(args=["auth0", "check"])
+        assert not result.exception or isinstance(result.exception, SystemExit)
         assert_tells_no_secret(result.output, given)
         return result
 
@@ -91,28 +95,23 @@ def test_all_is_fine(check: Check) -> None:
     assert not lines(result, "wrong") + lines(result, "warning")
     begins = [line.partition(":")[0] for line in lines(result, "ok")]
     assert begins == [
-        *(
-            "flask[async]",
-            ".env",
-            "await",
-            "guards",
-            "routes",
-            "session cookie",
-            "session cookie",
-            "settings",
-        ),
-        *("AUTH0_SECRET", "discovery", "issuer", "endpoints", "PKCE", "keys", "clock"),
-        *("pushed requests", "callback", *3 * ["session cookie"]),
+        *("routes", "guards", "session cookie", "session cookie", "settings"),
+        *("AUTH0_SECRET", "discovery", "issuer", "keys", "clock", "pushed requests"),
+        *("callback", "session cookie", "store"),
     ]
     assert "only a login tries them" in lines(result, "skipped")[-1]
 
 
 def test_the_addresses_for_the_dashboard_are_those_of_the_app(check: Check) -> None:
-    result = check(AUTH0_REDIRECT_URI="http://localhost:5000/sub/callback")
+    result = check(
+        AUTH0_REDIRECT_URI="http://localhost:5000/sub/callback",
+        AUTH0_ALLOWED_ORIGINS="https://www.example.com https://m.example.com",
+    )
 
+    front_ends = "https://www.example.com, https://m.example.com"
     assert result.output.splitlines()[-3:] == [
         "  Allowed Callback URLs:    http://localhost:5000/sub/callback",
-        "  Allowed Logout URLs:      http://localhost:5000/sub/",
+        f"  Allowed Logout URLs:      http://localhost:5000/sub/, {front_ends}",
         "  Back-Channel Logout URI:  http://localhost:5000/sub/backchannel-logout",
     ]
 
@@ -136,6 +135,7 @@ def test_a_secret_that_can_be_guessed(check: Check, secret: str) -> None:
             "issuer: it is 'https://other.example/'",
         ),
         ({"issuer": "\x1b[31m" + "x" * 999}, r"issuer: it is '\x1b[31m"),
+        ({"issuer": None}, "issuer: it is "),
         ({"authorization_endpoint": None}, "names no authorization_endpoint"),
         ({"token_endpoint": ""}, "names no token_endpoint"),
         ({"code_challenge_methods_supported": ["plain"]}, "does not name S256"),
@@ -180,21 +180,17 @@ def test_a_domain_that_dns_does_not_know(check: Check, domain: str) -> None:
     assert_said(check(AUTH0_DOMAIN=domain), "wrong", "DNS does not know the host")
 
 
-def test_a_certificate_that_is_not_trusted(
-    check: Check, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+def test_a_certificate_that_is_not_trusted(check: Check) -> None:
+    result = check(SSL_CERT_FILE=certifi.where())
 
-    assert_said(check(), "wrong", "certificate is not trusted here")
+    assert_said(result, "wrong", "certificate is not trusted here")
 
 
 def test_a_port_that_does_not_speak_tls(check: Check, document: dict[str, Any]) -> None:
     plain = urlsplit(document["authorization_endpoint"])
     assert plain.scheme == "http"
 
-    assert_said(
-        check(AUTH0_DOMAIN=plain.netloc), "wrong", "TLS failed. See AUTH0_DOMAIN"
-    )
+    assert_said(check(AUTH0_DOMAIN=plain.netloc), "wrong", "failed. See AUTH0_DOMAIN")
 
 
 def _key_with(tenant: Tenant, **change: Any) -> dict[str, Any]:
@@ -292,10 +288,11 @@ def test_the_path_of_the_callback(
 
 @pytest.mark.parametrize("route", ["login", "callback", "logout"])
 def test_a_route_under_another_name_is_asked_for(check: Check, route: str) -> None:
-    result = check(routes={route: f"auth.{route}"})
+    result = check(options={route: f"auth.{route}"})
 
-    cure = f"{route}: the app has no endpoint 'auth.{route}'. Name the one it has: "
-    assert_said(result, "wrong", f"{cure}init_app(app, {route}=...)")
+    cure = "Register auth.routes, or name it: "
+    told = f"{route}: the app has no endpoint 'auth.{route}'. {cure}"
+    assert_said(result, "wrong", f"{told}init_app(app, {route}=...)")
 
 
 def test_a_host_that_the_app_refuses(check: Check) -> None:
@@ -321,16 +318,16 @@ def test_a_host_that_the_app_refuses(check: Check) -> None:
             {"SAMESITE": "None", "SECURE": True},
             HTTPS,
             "warning",
-            "lets other sites use it",
+            "SESSION_COOKIE_SAMESITE is None",
         ),
         ({"HTTPONLY": False}, {}, "warning", '["SESSION_COOKIE_HTTPONLY"] = True'),
-        ({"NAME": "__Host-session"}, {}, "wrong", "of this prefix without"),
-        ({"NAME": "__Secure-session"}, {}, "wrong", "of this prefix without"),
+        ({"NAME": "__Host-session"}, {}, "wrong", "of this prefix with these"),
+        ({"NAME": "__Secure-session"}, {}, "wrong", "of this prefix with these"),
         (
             {"NAME": "__Host-session", "SECURE": True, "DOMAIN": "example.com"},
             HTTPS,
             "wrong",
-            "drop a __Host- cookie with a domain",
+            "of this prefix with these",
         ),
         ({"PATH": "/sub"}, {}, "wrong", "is not below its path"),
     ],
@@ -358,36 +355,30 @@ def test_a_cookie_as_https_wants_it(check: Check) -> None:
     assert "ok       session cookie: Secure, as https wants" in result.output
 
 
-@pytest.mark.parametrize(
-    ("package", "said"),
-    [
-        ("dotenv", ".env is not read: pip install python-dotenv"),
-        ("asgiref", "pip install 'flask[async]'"),
-        ("redis", "AUTH0_REDIS_URL needs the package redis: pip install redis"),
-    ],
-)
-def test_packages_that_are_not_installed(
-    check: Check,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    package: str,
-    said: str,
+def test_a_file_of_revocations_that_cannot_be_written(check: Check) -> None:
+    result = check(AUTH0_REVOCATIONS_PATH="/proc/nobody/revocations.sqlite3")
+
+    assert_said(result, "wrong", "/proc/nobody/revocations.sqlite3")
+
+
+def test_what_is_for_one_machine_or_none_is_told(check: Check) -> None:
+    shared = lines(check(), "ok")[-1]
+    assert (
+        shared == f"store: the file {REVOCATIONS}, for one machine; several need Redis"
+    )
+
+    alone = lines(check(AUTH0_REVOCATIONS_PATH="none"), "ok")[-1]
+    assert "of no logout" in alone
+
+
+def test_redis_without_its_package_is_told_with_the_cure(
+    check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tmp_path.joinpath(".env").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, package, None)
-    url = "redis://localhost:6379" if package == "redis" else ""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "auth0_flask.stores.redis", raising=False)
 
-    assert_said(check(AUTH0_REDIS_URL=url), "wrong", said)
-
-
-def test_a_file_of_settings_that_is_read(
-    check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    tmp_path.joinpath(".env").touch()
-    monkeypatch.chdir(tmp_path)
-
-    assert ".env: python-dotenv is there to read it" in lines(check(), "ok")
+    with pytest.raises(SetupError, match="needs the package redis: pip install redis"):
+        check(AUTH0_REDIS_URL="redis://localhost:6379")
 
 
 def test_redis_that_answers_and_redis_that_refuses(
@@ -398,13 +389,12 @@ def test_redis_that_answers_and_redis_that_refuses(
     good = check(AUTH0_REDIS_URL=redis_server.url)
     refused = check(AUTH0_REDIS_URL=f"redis://nobody:{PASSWORD}@{address}")
 
-    assert "Redis: answers" in lines(good, "ok")
-    assert_said(refused, "wrong", "Redis refuses the user or the password")
+    assert lines(good, "ok")[-1] == "store: Redis, for all machines that share it"
+    assert_said(refused, "wrong", "Redis")
 
 
 def test_redis_that_is_not_there(check: Check, redis_server: RedisServer) -> None:
     absent = check(AUTH0_REDIS_URL=f"redis://:{PASSWORD}@localhost:{free_port()}")
-    nonsense = check(AUTH0_REDIS_URL=f"redis://:{PASSWORD}@localhost:port")
     redis_server.freeze()
     try:
         began = time.monotonic()
@@ -413,9 +403,69 @@ def test_redis_that_is_not_there(check: Check, redis_server: RedisServer) -> Non
     finally:
         redis_server.thaw()
 
-    for result in (absent, nonsense, frozen):
-        assert_said(result, "wrong", "Redis does not answer at AUTH0_REDIS_URL")
+    for result in (absent, frozen):
+        assert_said(result, "wrong", "cannot be used")
     assert took < 15  # gives up, rather than hangs
+
+
+def test_an_address_of_redis_that_is_none_is_told(check: Check) -> None:
+    result = check(AUTH0_REDIS_URL=f"redis://:{PASSWORD}@localhost:port")
+
+    assert "AUTH0_REDIS_URL is not an address" in lines(result, "wrong")[0]
+
+
+@pytest.fixture
+def configured(
+    redis_server: RedisServer, tmp_path: Path
+) -> Iterator[Callable[..., str]]:
+    """Start a redis-server that is up and of no use; return its address."""
+    started: list[RedisServer] = []
+
+    def start(*options: str) -> str:
+        server = RedisServer(tmp_path, *options).start()
+        started.append(server)
+        return server.url.replace("//", f"//limited:{PASSWORD}@")
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+USER = f"limited on >{PASSWORD}"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (f"--user {USER} ~* +@all", None),
+        (f"--user {USER} ~auth0-flask:* +@all", None),
+        (f"--user {USER} ~auth0-flask:* +@all -config", None),
+        (f"--user {USER} ~app:* +@all", "permissions to access one of the keys"),
+        (f"--user {USER} ~* +@read", "no permissions to run the 'set' command"),
+        (f"--user {USER} ~* +@all -@scripting", "no permissions to run the 'evalsha'"),
+        (f"--user {USER} ~* +@all -mget", "no permissions to run the 'mget' command"),
+        (f"--user {USER} ~* +@all --replicaof 127.0.0.1 1", "read only replica"),
+        (f"--user {USER} ~* +@all --cluster-enabled yes", "Hash slot not served"),
+        (f"--user {USER} ~* +@all --maxmemory-policy allkeys-lru", "Set it to noevict"),
+        (f"--user {USER} ~* +@all --maxmemory-policy volatile-ttl", "Set it to noevic"),
+        (
+            f"--user {USER} ~* +@all --maxmemory 1",
+            "not allowed when used memory",
+        ),
+    ],
+)
+def test_redis_that_is_up_but_of_no_use(
+    check: Check, configured: Callable[..., str], options: str, said: str | None
+) -> None:
+    words = [w for part in options.split("--")[1:] for w in (f"--{part}").split()]
+
+    result = check(AUTH0_REDIS_URL=configured(*words))
+
+    if said is None:
+        assert lines(result, "ok")[-1].startswith("store: Redis"), result.output
+        assert result.exit_code == 0
+    else:
+        assert_said(result, "wrong", said)
 
 
 def test_wrong_settings_are_told_at_once_and_what_can_be_checked_is(
@@ -428,8 +478,8 @@ def test_wrong_settings_are_told_at_once_and_what_can_be_checked_is(
         "AUTH0_DOMAIN",
         "AUTH0_SECRET",
     ]
-    assert "flask[async]: installed" in lines(result, "ok")
-    assert "tenant: once the settings are right" in lines(result, "skipped")
+    assert "routes: login, callback and logout are there" in lines(result, "ok")
+    assert "tenant, callback, Secure cookies" in lines(result, "skipped")[0]
     assert "Allowed Callback URLs:" not in result.output
     assert result.exit_code == 1
 
@@ -448,31 +498,51 @@ def test_the_command_as_it_is_typed(tenant: Tenant, with_settings: bool) -> None
     assert ("Allowed Logout URLs:" in ended.stdout) == with_settings
 
 
+def test_a_name_that_no_setting_has_is_told_with_the_nearest(check: Check) -> None:
+    result = check(AUTH0_SESION_IDLE_SECONDS="60")
+
+    told = "AUTH0_SESION_IDLE_SECONDS is no setting; AUTH0_SESSION_IDLE_SECONDS is"
+    assert_said(result, "warning", told)
+
+
+def cached(view: Callable[[], Any]) -> Callable[[], Any]:
+    @wraps(view)
+    def from_cache() -> Any:
+        return view()
+
+    return from_cache
+
+
+def test_what_stands_between_a_route_and_its_guard_is_named(check: Check) -> None:
+    from auth import login_required, requires_claim
+
+    guarded = login_required(lambda: "mine")
+    good = {"good": login_required(cached(lambda: "mine")), "open": cached(lambda: "")}
+    assert not lines(check(views=good), "warning")
+
+    result = check(views={**good, "bad": requires_claim("role")(cached(guarded))})
+    told = "view bad: cached.<locals>.from_cache stands between the route and a guard"
+    assert_said(result, "warning", told)
+
+
 @pytest.fixture
 def public(tenant: Tenant, request: pytest.FixtureRequest) -> Flask:
-    """Another app with the login, whose callback is the address that a test names."""
-    import auth
-
+    """An app that is not under test, whose callback is as a test names it."""
     callback = getattr(request, "param", HTTPS["AUTH0_REDIRECT_URI"])
-    settings = Settings.from_environment(tenant.environ(redirect_uri=callback))
-    app, revocations = Flask("public"), auth.auth0.sessions.lifetime.revocations
+    auth, app = copy_of_auth(tenant.environ(redirect_uri=callback)), Flask("public")
     auth.init_app(app, login="in", callback="back", logout="out")
-    auth.auth0.sessions.lifetime.revocations = revocations
-    client = auth.build_client(settings)
-    app.extensions[KEY] = replace(app.extensions[KEY], client=client)
     paths = {"in": "/in", "back": "/callback", "out": "/out", "page": "/page"}
     for endpoint, path in paths.items():
         app.add_url_rule(path, endpoint, view_func=lambda: "here")
     return app
 
 
-LOCAL = pytest.mark.parametrize(
-    "public", ["http://localhost:5000/callback"], indirect=True
-)
+def callback_at(address: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("public", [address], indirect=True)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    found = [r for r in caplog.records if r.name == "login.mismatch"]
+    found = [r for r in caplog.records if "A login came to" in r.getMessage()]
     assert all(record.levelno == logging.WARNING for record in found)
     return [record.getMessage() for record in found]
 
@@ -486,51 +556,41 @@ def ask(app: Flask, *addresses: str) -> None:
 @pytest.mark.parametrize(
     ("address", "came"),
     [
-        ("http://app.example.com/page", "http on the host 'app.example.com'"),
-        ("https://internal:8000/page", "https on the host 'internal:8000'"),
-        ("https://127.0.0.1:8000/in", "https on the host '127.0.0.1:8000'"),
-        ("https://app.example.com:444/page", "'app.example.com:444'"),
-        (f"https://{'long.' * 20}example/page", f"'{'long.' * 16}',"),
+        ("http://app.example.com/in", "came to http://app.example.com/ and"),
+        ("https://internal:8000/in", "came to https://internal:8000/ and"),
+        ("https://127.0.0.1:8000/in", "came to https://127.0.0.1:8000/ and"),
+        ("https://app.example.com:444/in", "came to https://app.example.com:444/ and"),
+        ("https://www.example.com/in", "came to https://www.example.com/ and"),
+        (f"https://{'long.' * 20}example/in", f"https://{'long.' * 14}lo and"),
     ],
 )
-def test_one_warning_where_requests_come_otherwise_than_was_said(
+def test_one_warning_where_logins_come_otherwise_than_was_said(
     public: Flask, caplog: pytest.LogCaptureFixture, address: str, came: str
 ) -> None:
-    ask(public, address, address, "http://elsewhere.example/page")
+    ask(public, address, address, "http://elsewhere.example/in")
 
     (warning,) = warnings(caplog)
     assert came in warning
-    assert "says https on 'app.example.com'" in warning
-    assert "TRUSTED_PROXIES" in warning
+    assert "AUTH0_REDIRECT_URI is https on 'app.example.com'" in warning
+    assert "X-Forwarded-Proto" in warning
     assert "ProxyFix" in warning
 
 
-def test_no_warning_where_requests_come_as_was_said(
+def test_no_warning_where_logins_come_as_was_said(
     public: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
     ask(
         public,
-        "http://10.0.0.7:8000/page",  # health checks
-        "http://[::1]:8000/page",
-        "http://localhost:8000/page",
-        "http://scanner.example/wp-login.php",  # leads nowhere
-        "https://APP.example.com:443/page",
+        "http://10.0.0.7:8000/page",  # health checks, and others that do not sign in
+        "http://scanner.example/wp-login.php",
+        "https://APP.example.com:443/in",
         "https://app.example.com/in",
-        "http://scanner.example/page",  # after one that fitted
     )
 
     assert warnings(caplog) == []
 
 
-def test_a_login_elsewhere_is_told_though_other_requests_fitted(
-    public: Flask, caplog: pytest.LogCaptureFixture
-) -> None:
-    ask(public, "https://app.example.com/page", "https://www.example.com/in")
-
-    assert "'www.example.com'" in warnings(caplog)[0]
-
-
-@LOCAL
+@callback_at("http://localhost:5000/callback")
 def test_between_loopback_names_there_is_no_warning_but_between_ports(
     public: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -538,101 +598,32 @@ def test_between_loopback_names_there_is_no_warning_but_between_ports(
     assert warnings(caplog) == []
 
     ask(public, "http://127.0.0.1:8000/in")
-    assert "'127.0.0.1:8000'" in warnings(caplog)[0]
+    assert "http://127.0.0.1:8000/" in warnings(caplog)[0]
 
 
 def test_no_warning_in_tests(public: Flask, caplog: pytest.LogCaptureFixture) -> None:
     public.testing = True
 
-    ask(public, "http://localhost/in", "http://elsewhere.example/page")
+    ask(public, "http://localhost/in", "http://elsewhere.example/in")
 
     assert warnings(caplog) == []
 
 
-@pytest.mark.parametrize(
-    "public", ["https://app.example.com/sub/callback"], indirect=True
-)
+@callback_at("https://app.example.com/sub/callback")
 def test_a_path_that_is_not_the_callbacks_is_told_at_the_first_login(
     public: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ask(public, "https://app.example.com/page")
-    assert warnings(caplog) == []
-
     ask(public, *["https://app.example.com/in"] * 2)
+
     (warning,) = warnings(caplog)
-    assert "path '/sub/callback', but the callback is at '/callback'" in warning
+    assert "its callback is at '/callback', but" in warning
+    assert "path '/sub/callback'" in warning
 
 
-@pytest.mark.parametrize(
-    "public", ["https://app.example.com/sub/callback"], indirect=True
-)
+@callback_at("https://app.example.com/sub/callback")
 def test_a_mounted_app_knows_its_whole_path(
     public: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
     public.test_client().get("/in", base_url="https://app.example.com/sub")
 
     assert warnings(caplog) == []
-
-
-class OfAuthlib:
-    """What Authlib's quickstart, too, calls ``auth0``; its methods are sync."""
-
-    def get_user(self) -> dict[str, str]:
-        return {}
-
-
-def test_another_librarys_auth0_is_not_reported(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(globals(), "auth0", OfAuthlib())
-
-    def theirs() -> str:
-        return "in" if auth0.get_user() else "out"  # type: ignore[name-defined]  # noqa: F821  # set above
-
-    views = {**app.view_functions, "theirs": theirs}
-    monkeypatch.setattr(app, "view_functions", views)
-
-    assert (
-        "view theirs"
-        not in app.test_cli_runner().invoke(args=["auth0", "check"]).output
-    )
-
-
-@pytest.mark.parametrize(
-    ("view", "method"),
-    [
-        (forgetful.in_a_condition, "get_user"),
-        (forgetful.in_a_variable, "get_user"),
-        (forgetful.in_a_walrus, "get_session"),
-        (forgetful.in_a_redirect, "start_interactive_login"),
-        (forgetful.in_what_is_asked_of_it, "get_user"),
-        (forgetful.in_text, "get_access_token"),
-        (forgetful.as_it_should_be, None),
-    ],
-)
-def test_a_view_that_forgets_to_await_is_found(
-    app: Flask,
-    monkeypatch: pytest.MonkeyPatch,
-    view: Callable[[], Any],
-    method: str | None,
-) -> None:
-    monkeypatch.setattr(app, "view_functions", {**app.view_functions, "it": view})
-
-    ended = app.test_cli_runner().invoke(args=["auth0", "check"])
-
-    told = f"wrong    view it: {method}() without await"
-    assert (told in ended.output) == (method is not None)
-    assert ("view it" in ended.output) == (method is not None)
-
-
-@pytest.mark.parametrize(("name", "is_open"), [("above", True), ("below", False)])
-def test_a_guard_above_the_route_is_found(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, name: str, is_open: bool
-) -> None:
-    views = {**app.view_functions, name: forgetful.registered[name]}
-    monkeypatch.setattr(app, "view_functions", views)
-
-    ended = app.test_cli_runner().invoke(args=["auth0", "check"])
-
-    told = f"wrong    view {name}: its guard stands above the route, so it is open"
-    assert (told in ended.output) == is_open

@@ -17,10 +17,10 @@ import yaml  # type: ignore[import-untyped]  # it comes without types
 
 from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
-from servers import ROOT, free_port, serving
+from servers import ROOT, clean_environment, free_port, serving
 from visitor import Visitor
 
-#: What is in the image, by instruction, in order: ("COPY", "login/ login/").
+#: What is in the image, by instruction, in order: ("COPY", "stores/ stores/").
 DOCKERFILE = re.findall(
     r"^([A-Z]+) (.+)$", (ROOT / "Dockerfile").read_text().replace("\\\n", ""), re.M
 )
@@ -87,7 +87,9 @@ def _copy(source: Path, target: Path) -> None:
     for file in given:
         place = target / file.relative_to(start)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if file.is_file():
+        if file.is_symlink():
+            place.symlink_to(file.readlink())
+        elif file.is_file():
             shutil.copy(file, place)
 
 
@@ -154,6 +156,27 @@ def test_its_health_check_tells_a_server_that_answers_from_one_that_is_gone(
     assert gone.returncode == 1
 
 
+def test_its_logging_says_what_becomes_of_logins(image: Path, python: Path) -> None:
+    """Unlike one that leaves ``disable_existing_loggers`` at its default, true."""
+    script = """
+import auth, json, logging.config
+logging.config.dictConfig(json.load(open("logging.json")))
+logging.getLogger("auth0_flask.errors").warning("Login failed")
+"""
+    done = subprocess.run(
+        [python, "-c", script],
+        cwd=image,
+        env=clean_environment({"PYTHONPATH": ""}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert re.search(
+        r"^\d{4}-.* WARNING auth0_flask.errors: Login failed$", done.stderr
+    )
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -161,8 +184,8 @@ def test_its_health_check_tells_a_server_that_answers_from_one_that_is_gone(
         ".env.example",
         ".git/config",
         "instance/auth0-revocations.sqlite3",
-        "login/__pycache__/client.cpython-313.pyc",
-        "tenant/__init__.py",
+        "auth0_flask/__pycache__/client.cpython-313.pyc",
+        "auth0_flask/tenant/__init__.py",
         "tests/conftest.py",
     ],
 )

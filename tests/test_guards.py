@@ -6,8 +6,10 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -18,15 +20,21 @@ from flask import (
     Response,
     jsonify,
     render_template_string,
+    request,
     session,
 )
 from flask.testing import FlaskClient
 from flask.views import MethodView, View
 
 import auth
+from auth0_flask.tenant import Tenant
+from conftest import SITE, Clock
+from shop import copy_of_auth, make_shop
+from visitor import Shopper
 
 ROLES = "https://example.com/roles"
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+JSON_BODY = {"Content-Type": "application/json"}
 JSON = {"Accept": "application/json"}
 PROBLEM = "application/problem+json"
 
@@ -39,6 +47,19 @@ class Reports(MethodView):
 
     def post(self) -> str:
         return "posted"
+
+
+class Comments(MethodView):
+    def get(self) -> str:
+        return "comments"
+
+    @auth.login_required
+    async def post(self) -> str:
+        return "posted"
+
+    @auth.requires_claim(ROLES, "admin")
+    def delete(self) -> str:
+        return "deleted"
 
 
 class Summary(View):
@@ -110,7 +131,14 @@ def make_app() -> Flask:
     app.register_blueprint(strict)
     app.add_url_rule("/reports", view_func=Reports.as_view("reports"))
     app.add_url_rule("/summary", view_func=Summary.as_view("summary"))
+    app.add_url_rule("/comments", view_func=Comments.as_view("comments"))
+    app.add_url_rule("/verified", "verified", verified)
     return app
+
+
+@auth.requires_claim("email_verified", True)
+def verified() -> str:
+    return "verified"
 
 
 @pytest.fixture
@@ -128,10 +156,10 @@ def client(app: Flask) -> Iterator[FlaskClient]:
 
 TO_ACME = "/login?return_to=/acme&organization=acme"
 NOBODY: dict[str, Any] = {}
-ALICE = {"sub": "auth0|alice", "name": "Alice"}
+ALICE: dict[str, Any] = {"sub": "auth0|alice", "name": "Alice"}
 ADMIN = {**ALICE, "roles": ["reader", "admin"]}
 READER = {**ALICE, "roles": ["reader"]}
-STALE = {**ALICE, "auth_time": 1_000_000_000}
+STALE: dict[str, Any] = {**ALICE, "auth_time": 1_000_000_000}
 
 
 @pytest.mark.parametrize(
@@ -142,13 +170,14 @@ STALE = {**ALICE, "auth_time": 1_000_000_000}
             "/sync?a=1&b=%C3%A4",
             HTML,
             302,
-            "/login?return_to=/sync?a%3D1%26b%3D%C3%A4",
+            "/login?return_to=/sync?a%3D1%26b%3D%25C3%25A4",
         ),
         (NOBODY, "/sync", {}, 302, "/login?return_to=/sync"),
         (NOBODY, "/async", HTML, 302, "/login?return_to=/async"),
         (NOBODY, "/sync", JSON, 401, PROBLEM),
         (NOBODY, "/async", {"Sec-Fetch-Mode": "cors"}, 401, PROBLEM),
         (NOBODY, "/sync", {"X-Requested-With": "XMLHttpRequest"}, 401, PROBLEM),
+        (NOBODY, "/sync", {"Accept": "*/*", **JSON_BODY}, 401, PROBLEM),
         (NOBODY, "/sync", {**HTML, "Authorization": "Bearer x"}, 401, PROBLEM),
         (ALICE, "/sync", HTML, 200, "sync auth0|alice"),
         (ALICE, "/async", JSON, 200, "async auth0|alice"),
@@ -181,6 +210,9 @@ STALE = {**ALICE, "auth_time": 1_000_000_000}
         (ALICE, "/reports", HTML, 200, "reports"),
         (READER, "/summary", HTML, 403, "text/html; charset=utf-8"),
         (ADMIN, "/summary", HTML, 200, "summary"),
+        (NOBODY, "/verified", HTML, 302, "/login?return_to=/verified"),
+        (ALICE, "/verified", JSON, 403, PROBLEM),
+        ({**ALICE, "email": "a@example.com"}, "/verified", HTML, 200, "verified"),
         (NOBODY, "/template", HTML, 200, "nobody"),
         (ALICE, "/template", HTML, 200, "Alice"),
     ],
@@ -210,16 +242,321 @@ def test_who_asks_for_what_and_where_they_end_up(
 
 
 def test_a_form_comes_back_to_the_page_it_was_sent_from(client: FlaskClient) -> None:
-    answer = client.post(
-        "/reports", headers={**HTML, "Referer": "http://localhost/reports/new?x=1"}
-    )
-    foreign = client.post(
-        "/reports", headers={**HTML, "Referer": "https://evil.example.com/"}
-    )
+    def sent_from(page: str) -> str:
+        answer = client.post("/reports", headers={**HTML, "Referer": page})
+        assert answer.status_code == 302
+        return answer.headers["Location"]
 
-    assert answer.status_code == 302
-    assert foreign.headers["Location"] == "/login?return_to=/"
-    assert answer.headers["Location"].startswith("/login?return_to=/")
+    assert sent_from(f"{SITE}/new?x=1") == "/login?return_to=/new?x%3D1"
+    assert sent_from("https://evil.example.com/") == "/login?return_to=/"
+
+
+@pytest.mark.parametrize(
+    ("page", "back"),
+    [
+        (f"{SITE}/inbox?folder=1", "/inbox?folder%3D1"),
+        ("https://evil.example.com/inbox", "/"),
+    ],
+    ids=["own", "foreign"],
+)
+def test_htmx_is_led_to_login_and_back_to_its_page(
+    client: FlaskClient, page: str, back: str
+) -> None:
+    htmx = {"HX-Request": "true", "HX-Current-URL": page, "Accept": "*/*"}
+
+    answer = client.get("/fresh", headers={**htmx, "Sec-Fetch-Mode": "cors"})
+
+    assert answer.status_code == 401
+    login = f"/login?return_to={back}&max_age=300"
+    assert answer.headers["HX-Redirect"] == login
+    auth.login_as(client)
+    assert client.get("/fresh", headers=htmx).text == "fresh"
+
+
+def add_api(app: Flask) -> None:
+    api = Blueprint("api", __name__, url_prefix="/api")
+    api.before_request(auth.login_required(redirect=False))
+    api.add_url_rule("/", "index", lambda: "of the blueprint")
+    app.register_blueprint(api)
+
+    @app.get("/stale", endpoint="stale")
+    @auth.login_required(redirect=False, max_age=300)
+    async def stale() -> str:
+        return "of the view"
+
+
+@pytest.mark.parametrize("path", ["/api/", "/stale"])
+@pytest.mark.parametrize(
+    "headers", [{}, HTML, {"Accept": "*/*"}, {"HX-Request": "true"}]
+)
+def test_an_api_answers_401_to_whoever_asks_and_never_redirects(
+    app: Flask, path: str, headers: dict[str, str]
+) -> None:
+    add_api(app)
+    client = app.test_client()
+    if path == "/stale":
+        auth.login_as(client, **STALE)
+
+    answer = client.get(path, headers=headers)
+
+    assert answer.status_code == 401
+    assert "Location" not in answer.headers
+    assert "HX-Redirect" not in answer.headers
+    assert "login" in answer.headers["WWW-Authenticate"]
+    auth.login_as(client)
+    assert client.get(path, headers=headers).text.startswith("of the ")
+
+
+def with_guards_above() -> Flask:
+    """An app whose guards stand where Flask does not see them."""
+    app = make_shop(auth)
+
+    @auth.login_required
+    @app.get("/users")
+    async def users() -> str:
+        return "seen"
+
+    @auth.requires_claim(ROLES, "admin")
+    @app.get("/admins")
+    def admins() -> str:
+        return "seen"
+
+    @auth.login_required(max_age=300)
+    @auth.requires_claim(ROLES, "admin")
+    @app.get("/fresh-admins")
+    def fresh_admins() -> str:
+        return "seen"
+
+    @auth.requires_claim(ROLES, "admin")
+    @app.get("/around")
+    @auth.login_required
+    async def around() -> str:
+        return "seen"
+
+    class Seen(View):
+        def dispatch_request(self) -> str:
+            return "seen"
+
+    app.add_url_rule("/class", view_func=(view := Seen.as_view("class")))
+    auth.login_required(view)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("path", "who", "status"),
+    [
+        ("/users", NOBODY, 302),
+        ("/users", ALICE, 200),
+        ("/admins", NOBODY, 302),
+        ("/admins", READER, 403),
+        ("/admins", ADMIN, 200),
+        ("/fresh-admins", {**ADMIN, **STALE, "roles": ["admin"]}, 302),
+        ("/fresh-admins", READER, 403),
+        ("/fresh-admins", ADMIN, 200),
+        ("/around", NOBODY, 302),
+        ("/around", READER, 403),
+        ("/around", ADMIN, 200),
+        ("/class", NOBODY, 302),
+        ("/class", ALICE, 200),
+    ],
+)
+def test_a_guard_above_the_route_guards_as_one_below_it(
+    path: str, who: dict[str, Any], status: int
+) -> None:
+    client = with_guards_above().test_client()
+    if who:
+        auth.login_as(client, **who)
+
+    answer = client.get(path, headers=HTML)
+
+    assert answer.status_code == status
+    assert (answer.text == "seen") == (status == 200)
+    if status == 302:
+        assert answer.headers["Location"].startswith(f"/login?return_to={path}")
+    assert client.options(path).status_code == 200  # Flask tells the methods
+
+
+@pytest.mark.parametrize(
+    ("method", "who", "status"),
+    [
+        ("GET", NOBODY, 200),
+        ("POST", NOBODY, 302),
+        ("POST", ALICE, 200),
+        ("DELETE", NOBODY, 302),
+        ("DELETE", READER, 403),
+        ("DELETE", ADMIN, 200),
+    ],
+)
+def test_one_method_of_a_class_is_guarded_and_the_others_stay_open(
+    client: FlaskClient, method: str, who: dict[str, Any], status: int
+) -> None:
+    if who:
+        auth.login_as(client, **who)
+
+    assert client.open("/comments", method=method).status_code == status
+
+
+def in_the_request(view: Callable[[], Any]) -> Callable[[], Any]:
+    @wraps(view)
+    def either() -> Any:
+        if request.headers.get("X-API-Key") == "the key":
+            return view()
+        return auth.login_required(view)()
+
+    return either
+
+
+def once(view: Callable[[], Any]) -> Callable[[], Any]:
+    guarded = auth.login_required(view)
+
+    @wraps(view)
+    def either() -> Any:
+        has_key = request.headers.get("X-API-Key") == "the key"
+        return view() if has_key else guarded()
+
+    return either
+
+
+@pytest.mark.parametrize("key_or_login", [in_the_request, once])
+def test_a_decorator_for_an_api_key_or_a_login_takes_either(
+    key_or_login: Callable[..., Any],
+) -> None:
+    app = make_shop(auth)
+    app.add_url_rule("/data", "data", key_or_login(lambda: "data"))
+    client, key = app.test_client(), {"X-API-Key": "the key"}
+
+    for _ in range(2):
+        assert client.get("/data").status_code == 302
+        assert client.get("/data", headers=key).text == "data"
+    auth.login_as(client)
+    assert client.get("/data").text == "data"
+
+
+def test_a_guard_that_a_request_calls_for_closes_nothing_for_later_ones() -> None:
+    app = make_shop(auth)
+
+    def data() -> str:
+        return "data"
+
+    app.add_url_rule("/data", "data", in_the_request(data))
+    app.add_url_rule("/open", "open", data)
+    client = app.test_client()
+
+    assert client.get("/data").status_code == 302
+    assert client.get("/open").text == "data"
+
+
+def cached(view: Callable[[], str]) -> Callable[[], str]:
+    kept: list[str] = []
+
+    @wraps(view)
+    def from_cache() -> str:
+        if not kept:
+            kept.append(view())
+        return kept[0]
+
+    return from_cache
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, debug: bool
+) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1" if debug else "0")
+    app = make_shop(auth)
+    app.add_url_rule("/bad", "bad", cached(auth.login_required(lambda: "mine")))
+    app.add_url_rule("/good", "good", auth.login_required(cached(lambda: "mine")))
+    app.add_url_rule("/key", "key", once(lambda: "mine"))
+
+    for _ in range(2):
+        app.test_client().get("/good")
+
+    told = [r.getMessage() for r in caplog.records if "View " in r.getMessage()]
+    assert len(told) == debug
+    for line in told:
+        assert line.startswith("View bad: cached.<locals>.from_cache stands between")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (123,),
+        (ROLES, ["admin"]),
+        (ROLES, {"admin"}),
+        (ROLES, "admin", None),
+        (make_app,),  # the parentheses were forgotten
+    ],
+    ids=["number", "list", "set", "none", "function"],
+)
+def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made(
+    values: tuple[Any, ...],
+) -> None:
+    with pytest.raises(TypeError, match="requires_claim: "):
+        auth.requires_claim(*values)
+
+
+IDLE = auth.settings.session_idle_seconds
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_polling_by_a_passive_view_keeps_no_session_alive(
+    clock: Clock, is_async: bool, guarded: bool
+) -> None:
+    def unread() -> str:
+        return str(auth.auth_user.get("sub"))
+
+    async def unread_async() -> str:
+        return str(auth.auth_user.get("sub"))
+
+    app = make_shop(auth)
+    view: Any = unread_async if is_async else unread
+    view = auth.passive(view)
+    app.add_url_rule("/unread", "it", auth.login_required(view) if guarded else view)
+    app.add_url_rule("/page", "page", auth.login_required(lambda: "page"))
+    client = app.test_client()
+    auth.login_as(client, sub="auth0|alice")
+
+    for _ in range(3):
+        clock.forward(IDLE * 0.3)
+        polled = client.get("/unread")
+        assert polled.text == "auth0|alice"
+        assert "Set-Cookie" not in polled.headers
+    assert "Set-Cookie" in client.get("/page").headers  # which is use
+    clock.forward(IDLE * 0.9)
+    assert client.get("/unread").text == "auth0|alice"
+    clock.forward(IDLE * 0.2)
+    assert client.get("/page").status_code == 302
+
+
+FRONT = "https://www.example.com"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "leads_to"),
+    [
+        (f"{FRONT}/app?tab=1%262", f"{FRONT}/app?tab=1%262"),
+        (f"{FRONT}:8443/app", f"{FRONT}:8443/app"),
+        (f"{FRONT}:444/app", "/"),
+        (f"{FRONT}.evil.example/app", "/"),
+        (f"{FRONT}@evil.example/app", "/"),
+        ("http://www.example.com/app", "/"),
+        ("//www.example.com/app", "/"),
+        ("https://evil.example/app", "/"),
+    ],
+)
+def test_login_and_logout_lead_to_a_front_end_of_an_allowed_origin_only(
+    tenant: Tenant, wanted: str, leads_to: str
+) -> None:
+    ours = {"AUTH0_ALLOWED_ORIGINS": f"{FRONT} {FRONT}:8443"}
+    uri = f"{SITE}/callback"
+    own = copy_of_auth({**tenant.environ(redirect_uri=uri), **ours})
+    shopper, query = Shopper(make_shop(own)), httpx.QueryParams(return_to=wanted)
+
+    assert shopper.login(f"/login?{query}").location == leads_to
+    away = shopper.client.get(f"/logout?{query}").headers["Location"]
+    at_auth0 = leads_to if leads_to != "/" else f"{SITE}/"
+    assert parse_qs(urlsplit(away).query)["returnTo"] == [at_auth0]
 
 
 def test_everything_can_be_protected_and_login_still_be_reached() -> None:
@@ -296,19 +633,19 @@ def test_a_page_that_does_not_ask_who_is_there_opens_no_session(
     app.add_url_rule("/plain", "plain", lambda: render_template_string("plain"))
     client = app.test_client()
     auth.login_as(client)
-    opened: list[str] = []
-    read = auth.auth0.sessions.read
+    decrypted: list[str] = []
+    decrypt = auth.auth0.sessions.decrypt
 
-    def note_and_read() -> Any:
-        opened.append("opened")
-        return read()
+    def note_and_decrypt(*args: Any) -> Any:
+        decrypted.append("decrypted")
+        return decrypt(*args)
 
-    monkeypatch.setattr(auth.auth0.sessions, "read", note_and_read)
+    monkeypatch.setattr(auth.auth0.sessions, "decrypt", note_and_decrypt)
 
-    client.get("/plain")
-    assert opened == []
-    client.get("/template")
-    assert opened
+    assert "Vary" not in client.get("/plain").headers
+    assert decrypted == []
+    assert client.get("/template").headers["Vary"] == "Cookie"
+    assert decrypted
 
 
 def test_auth_user_cannot_be_changed(app: Flask) -> None:
@@ -364,7 +701,7 @@ def test_what_is_not_set_up_is_told_with_its_cure() -> None:
     def mine() -> str:
         return "mine"
 
-    cure = r"no endpoint 'login'\. Name the one it has: auth\.init_app\(app, login="
+    cure = r"no endpoint 'login'\. Register auth\.routes, or name .*\(app, login="
     with pytest.raises(RuntimeError, match=cure):
         app.test_client().get("/mine")
 

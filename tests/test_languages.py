@@ -21,21 +21,19 @@ from werkzeug.test import TestResponse
 
 import auth
 from app import create_app
-from auth import auth0
+from auth0_flask import StoreUnavailable
+from auth0_flask.errors import _TEXTS, CheckFailed, ClocksDiffer, login_error
+from auth0_flask.guards import NotAllowed
+from auth0_flask.routes import CrossSite
+from auth0_flask.stores import SessionTooLarge
 from auth0_flask.tenant import Fault, Tenant
-from login.errors import _TEXTS, CheckFailed, ClocksDiffer
-from login.guards import NotAllowed
-from login.logout import CrossSite
 from servers import ROOT
-from stores.in_redis import SessionsUnavailable
-from stores.refreshes import RefreshesUnavailable
-from stores.revocations import RevocationsUnavailable
-from stores.too_large import SessionTooLarge
 from translations.update import OF_FLASK, catalogs, texts
 
 TAGS = ("en", "fr", "ja", "zh-Hans")
 CATALOGS = [pytest.param(path, c, id=str(c.locale)) for path, c in catalogs()]
 HTML = {"Accept": "text/html"}
+HEAVY = {"user": {"groups": ["many"] * 400}}
 
 
 @pytest.fixture
@@ -209,7 +207,7 @@ def test_whoever_has_to_sign_in_first_does_so_in_the_language_of_the_page(
     start = client.get(away.headers["Location"], headers=HTML)
     assert parse_qs(urlsplit(start.headers["Location"]).query)["ui_locales"] == ["ja"]
     tenant.fail("discovery", Fault.status(503))
-    auth0._discovery_cache.clear()
+    auth.auth0.verifier.forget()
     down = client.get(away.headers["Location"], headers=HTML)
 
     assert down.status_code == 502
@@ -262,11 +260,11 @@ def test_answers_for_programs_stay_english(client: FlaskClient) -> None:
 def errors_of_the_app() -> list[HTTPException]:
     """Return one of each error that there is a page for."""
     of_logins = [CheckFailed(code) for code in _TEXTS]
-    clocks = [auth.explain(ClocksDiffer(seconds)) for seconds in (90, -3600)]
+    clocks = [login_error(ClocksDiffer(seconds)) for seconds in (90, -3600)]
     of_flask = [default_exceptions[code]() for code in OF_FLASK]
-    down = [RevocationsUnavailable(), SessionsUnavailable(), RefreshesUnavailable()]
-    ours = [auth.signed_out(), NotAllowed(), CrossSite(), SessionTooLarge({})]
-    return [*of_logins, *clocks, *of_flask, *down, *ours]
+    ours = [auth.signed_out(), NotAllowed(), CrossSite(), SessionTooLarge(HEAVY, 9)]
+    down = StoreUnavailable("revocations_unavailable", OSError())
+    return [*of_logins, *filter(None, clocks), *of_flask, *ours, down]
 
 
 @pytest.mark.parametrize("lang", ["fr", "ja", "zh-Hans"])
@@ -295,7 +293,7 @@ def test_by_how_much_the_clocks_differ_is_told_in_every_language() -> None:
 
     @app.get("/clocks")
     def clocks() -> str:
-        raise auth.explain(ClocksDiffer(-90))
+        raise login_error(ClocksDiffer(-90)) or ValueError
 
     for lang in TAGS:
         page = app.test_client().get(f"/clocks?lang={lang}", headers=HTML)
@@ -315,12 +313,12 @@ def test_by_how_much_the_clocks_differ_is_told_in_every_language() -> None:
 def test_times_are_written_as_the_language_writes_them(
     client: FlaskClient, lang: str, shape: str
 ) -> None:
-    auth.login_as(client)
+    auth.login_as(client, sub=f"auth0|{lang}")
 
     page = client.get("/profile", query_string={"lang": lang})
 
     times = re.findall(r'<time datetime="[^"]+\+00:00">([^<]*)</time>', page.text)
-    assert len(times) == 3
+    assert len(times) == 5  # of the session, and of it among the devices
     for time in times:
         assert re.fullmatch(shape, time), time
 
@@ -360,7 +358,7 @@ def test_a_session_that_does_not_fit_is_told_in_french() -> None:
 
     @own.get("/full")
     def full() -> str:
-        raise SessionTooLarge({"user": {"groups": ["many"] * 400}})
+        raise SessionTooLarge(HEAVY, 9)
 
     page = own.test_client().get("/full?lang=fr", headers=HTML)
 

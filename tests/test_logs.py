@@ -1,4 +1,4 @@
-"""What is secret is in no log, page, exception or output: whether a run would tell.
+"""What is in a log, and what is not: outages are, secrets are not.
 
 `leaks.py` looks at every run of these tests; here is one that says what it must not.
 """
@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+from flask import Flask
 
+import auth
+from auth0_flask import StoreUnavailable
+from auth0_flask.stores.redis import connect
+from redis_server import RedisServer
 from servers import ROOT, clean_environment
 from watch import Watch
 
@@ -116,3 +123,27 @@ def test_an_exception_is_heard_with_all_that_led_to_it(watch: Watch) -> None:
     watch.hear_exception(third)
 
     assert watch.leaks() == {"token in an exception, first in no test"}
+
+
+def test_an_outage_is_logged_with_its_reason_once_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, app, now = RedisServer(tmp_path).start(), Flask("shop"), time.monotonic
+    monkeypatch.setattr(StoreUnavailable, "_logged_at", {})
+    with connect(server.url) as redis:
+        auth.init_app(app, redis=redis)
+        app.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
+        client = app.test_client()
+        auth.login_as(client)
+        server.kill()
+
+        for times in (1, 2):
+            for _ in range(3):
+                assert client.get("/me").status_code == 503
+            logged = [r for r in caplog.records if "store is unavail" in r.getMessage()]
+            assert len(logged) == times
+            assert (
+                "(sessions_unavailable): ConnectionError: " in logged[-1].getMessage()
+            )
+            assert logged[-1].levelname == "ERROR"
+            monkeypatch.setattr(time, "monotonic", lambda: now() + 61)

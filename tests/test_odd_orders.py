@@ -51,6 +51,7 @@ class World:
         self.app, self.http = app, http
         self.browsers = Browser(), Browser()
         self.sessions: list[Session] = []
+        self.ended: set[str] = set()  # logins under way at a logout
 
     def login(self, browser: Browser, username: str) -> None:
         if len(browser.under_way) < MOST_UNDER_WAY:
@@ -58,8 +59,12 @@ class World:
             browser.under_way.append(answer.all("location")[0])
 
     def back(self, browser: Browser, username: str) -> None:
-        callback = sign_in(self.http, self.oldest(browser), username)
+        login = self.oldest(browser)
+        callback = sign_in(self.http, login, username)
         answer = self.send(browser, callback)
+        if login in self.ended:
+            assert "logged_out_meanwhile" in answer.text
+            return
         assert answer.all("location") == ["/profile"]
         self.begin(browser, username)
         browser.used.append(callback)
@@ -116,6 +121,7 @@ class World:
         self.sessions.append(browser.session)
 
     def end(self, browser: Browser) -> None:
+        self.ended |= set(browser.under_way)
         if browser.session:
             browser.session.is_over = True
         browser.session, browser.under_way = None, []
@@ -184,3 +190,18 @@ def test_in_whatever_order(any_app: Flask, http: httpx.Client) -> None:
             world.check()
 
     whatever_the_order()
+
+
+def test_two_who_finish_one_login_are_not_taken_for_each_other(
+    any_app: Flask, http: httpx.Client
+) -> None:
+    """Only the very same callback, requested twice, has one result."""
+    world = World(any_app, http)
+    one, two = world.browsers
+    world.login(one, "")
+    world.copy(one, "")
+
+    world.back(one, "alice")
+    world.back(two, "bob")
+
+    world.check()

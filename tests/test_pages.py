@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any, Literal
@@ -90,6 +91,8 @@ def _profile(visit: Visit) -> None:
         **{"https://an.example/" + "roles" * 12: ["admin"] * 30, "nothing": []},
         address={"country": "Côte d’Ivoire", "street": "x" * 200},
     )
+    visit.sign_in("/profile", "zoe")
+    visit.page.context.clear_cookies()  # as on another device
     visit.sign_in("/profile", "zoe")
     visit.page.get_by_text("As JSON").click()
 
@@ -197,9 +200,9 @@ def test_the_users_picture_alone_comes_from_elsewhere_and_learns_nothing(
     _profile(visit)
 
     pictures = [r for r in visit.requests if r.url == PICTURE]
-    assert len(pictures) == 1
-    headers = pictures[0].all_headers()
-    assert not {"referer", "cookie"} & {*headers}
+    assert len(pictures) == 2  # she signed in twice
+    for picture in pictures:
+        assert not {"referer", "cookie"} & {*picture.all_headers()}
 
 
 def test_everything_can_be_done_without_script(
@@ -243,6 +246,8 @@ def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
     page.get_by_role("link", name="Sign out of this app only").focus()
     press("Tab")
     expect(page.get_by_role("button", name="Sign out on all devices")).to_be_focused()
+    for _ in page.get_by_role("button", name=re.compile("Sign out (there|of)")).all():
+        press("Tab")
     press("Tab")
     press("Enter")
     expect(page.get_by_text('"sub": "auth0|alice"')).to_be_visible()
@@ -262,6 +267,35 @@ def test_signing_out_of_this_app_only_asks_for_nobody_at_the_next_login(
 
     expect(page).to_have_url(f"{visit.site}/?lang=fr")
     expect(page.get_by_role("heading", level=1)).to_have_text("Bonjour, Alice")
+
+
+def test_other_devices_are_signed_out_one_by_one_or_all_at_once(
+    visit: Visit, browser: Browser, site: str, tenant: Tenant
+) -> None:
+    tenant.add_user("carol")
+    others = [Visit(browser, site, tenant) for _ in range(3)]
+    for each in (*others, visit):
+        each.sign_in("/profile", "carol")
+    page = visit.page
+    devices = page.get_by_role("region", name="Your devices").get_by_role("listitem")
+    expect(devices).to_have_count(4)
+    expect(devices.filter(has_text="this one").get_by_role("button")).to_have_count(0)
+
+    devices.get_by_role("button", name="Sign out there").first.click()
+    expect(devices).to_have_count(3)
+    assert [_is_signed_in(other) for other in others].count(True) == 2
+    page.get_by_role("button", name="Sign out of all others").click()
+
+    expect(devices).to_have_count(1)
+    expect(devices).to_contain_text("this one")
+    for other in others:
+        assert not _is_signed_in(other)
+        other.page.context.close()
+
+
+def _is_signed_in(visit: Visit) -> bool:
+    visit.goto("/")
+    return bool(visit.page.get_by_role("link", name="Profile", exact=True).count())
 
 
 def test_what_is_shown_as_json_can_be_copied_with_one_click(visit: Visit) -> None:

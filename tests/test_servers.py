@@ -38,7 +38,8 @@ def server(request: pytest.FixtureRequest, tenant: Tenant) -> Iterator[Server]:
 async def _log_in_again_and_again(visitor: Visitor, times: int) -> list[str | None]:
     seen = []
     for _ in range(times):
-        visitor.http.cookies.delete("session")
+        for name in visitor.cookies:
+            visitor.http.cookies.delete(name)
         await visitor.login()
         claims = await visitor.claims() or {}
         seen.append(claims.get("sub"))
@@ -119,6 +120,19 @@ def test_a_wrong_file_of_certificates_is_told_by_its_variable(
 
     assert ended.returncode == 1
     assert "SSL_CERT_FILE cannot be read. Name a file" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY", "https_proxy"])
+def test_a_proxy_that_cannot_be_used_is_told_by_its_variable(
+    tenant: Tenant, name: str
+) -> None:
+    environment = {**tenant.environ(), name: "socks://127.0.0.1:7890"}
+
+    ended = flask(["auth0", "check"], environment)
+
+    assert ended.returncode == 1
+    assert f"{name} is not a proxy that can be used. Set an address" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

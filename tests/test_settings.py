@@ -1,5 +1,12 @@
 """Settings: what is understood, and how each mistake is told."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -7,8 +14,10 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from flask import Flask
 
-from login.settings import Settings, SetupError
+import auth
+from auth0_flask import Settings, SetupError
 
 GOOD = {
     "AUTH0_DOMAIN": "tenant.eu.auth0.com",
@@ -54,6 +63,44 @@ def test_the_host_of_the_callback_is_compared_without_regard_to_case() -> None:
     settings = Settings.from_environment(given)
 
     assert settings.redirect_uri == "http://localhost:5000/Callback"
+
+
+@pytest.mark.parametrize(
+    ("given", "understood"),
+    [
+        ("http://app.localhost:5000/callback", "http://app.localhost:5000/callback"),
+        ("https://münchen.example/cb", "https://xn--mnchen-3ya.example/cb"),
+        ("https://MÜNCHEN.example:444/cb", "https://xn--mnchen-3ya.example:444/cb"),
+    ],
+    ids=["any name below localhost", "as browsers send it", "with a port"],
+)
+def test_the_host_of_the_callback_is_understood_as_browsers_do(
+    given: str, understood: str
+) -> None:
+    settings = Settings.from_environment({**GOOD, "AUTH0_REDIRECT_URI": given})
+
+    assert settings.problems == ()
+    assert settings.redirect_uri == understood
+    assert settings.origin == understood.rpartition("/")[0]
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_around_a_whole_value_are_no_part_of_it(quote: str) -> None:
+    """As ``docker run --env-file`` leaves them there."""
+    given = {**GOOD, "AUTH0_SCOPE": "openid email"}
+    quoted = {name: f"{quote}{value}{quote}" for name, value in given.items()}
+    settings = Settings.from_environment(quoted)
+
+    assert settings.problems == ()
+    assert settings.scope == "openid email"
+    assert settings.client_secret == GOOD["AUTH0_CLIENT_SECRET"]
+    assert settings.secrets == (GOOD["AUTH0_SECRET"],)
+
+
+def test_a_value_that_only_begins_with_a_quote_stays_as_it_is() -> None:
+    given = {**GOOD, "AUTH0_CLIENT_SECRET": "\"half'"}
+
+    assert Settings.from_environment(given).client_secret == "\"half'"
 
 
 def test_an_empty_environment_is_told_all_at_once() -> None:
@@ -141,3 +188,118 @@ def test_several_secrets_are_several() -> None:
     given = {**GOOD, "AUTH0_SECRET": f"{'n' * 32}  {'o' * 32}"}
 
     assert Settings.from_environment(given).secrets == ("n" * 32, "o" * 32)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a ``.env`` above the folder that is worked in, with a clean environment."""
+
+    def write(text: str | bytes, **environment: str) -> Path:
+        for name in [n for n in os.environ if n.startswith(("AUTH0_", "AUTHO_"))]:
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        (folder := tmp_path / "project").mkdir()
+        dotenv = tmp_path / ".env"
+        dotenv.write_bytes(text if isinstance(text, bytes) else text.encode())
+        monkeypatch.chdir(folder)
+        return dotenv
+
+    return write
+
+
+DOTENV = "".join(f'{name}="{value}"\n' for name, value in GOOD.items())
+
+
+def test_of_a_dotenv_only_our_names_are_read_and_nothing_goes_into_the_environment(
+    project: Callable[..., Path],
+) -> None:
+    project(f"{DOTENV}DATABASE_URL=postgres://production\nFLASK_DEBUG=1\n")
+    before = dict(os.environ)
+
+    settings = Settings.from_environment()
+
+    assert settings.domain == GOOD["AUTH0_DOMAIN"]
+    assert dict(os.environ) == before
+
+
+def test_the_environment_wins_over_dotenv_even_where_it_is_empty(
+    project: Callable[..., Path],
+) -> None:
+    project(
+        f"{DOTENV}AUTH0_AUDIENCE=https://api.example\n",
+        AUTH0_DOMAIN="another.eu.auth0.com",
+        AUTH0_AUDIENCE="",
+    )
+    settings = Settings.from_environment()
+
+    assert settings.problems == ()
+    assert settings.domain == "another.eu.auth0.com"
+    assert settings.audience is None
+
+
+def test_a_dotenv_is_read_literally(project: Callable[..., Path]) -> None:
+    project(DOTENV.replace("hush-hush", "hush-${HOME}-hush"))
+
+    assert Settings.from_environment().client_secret == "hush-${HOME}-hush"
+
+
+def test_a_dotenv_can_be_switched_off(project: Callable[..., Path]) -> None:
+    project(DOTENV, PYTHON_DOTENV_DISABLED="1")
+
+    assert len(Settings.from_environment().problems) == 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_dotenv_in_another_encoding_is_told(
+    project: Callable[..., Path], encoding: str
+) -> None:
+    project(f"# für {encoding}\n{DOTENV}".encode(encoding))
+
+    problems = Settings.from_environment().problems
+
+    assert any(".env is not in UTF-8" in problem for problem in problems)
+    assert GOOD["AUTH0_CLIENT_SECRET"] not in SetupError(problems).message
+
+
+def test_a_dotenv_that_cannot_be_read_is_told(project: Callable[..., Path]) -> None:
+    dotenv = project("")
+    dotenv.unlink()
+    dotenv.symlink_to("/proc/self/mem")  # which nobody can read from its beginning
+
+    problems = Settings.from_environment().problems
+
+    assert any(".env cannot be read" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("place", ["environment", "dotenv"])
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("AUTHO_SCOPE", "AUTH0_SCOPE"),
+        ("AUTH0_SCOPES", "AUTH0_SCOPE"),
+        ("AUTH0_SESION_IDLE_SECONDS", "AUTH0_SESSION_IDLE_SECONDS"),
+    ],
+)
+def test_a_misspelled_setting_is_warned_of_with_the_nearest_name(
+    project: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+    wrong: str,
+    right: str,
+) -> None:
+    environment: dict[str, Any] = {wrong: "the value"} if place == "environment" else {}
+    project(f"{DOTENV}{wrong}=the value" if not environment else DOTENV, **environment)
+    auth.init_app(Flask("shop"))
+
+    assert f"{wrong} is no setting; {right} is." in caplog.text
+    assert "the value" not in caplog.text
+
+
+def test_names_that_are_not_ours_are_not_warned_of(
+    project: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    project(DOTENV, AUTH0_MANAGEMENT_API_TOKEN="x", AUTHOR="x")
+    auth.init_app(Flask("shop"))
+
+    assert "is no setting" not in caplog.text

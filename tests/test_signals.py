@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask, abort
+from flask import Flask, abort, session
 
 import auth
 from auth0_flask.tenant import Tenant
 from servers import GUNICORN, free_port, serving
-from visitor import Visitor, on_site
+from visitor import Shopper, Visitor, on_site
 
 Visitors = Callable[..., Visitor]
 
@@ -84,7 +84,7 @@ async def test_a_receiver_may_refuse_a_login_with_a_message(
         page = await alice.login("/login?return_to=/profile")
         assert page.status_code == 403
         assert "Only Bob &lt;may&gt; come in." in page.text
-        assert 'href="/login?return_to=/"' in page.text
+        assert 'href="/login?return_to=/profile"' in page.text
         assert await alice.claims() is None
 
         bob = visitors("bob")
@@ -92,6 +92,32 @@ async def test_a_receiver_may_refuse_a_login_with_a_message(
         assert await bob.claims()
     await alice.login()
     assert await alice.claims()
+
+
+def test_receivers_are_asked_before_anything_changes(
+    shop: Flask, tenant: Tenant
+) -> None:
+    seen: list[str] = []
+
+    @shop.get("/cart")
+    def cart() -> str:
+        return str(session.setdefault("cart", "of alice"))
+
+    def no_bob(sender: Flask, user: Any) -> None:
+        seen.append(f"{user['sub']} after {auth.auth_user.get('sub')}")
+        if user["sub"] == "auth0|bob":
+            raise auth.LoginRefused("Not Bob.")
+
+    shopper = Shopper(shop)
+    with auth.user_logged_in.connected_to(no_bob, shop):
+        shopper.login()
+        shopper.client.get("/cart")
+        shopper.username = "bob"
+        assert shopper.login().status_code == 403
+
+    assert seen == ["auth0|alice after None", "auth0|bob after auth0|alice"]
+    assert shopper.client.get("/me").json["sub"] == "auth0|alice"  # type: ignore[index]
+    assert shopper.client.get("/cart").text == "of alice"
 
 
 async def test_a_refusal_by_abort_gets_the_apps_own_page(

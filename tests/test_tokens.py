@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -14,16 +15,25 @@ from typing import Any
 
 import httpx
 import pytest
-from flask import Flask
+from flask import Flask, Response, request, session, stream_with_context
+from flask.sessions import SecureCookieSessionInterface
+from werkzeug.wrappers import Response as BaseResponse
 
+import auth
+from auth import auth0
+from auth0_flask.refresh_lock import (
+    EXCHANGE_SECONDS,
+    LOCK_SECONDS,
+    newest_refresh_token,
+    refresh_once,
+)
+from auth0_flask.stores import SharedStore, SqliteStore
 from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.faults import Fault
 from conftest import Clock
-from login.turns import PATIENCE, TURN, Turns
 from redis_server import RedisServer
 from servers import BIN, GUNICORN, Server, free_port, serving
-from stores.refreshes import Refreshes, RefreshesInProcess, RefreshesInSqlite
-from visitor import Visitor
+from visitor import Shopper, Visitor
 
 Visitors = Callable[..., Visitor]
 WITH_TOKENS = [*GUNICORN[:-1], "--pythonpath", "tests", "with_tokens:create()"]
@@ -60,15 +70,105 @@ def refresh_token_of(
     visitor: Visitor, app: Flask, cookies: dict[str, str] | None = None
 ) -> str:
     """Open a visitor's session, over or not."""
-    from auth import auth0
-
     headers = {"Cookie": _line(cookies or visitor.cookies)}
     with app.test_request_context(headers=headers):
-        return str((auth0.sessions.peek() or {})["refresh_token"])
+        return str((auth0.sessions.load_unchecked() or {})["refresh_token"])
 
 
 def _line(cookies: dict[str, str]) -> str:
     return "; ".join(f"{name}={value}" for name, value in cookies.items())
+
+
+def flasks_own(app: Flask, _: pytest.FixtureRequest) -> dict[str, Any]:
+    return {}
+
+
+def in_redis(app: Flask, request: pytest.FixtureRequest) -> dict[str, Any]:
+    from auth0_flask.stores.redis import connect
+
+    client = connect(request.getfixturevalue("redis_server").url)
+    request.addfinalizer(client.close)
+    return {"redis": client}
+
+
+def of_flask_session(app: Flask, request: pytest.FixtureRequest) -> dict[str, Any]:
+    from flask_session import Session
+    from redis import Redis
+
+    client = Redis.from_url(request.getfixturevalue("redis_server").url)
+    request.addfinalizer(client.close)
+    app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
+    Session(app)  # type: ignore[no-untyped-call]  # it has no types
+    return {}
+
+
+def of_the_app(app: Flask, _: pytest.FixtureRequest) -> dict[str, Any]:
+    class OfTheApp(SecureCookieSessionInterface):
+        """Makes Flask keep its hands off ours."""
+
+    app.session_interface = OfTheApp()
+    return {}
+
+
+KINDS = [flasks_own, in_redis, of_flask_session, of_the_app]
+
+
+class Customer(Shopper):
+    """Somebody at an app with Flask's defaults, and its pages."""
+
+    def __init__(self, app: Flask) -> None:
+        super().__init__(app)
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+        views = (self.token, self.put, self.cart, self.slow, self.slow_and_blind)
+        for view in (*views, self.raw, self.stream):
+            app.add_url_rule(f"/{view.__name__}", view_func=view)
+        for path, guard in {
+            "/fresh": auth.login_required(max_age=300),
+            "/api": auth.login_required(redirect=False),
+        }.items():
+            app.add_url_rule(path, path, guard(self.token))
+
+    async def token(self) -> str:
+        return await auth0.get_access_token(audience=request.args.get("audience"))
+
+    def put(self) -> str:
+        session.permanent = True
+        session["cart"] = [*session.get("cart", []), request.args["goods"]]
+        return "kept"
+
+    def cart(self) -> str:
+        return " ".join(session.get("cart", []))
+
+    def slow(self) -> str:
+        user = str(auth.auth_user.get("sub"))
+        return f"{user} {self.slow_and_blind()}"
+
+    def slow_and_blind(self) -> str:
+        self.has_begun.set()
+        self.may_end.wait(10)
+        return "seen"
+
+    async def raw(self) -> str:
+        state = await auth0.get_session() or {}
+        options = {"refresh_token": state["refresh_token"]}
+        return str((await auth0.get_token_by_refresh_token(options))["access_token"])
+
+    def stream(self) -> Response:
+        def parts() -> Iterator[str]:
+            yield "token: "
+            yield asyncio.run(auth0.get_access_token(audience="https://a.example/"))
+
+        return Response(stream_with_context(parts()))
+
+    @contextmanager
+    def during(self, path: str) -> Iterator[None]:
+        """Do something while a slow page is being answered."""
+        slow = threading.Thread(target=self.client.get, args=[path])
+        slow.start()
+        assert self.has_begun.wait(10)
+        yield
+        self.may_end.set()
+        slow.join()
 
 
 async def test_fifty_requests_at_once_refresh_once(
@@ -109,8 +209,8 @@ async def test_fifty_requests_at_two_workers_refresh_once(
         answers = await tokens_at_once(alice, trust, 50)
 
         assert Counter(answer.status_code for answer in answers) == {200: 50}
-        assert len({answer.text for answer in answers}) == 1
-        assert tenant.count("/oauth/token") == 2
+        kinds = len({answer.text for answer in answers})
+        assert (kinds, tenant.count("/oauth/token")) == (1, 2)
         assert (await alice.get("/token")).text == answers[0].text
         assert tenant.count("/oauth/token") == 2
         assert tenant.reuse_detected == 0
@@ -162,26 +262,107 @@ async def test_a_slow_answer_does_not_bring_a_replaced_refresh_token_back(
     assert tenant.reuse_detected == 0
 
 
-def test_a_provider_that_gives_an_old_refresh_token_out_again_holds_nobody_up(
-    app: Flask,
-) -> None:
-    from auth import auth0
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+def customer(request: pytest.FixtureRequest, tenant: Tenant) -> Customer:
+    """Somebody at an app, over each kind of session."""
+    app = Flask("shop")
+    options = request.param(app, request)
+    auth.init_app(app, **options)
+    app.register_blueprint(auth.routes)
+    return Customer(app)
 
-    turns = Turns(RefreshesInProcess(), auth0.sessions)
+
+def slow_page_while_much_happens(
+    customer: Customer, page: str, seconds: float = 0
+) -> None:
+    with customer.during(page):
+        assert customer.client.get("/token").status_code == 200
+        customer.client.get("/put?goods=pear")
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize("page", ["/slow", "/slow_and_blind"])
+def test_a_slow_page_that_only_reads_brings_nothing_old_back(
+    customer: Customer, tenant: Tenant, clock: Clock, page: str
+) -> None:
+    sign_in_for_a_moment(customer, tenant)
+    customer.client.get("/put?goods=apple")
+
+    slow_page_while_much_happens(customer, page)
+
+    assert customer.client.get("/cart").text == "apple pear"
+    assert_goes_on(customer, tenant, clock)
+
+
+def test_a_slow_page_loses_nothing_although_the_session_was_used_long_ago(
+    customer: Customer, tenant: Tenant, clock: Clock
+) -> None:
+    sign_in_for_a_moment(customer, tenant)
+    customer.client.get("/put?goods=apple")
+    clock.forward(10_000)
+
+    slow_page_while_much_happens(customer, "/slow", seconds=1.2)
+
+    assert customer.client.get("/cart").text == "apple pear"
+    assert_goes_on(customer, tenant, clock)
+
+
+def test_the_sdks_own_refresh_leaves_no_replaced_token_behind(
+    customer: Customer, tenant: Tenant, clock: Clock
+) -> None:
+    sign_in_for_a_moment(customer, tenant)
+
+    assert customer.client.get("/raw").status_code == 200
+
+    assert_goes_on(customer, tenant, clock)
+
+
+def test_a_refresh_within_a_stream_is_logged_and_the_next_request_goes_on(
+    customer: Customer, tenant: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    sign_in_for_a_moment(customer, tenant)
+
+    assert len(customer.client.get("/stream").text) > len("token: ")
+
+    assert "after the response had begun" in caplog.text
+    assert_goes_on(customer, tenant)
+
+
+def sign_in_for_a_moment(customer: Customer, tenant: Tenant) -> None:
+    """Sign in with an access token that is good no more."""
+    tenant.access_token_lifetime = 0
+    assert customer.login().status_code == 302
+    tenant.access_token_lifetime = 86_400
+
+
+def assert_goes_on(
+    customer: Customer, tenant: Tenant, clock: Clock | None = None
+) -> None:
+    """Hold a session to having the newest refresh token."""
+    if clock:
+        clock.forward(10_000)  # what refreshes brought is forgotten by then
+    assert customer.client.get(f"/token?audience={API}").status_code == 200
+    assert tenant.count("/oauth/token") == 3
+    assert tenant.reuse_detected == 0
+
+
+async def test_a_provider_that_gives_an_old_refresh_token_out_again_holds_nobody_up(
+    clock: Clock,
+) -> None:
+    store = SharedStore()
 
     def exchange(token: str) -> dict[str, Any]:
         answer = {"access_token": "a", "refresh_token": {"1": "2", "2": "1"}[token]}
-        return {"answer": answer, "fresh_until": time.time() + 60}
+        return {"answer": answer, "fresh_until": time.time() + 5}
 
     for token in ("1", "2"):
-        asyncio.run(turns.take(token, "any", exchange))
-    found: list[str] = []
-    finder = threading.Thread(target=lambda: found.append(turns.newest("1")))
-    finder.daemon = True
-    finder.start()
-    finder.join(5)
+        await refresh_once(store, auth0.sessions, token, "any", exchange)
+    newest = asyncio.to_thread(newest_refresh_token, store, auth0.sessions, "1")
+    assert await asyncio.wait_for(newest, 5) == "1"
 
-    assert found == ["1"]
+    clock.forward(10)
+    again = refresh_once(store, auth0.sessions, "1", "any", exchange)
+    assert (await asyncio.wait_for(again, 5))[0]["answer"]["access_token"] == "a"
 
 
 async def test_without_rotation_one_refresh_serves_all(
@@ -276,6 +457,72 @@ async def test_an_outage_is_a_502_and_the_next_try_works(
     assert tenant.reuse_detected == 0
 
 
+def overloaded(status: int) -> Fault:
+    """Answer as Auth0 does then: in the form of a refusal."""
+    refusal, headers = {"error": "invalid_grant"}, {"Retry-After": "17"}
+    return Fault(
+        lambda *_: BaseResponse(
+            json.dumps(refusal), status, headers, mimetype="application/json"
+        )
+    )
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("path", ["/token", "/token-of/github"])
+async def test_an_overload_is_an_outage_whatever_its_body_says(
+    alice: Visitor, tenant: Tenant, status: int, path: str
+) -> None:
+    tenant.access_token_lifetime = 0
+    await alice.login()
+    tenant.fail("token", overloaded(status))
+
+    answer = await alice.get(path)
+
+    assert answer.status_code == 502
+    assert answer.headers["Retry-After"] == "17"
+    assert await alice.claims()
+    assert (await alice.get(path)).status_code == 200
+    assert tenant.reuse_detected == 0
+
+
+ODD: dict[str, list[Any]] = {
+    "expires_in": [
+        "86400",
+        "soon",
+        None,
+        -1,
+        1e300,
+        float("inf"),
+        float("nan"),
+        [],
+        {},
+    ],
+    "expires_at": ["soon", float("inf"), -1],
+    "scope": [7, None, ["openid"]],
+    "id_token": [7, "x.y.z", {}, ""],
+    "token_type": [7, None],
+}
+
+
+@pytest.mark.parametrize(
+    "odd", [{name: value} for name, values in ODD.items() for value in values], ids=str
+)
+async def test_an_odd_answer_with_a_usable_token_is_not_thrown_away(
+    alice: Visitor, tenant: Tenant, odd: dict[str, Any]
+) -> None:
+    tenant.access_token_lifetime = 0
+    await alice.login()
+    tenant.access_token_lifetime = 86_400
+    tenant.token_response_extra = odd
+
+    assert (await alice.get("/token")).status_code == 200
+
+    tenant.token_response_extra = {}
+    assert (await alice.get(f"/token?audience={API}")).status_code == 200
+    assert await alice.claims()
+    assert tenant.reuse_detected == 0
+
+
 async def test_a_revoked_refresh_token_ends_the_session(
     alice: Visitor, tenant: Tenant
 ) -> None:
@@ -286,7 +533,7 @@ async def test_a_revoked_refresh_token_ends_the_session(
 
     turned_away = await alice.get("/token")
     assert turned_away.headers["Location"] == "/login?return_to=/token"
-    assert alice.cookies == {}
+    assert "session_auth0" not in alice.cookies
     alice.http.cookies.update(copied)
     assert await alice.claims() is None
 
@@ -303,7 +550,17 @@ async def test_a_program_is_told_401_when_the_session_has_ended(
     assert answer.status_code == 401
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["code"] == "signed_out"
-    assert alice.cookies == {}
+    assert "session_auth0" not in alice.cookies
+
+
+@pytest.mark.parametrize("customer", [flasks_own], indirect=True)
+def test_an_api_that_never_redirects_does_not_when_a_refresh_ends_the_session(
+    customer: Customer, tenant: Tenant
+) -> None:
+    sign_in_for_a_moment(customer, tenant)
+    tenant.revoke_refresh_tokens("auth0|alice")
+
+    assert customer.client.get("/api").status_code == 401
 
 
 async def test_a_second_factor_and_other_refusals_are_typed(
@@ -325,13 +582,72 @@ async def test_claims_are_renewed_with_a_refresh_and_sessions_stay_small(
     tenant.add_user("alice", given_name="Alice", role="admin")
     tenant.access_token_lifetime = 0
     await alice.login()
-    size = len(alice.cookies["session"])
+    size = len(alice.cookies["session_auth0"])
     tenant.add_user("alice", given_name="Alice", role="guest")
 
     await alice.get("/token")
 
     assert ((await alice.claims()) or {})["role"] == "guest"
-    assert len(alice.cookies["session"]) < size + 100
+    assert len(alice.cookies["session_auth0"]) < size + 100
+
+
+LONG_AGO = 1_000_000_000
+
+
+@pytest.mark.parametrize("auth_time", [LONG_AGO, None])
+@pytest.mark.parametrize("customer", [flasks_own], indirect=True)
+def test_what_is_said_of_the_login_outlives_a_refresh(
+    customer: Customer, tenant: Tenant, auth_time: int | None
+) -> None:
+    tenant.forge(claims={"auth_time": auth_time, "amr": ["pwd"], "sid": "first"})
+    sign_in_for_a_moment(customer, tenant)
+    newer = {"auth_time": int(time.time()), "amr": ["mfa"], "acr": "2", "sid": "next"}
+    tenant.forge(claims={**newer, "role": "admin"})
+
+    assert customer.client.get("/token").status_code == 200
+
+    with customer.client:
+        customer.client.get("/cart")
+        user = dict(auth.auth_user)
+    assert user["role"] == "admin"
+    assert [user.get(name) for name in newer] == [auth_time, ["pwd"], None, "first"]
+    assert "max_age=300" in customer.client.get("/fresh").headers["Location"]
+
+
+@pytest.mark.parametrize(
+    ("at_login", "refreshes", "ends_after"),
+    [
+        (None, [3000], 3000),
+        (None, [3000, 6000, None], 3000),
+        (2000, [3000], 2000),
+        (3000, [2000], 2000),
+    ],
+)
+async def test_a_session_ends_where_a_refresh_says_and_never_later(
+    alice: Visitor,
+    tenant: Tenant,
+    clock: Clock,
+    at_login: int | None,
+    refreshes: list[int | None],
+    ends_after: int,
+) -> None:
+    now = int(time.time())
+
+    def ends(seconds: int | None) -> dict[str, Any]:
+        return {"session_expiry": now + seconds} if seconds else {"iat": now}
+
+    tenant.access_token_lifetime = 0
+    tenant.forge(claims=ends(at_login))
+    await alice.login()
+    for seconds in refreshes:
+        tenant.forge(claims=ends(seconds))
+        assert (await alice.get("/token")).status_code == 200
+        clock.forward(1.1)  # the shortest that a token is good for
+
+    clock.forward(ends_after - 120)
+    assert await alice.claims()
+    clock.forward(120)
+    assert await alice.claims() is None
 
 
 @pytest.mark.parametrize("kind", ["signature", "issuer", "absent", "another user"])
@@ -437,8 +753,6 @@ async def test_logout_revokes_the_refresh_token(
 async def test_whoever_listens_is_told_of_one_refresh_once(
     alice: Visitor, tenant: Tenant, trust: Any, app: Flask
 ) -> None:
-    import auth
-
     told: list[str] = []
 
     def receive(_: object, user: dict[str, str]) -> None:
@@ -458,8 +772,6 @@ async def test_whoever_listens_is_told_of_one_refresh_once(
 async def test_a_caller_who_gives_up_does_not_lose_the_answer(
     alice: Visitor, tenant: Tenant, app: Flask
 ) -> None:
-    from auth import auth0
-
     await alice.login()
     tenant.fail("token", Fault.slow(0.5))
     cookies = {"Cookie": _line(alice.cookies)}
@@ -472,39 +784,74 @@ async def test_a_caller_who_gives_up_does_not_lose_the_answer(
 
 
 @pytest.fixture(params=["process", "sqlite", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Refreshes:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedStore]:
+    """What workers share of their refreshes."""
     if request.param == "process":
-        return RefreshesInProcess()
-    if request.param == "sqlite":
-        return RefreshesInSqlite(tmp_path / "refreshes.sqlite3")
-    from redis import Redis
+        yield SharedStore()
+    elif request.param == "sqlite":
+        yield SqliteStore(tmp_path / "shared.sqlite3")
+    else:
+        from redis import Redis
 
-    from stores.refreshes_in_redis import RefreshesInRedis
+        from auth0_flask.stores.redis import RedisStore
 
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return RefreshesInRedis(Redis(port=server.port))
+        server: RedisServer = request.getfixturevalue("redis_server")
+        with Redis(port=server.port) as client:
+            yield RedisStore(client)
 
 
-def test_a_turn_is_for_one_and_ends_by_itself(store: Refreshes) -> None:
-    assert store.claim("key", "one", 0.3).is_ours
-    assert store.claim("key", "other", 0.3) == (False, None)
-    assert store.find("key") is None
+def test_a_lock_is_for_one_and_expires_by_itself(store: SharedStore) -> None:
+    first = store.lock("key", 0.3)
+    assert first
+    assert store.lock("key", 0.3) is None
+    assert store.result("key") is None
     time.sleep(0.31)
-    assert store.claim("key", "other", 5).is_ours
-    store.release("key", "one")  # too late: it is somebody else's
-    assert not store.claim("key", "third", 5).is_ours
-    store.release("key", "other")
-    assert store.claim("key", "third", 5).is_ours
+    second = store.lock("key", 5)
+    assert second
+    first()  # too late: it is somebody else's
+    assert store.lock("key", 5) is None
+    second()
+    assert store.lock("key", 5)
 
 
-def test_a_result_is_there_for_its_seconds(store: Refreshes) -> None:
-    assert store.claim("key", "one", 5).is_ours
-    store.keep("key", "sealed", 0.3)
-    assert store.claim("key", "other", 5) == (False, "sealed")
-    assert store.find("key") == "sealed"
+def test_a_result_is_there_for_its_seconds(store: SharedStore) -> None:
+    release = store.lock("key", 5)
+    assert release
+    store.keep_result("key", "encrypted", 0.3)
+    release()
+    assert store.result("key") == "encrypted"
     time.sleep(0.31)
-    assert store.find("key") is None
-    assert store.claim("key", "other", 5).is_ours
+    assert store.result("key") is None
+    assert store.lock("key", 5)
+
+
+async def test_a_worker_that_comes_between_look_and_lock_refreshes_once(
+    store: SharedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchanged: list[str] = []
+
+    def exchange(token: str) -> dict[str, Any]:
+        exchanged.append(token)
+        answer = {"access_token": f"of {token}", "refresh_token": f"{token}'"}
+        return {"answer": answer, "fresh_until": time.time() + 60}
+
+    def refresh() -> dict[str, Any]:
+        work = refresh_once(store, auth0.sessions, "token", "any", exchange)
+        return asyncio.run(work)[0]
+
+    lock = store.lock
+
+    def lock_late(key: str, seconds: float) -> Any:
+        monkeypatch.setattr(store, "lock", lock)
+        monkeypatch.setattr("os.getpid", lambda: -1)  # another worker is quicker
+        refresh()
+        monkeypatch.undo()
+        return lock(key, seconds)
+
+    monkeypatch.setattr(store, "lock", lock_late)
+
+    assert (await asyncio.to_thread(refresh))["answer"]["access_token"] == "of token"
+    assert exchanged == ["token"]
 
 
 async def test_a_killed_process_blocks_nobody_for_longer_than_its_turn(
@@ -531,4 +878,4 @@ async def test_a_killed_process_blocks_nobody_for_longer_than_its_turn(
         alice.site = other.site
 
         assert (await alice.get(path)).status_code == 200
-        assert PATIENCE < TURN <= 10
+        assert EXCHANGE_SECONDS < LOCK_SECONDS <= 10

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from html import unescape
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import httpx
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from werkzeug.test import TestResponse
 
 _FIELD = re.compile(
     r'name="state"[^>]*?value="([^"]*)"|value="([^"]*)"[^>]*?name="state"'
@@ -22,7 +26,7 @@ class Visitor:
         self.site = site
         self.username = username
         self.http = httpx.AsyncClient(
-            verify=verify, headers={"Accept": "text/html"}, timeout=30, trust_env=False
+            verify=verify, headers={"Accept": "text/html"}, timeout=60, trust_env=False
         )
 
     async def __aenter__(self) -> Self:
@@ -90,11 +94,59 @@ class Visitor:
         }
 
 
+class Shopper:
+    """Somebody at a browser of an app in this process; no server is needed."""
+
+    def __init__(self, app: Flask, username: str = "alice") -> None:
+        self.client = app.test_client()
+        self.username = username
+
+    def sign_in(self, path: str = "/login") -> str:
+        """Sign in at the tenant; return the path of the callback, with its query."""
+        with httpx.Client(trust_env=False, timeout=60) as http:
+            back = urlsplit(sign_in(http, self.start(path), self.username))
+        return f"{back.path}?{back.query}"
+
+    def start(self, path: str = "/login") -> str:
+        """Start a login; return the address at the tenant."""
+        while not path.startswith("http"):
+            answer = self.client.get(path)
+            assert answer.location, answer.text
+            path = answer.location
+        return path
+
+    def login(self, path: str = "/login") -> TestResponse:
+        """Sign in; ends with what the callback answers."""
+        return self.client.get(self.sign_in(path))
+
+    def twin(self) -> Shopper:
+        """Return the same browser as it is now, for a second request at once."""
+        twin = Shopper(self.client.application, self.username)
+        twin.client._cookies = dict(self.client._cookies or {})
+        return twin
+
+
+def sign_in(http: httpx.Client, url: str, username: str) -> str:
+    """Sign in at the tenant, in a browser new to it; return the way back."""
+    http.cookies.clear()
+    page = http.get(url, follow_redirects=True)
+    form = {"state": page.url.params["state"], "action": "login"}
+    answer = http.post(
+        page.url.copy_with(query=None), data={**form, "username": username}
+    )
+    return answer.headers["Location"]
+
+
 def state_of(page: httpx.Response) -> str:
     """Return the hidden state of the tenant's login page."""
     found = _FIELD.search(page.text)
     assert found, page.text
     return unescape(found[1] or found[2])
+
+
+def code_of(page: httpx.Response) -> str:
+    """Return the stable code that an error page shows."""
+    return page.text.partition("<code>")[2].partition("</code>")[0]
 
 
 def on_site(response: httpx.Response, site: str) -> bool:

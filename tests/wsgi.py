@@ -6,16 +6,17 @@ import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import httpx
 import pytest
 from flask import Flask
 
 import auth
 from app import create_app
+from auth0_flask.stores.redis import connect
 from redis_server import RedisServer
-from stores import connect_redis
+from visitor import sign_in as sign_in
 
 KEPT = ["cookies", "redis"]
 
@@ -23,14 +24,12 @@ KEPT = ["cookies", "redis"]
 @contextmanager
 def shipped(request: pytest.FixtureRequest) -> Iterator[Flask]:
     """Make the app as it ships, with its sessions in what is asked for of `KEPT`."""
-    app, client = create_app(), auth.auth0
-    before = client.sessions.lifetime.revocations, client.refreshes
-    if request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        auth.init_app(app, several_cookies=True, redis=connect_redis(server.url))
-    yield app
-    client.sessions.lifetime.revocations = before[0]
-    client.share_refreshes(before[1])
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "redis":
+            server: RedisServer = request.getfixturevalue("redis_server")
+            in_redis = partial(auth.init_app, redis=connect(server.url))
+            patch.setattr(auth, "init_app", in_redis)
+        yield create_app()
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,6 @@ def send(app: Flask, sent: Sent, host: str) -> Answer:
     if close := getattr(answered, "close", None):
         close()
     return answer
-
-
-def sign_in(http: httpx.Client, url: str, username: str) -> str:
-    """Sign in at the tenant, in a browser new to it; return the way back."""
-    http.cookies.clear()
-    page = http.get(url, follow_redirects=True)
-    form = {"state": page.url.params["state"], "action": "login"}
-    answer = http.post(
-        page.url.copy_with(query=None), data={**form, "username": username}
-    )
-    return answer.headers["Location"]
 
 
 def _environ(sent: Sent, host: str) -> dict[str, Any]:

@@ -18,10 +18,9 @@ from babel.messages.pofile import read_po, write_po
 from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.http import HTTP_STATUS_CODES
 
-import login
-import stores
-from login import errors
-from stores.too_large import SessionTooLarge
+import auth0_flask
+from auth0_flask import errors, stores
+from auth0_flask.stores.shared import browser_in_words
 
 HERE = Path(__file__).parent
 #: What Flask itself may answer here, in Werkzeug's words.
@@ -31,7 +30,8 @@ OF_FLASK = (400, 401, 404, 405, 413, 416, 500)
 def texts() -> set[str]:
     """Return every text that a page may show."""
     pages = extract_from_dir(HERE.parent / "templates", [("**.html", "jinja2")])
-    return {str(found[2]) for found in pages} | set(_of_errors())
+    unknown = browser_in_words("")
+    return {*(str(found[2]) for found in pages), unknown, *_of_errors()}
 
 
 def catalogs() -> Iterator[tuple[Path, Catalog]]:
@@ -60,18 +60,17 @@ def _of_errors() -> Iterator[str]:
     for code in OF_FLASK:
         yield HTTP_STATUS_CODES[code]
         yield str(default_exceptions[code].description)
-    for package in (login, stores):
+    for package in (auth0_flask, stores):
         for module in iter_modules(package.__path__, f"{package.__name__}."):
             import_module(module.name)
     for kind in _kinds(HTTPException):
-        if kind.__module__.partition(".")[0] in {"login", "stores"} and kind.code:
+        if kind.__module__.startswith("auth0_flask") and kind.code:
             yield getattr(kind, "title", HTTP_STATUS_CODES[kind.code])
             own = (vars(kind).get(name) for name in ("description", "hint"))
             yield from filter(None, own)
-    yield SessionTooLarge({}).hint
     for ahead in (7, -7):
-        clocks = errors._kind(errors.ClocksDiffer(ahead))
-        yield str(clocks.description).replace("7", "%(number)s")
+        clocks = errors._classified(errors.ClocksDiffer(ahead))
+        yield str(clocks and clocks.description).replace("7", "%(number)s")
 
 
 def _kinds(kind: type[HTTPException]) -> Iterator[type[HTTPException]]:

@@ -70,7 +70,7 @@ class Browser:
         )
         # Chromium applies form-action to where the form's answer redirects, too.
         page.headers["Content-Security-Policy"] = content_security_policy(
-            urls.form_target(asked.redirect_uri)
+            urls.form_target(asked.redirect_uri), *_LOOPBACK
         )
         return page
 
@@ -220,6 +220,10 @@ def _signed_out() -> str:
         title="Signed out",
         message="You are signed out of the stand-in.",
     )
+
+
+#: Where an app may send a browser on to after its callback.
+_LOOPBACK = ("http://localhost:*", "http://127.0.0.1:*", "http://*.localhost:*")
 
 
 def content_security_policy(*form_targets: str) -> str:

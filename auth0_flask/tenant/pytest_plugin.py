@@ -74,6 +74,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the tenant where a ``conftest.py`` has named this plugin."""
     _start(config)
+    # the SDK calls its models the way of pydantic 1, also in a suite where that is
+    # an error
+    deprecated = "The `(dict|parse_obj)` method is deprecated"
+    config.addinivalue_line("filterwarnings", f"ignore:{deprecated}:DeprecationWarning")
 
 
 def _start(config: pytest.Config) -> None:

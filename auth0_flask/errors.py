@@ -1,0 +1,388 @@
+"""What an app may catch, and the signals that it may listen to.
+
+``LoginError``
+    ``ConfigurationError`` (500): this app or the tenant is set up wrongly.
+    ``ProviderRefused`` and ``LoginRefused`` (403): Auth0, or this app, said no.
+    ``CheckFailed`` (400): what came back could not be verified.
+    ``ProviderDown`` (502): Auth0 cannot be reached, or its answer is invalid.
+``StoreUnavailable`` (503): an outage of our own stores.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, ClassVar, TypeVar
+
+import httpx
+import jwt
+from auth0_server_python.error import (
+    ApiError,
+    Auth0Error,
+    IssuerValidationError,
+    MissingRequiredArgumentError,
+    MissingTransactionError,
+    OrganizationTokenValidationError,
+    SessionExpiredError,
+)
+from authlib.integrations.base_client.errors import OAuthError
+from blinker import NamedSignal, Namespace
+from flask import Response, current_app, has_request_context, jsonify, request
+from markupsafe import escape
+from werkzeug.exceptions import (
+    BadGateway,
+    BadRequest,
+    Forbidden,
+    HTTPException,
+    InternalServerError,
+    ServiceUnavailable,
+)
+
+from .settings import SetupError
+
+logger = logging.getLogger(__name__)
+E_ = TypeVar("E_", bound=BaseException)
+
+_signals = Namespace()
+# Receivers may be sync or async, and are connected with blinker, as Flask's own; the
+# sender is the app: ``auth.user_logged_in.connect(receiver, app)``.
+
+#: Before a session begins; with ``user``, the claims. A receiver that raises signs
+#: nobody in; `LoginRefused` says why on the page.
+user_logged_in = _signals.signal("user-logged-in")
+#: After a session was ended here; with ``user``, the claims.
+user_logged_out = _signals.signal("user-logged-out")
+#: After a login that failed; with ``error``, one of the kinds of `LoginError`.
+login_failed = _signals.signal("login-failed")
+#: After sessions were ended elsewhere; with ``sub`` or ``sid``.
+session_revoked = _signals.signal("session-revoked")
+#: After an access token was refreshed; with ``user``, the claims.
+tokens_refreshed = _signals.signal("tokens-refreshed")
+
+_RETRY_AFTER = 5  # seconds
+_AGAIN = "Please sign in again."
+_OPERATOR = "Please tell the operator of this site; its log has the cause."
+_LATER = "Please try again in a moment. If you were signed in, you still are."
+
+#: By code: a sentence for the visitor, and what to do next.
+_TEXTS = {
+    "setup_incomplete": ("Signing in is not set up on this site yet.", _OPERATOR),
+    "client_refused": ("Auth0 does not accept this site's credentials.", _OPERATOR),
+    "clocks_differ": ("Auth0's clock and this server's are too far apart.", _OPERATOR),
+    "access_denied": (
+        "Auth0 did not let you in, or you chose not to share your profile.",
+        "You can try again, perhaps with another account.",
+    ),
+    "login_refused": ("Auth0 did not complete this sign-in.", "You can try again."),
+    "login_required": ("You are not signed in at Auth0.", _AGAIN),
+    "consent_required": ("Auth0 needs your consent first.", _AGAIN),
+    "interaction_required": ("Auth0 needs to ask you something first.", _AGAIN),
+    "account_selection_required": ("Auth0 needs you to choose an account.", _AGAIN),
+    "missing_transaction": (
+        "This sign-in is unknown here: it took longer than an hour, was already "
+        "used, was started in another browser, or its cookie was blocked.",
+        _AGAIN,
+    ),
+    "incomplete_callback": ("The address you came back with is incomplete.", _AGAIN),
+    "code_refused": ("This sign-in was used before, or took too long.", _AGAIN),
+    "invalid_token": ("Auth0's response could not be verified.", _AGAIN),
+    "wrong_organization": ("That is not the organization to sign in with.", _AGAIN),
+    "not_fresh": ("Auth0 did not ask you again who you are.", _AGAIN),
+    "login_refused_here": ("This site did not let you in.", _AGAIN),
+    "logged_out_meanwhile": ("You signed out while this sign-in was running.", _AGAIN),
+    "login_loop": (
+        "You signed in three times within a minute, and were signed out each time.",
+        "Your browser may block this site's cookies, or hold old ones of the same "
+        "name: delete them. Or you opened this site under another host name than the "
+        "one it signs in at, or a clock is wrong. Then wait a minute and try again.",
+    ),
+    "session_over": ("Your session was over before it began.", _AGAIN),
+    "provider_unreachable": ("Auth0 does not answer right now.", _LATER),
+    "provider_unavailable": ("Auth0 cannot sign you in right now.", _LATER),
+    "invalid_response": ("Auth0 sent an invalid response.", _LATER),
+}
+
+
+class ClocksDiffer(jwt.InvalidTokenError):
+    """A genuine token is from the future, or expired before it arrived."""
+
+    def __init__(self, ahead: int) -> None:
+        where = "ahead of" if ahead > 0 else "behind"
+        self.error = f"Auth0's clock is {abs(ahead)} seconds {where} this server's"
+        super().__init__(self.error)
+
+
+class ProblemResponse(HTTPException):
+    """An error that is a page for people and problem+json for programs."""
+
+    def get_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer a program as RFC 9457 says, and anybody else with a page."""
+        if has_request_context() and prefers_json():
+            return problem(self)
+        return super().get_response(*args, **kwargs)
+
+    def get_description(self, *args: Any, **kwargs: Any) -> str:
+        """Return what Werkzeug's own page says, where the app has none."""
+        names = ("hint", "detail", "error", "reference")
+        hint, detail, error, reference = (getattr(self, n, None) for n in names)
+        lines = [hint, detail and f"Auth0 said: {detail}"]
+        lines.append(f"{error}, reference {reference}" if reference else error)
+        more = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
+        return f"{super().get_description(*args, **kwargs)}\n{more}"
+
+
+class StoreUnavailable(ProblemResponse, ServiceUnavailable):
+    """A store of this site cannot be used; nobody is signed out by that.
+
+    Its ``__cause__`` is the error of the store, which is logged once a minute.
+
+    Args:
+        error: A stable code, such as ``sessions_unavailable``.
+        cause: What the store raised.
+    """
+
+    title = "Out of order for a moment"
+    description = "This site cannot look up who is signed in right now."
+    hint = _LATER
+    _logged_at: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, error: str, cause: BaseException) -> None:
+        super().__init__(retry_after=_RETRY_AFTER)
+        self.error = error
+        self.__cause__ = cause
+        now = time.monotonic()
+        if now - self._logged_at.get(error, -60.0) >= 60:
+            self._logged_at[error] = now
+            reason = f"{type(cause).__name__}: {cause}"
+            logger.error("A store is unavailable (%s): %.300s", error, reason)
+
+
+class LoginError(ProblemResponse):
+    """A login that failed.
+
+    Its ``__cause__`` is what the SDK, httpx or one of our checks raised.
+
+    Attributes:
+        error: A stable code for programs.
+        description: A sentence for the visitor.
+        hint: What to do next.
+        detail: The provider's own words, or None. Escape them.
+        reference: Also in the log line, so that the two can be matched.
+        app_state: What the login was started with, or None.
+    """
+
+    title = "That sign-in did not work"
+
+    def __init__(self, error: str, *, detail: str | None = None) -> None:
+        sentence, self.hint = _TEXTS[error]
+        super().__init__(sentence)
+        self.error = error
+        self.detail = detail[:300] if detail else None
+        self.reference = secrets.token_hex(4)
+        self.app_state: Any = None
+
+
+class ConfigurationError(LoginError, InternalServerError):
+    """The app or the tenant is set up wrongly; the log says where."""
+
+
+class ProviderRefused(LoginError, Forbidden):
+    """Auth0 said no."""
+
+
+class LoginRefused(LoginError, Forbidden):
+    """This app said no: for receivers of `user_logged_in` to raise.
+
+    Args:
+        message: A sentence for the visitor.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("login_refused_here")
+        self.description = message
+
+
+class CheckFailed(LoginError, BadRequest):
+    """What came back could not be verified."""
+
+
+class ProviderDown(LoginError, BadGateway):
+    """Auth0 cannot be reached, or its answer is invalid."""
+
+    retry_after = _RETRY_AFTER
+
+    def get_headers(self, *args: Any, **kwargs: Any) -> list[tuple[str, str]]:
+        """Say when to try again (RFC 9110 section 10.2.3)."""
+        retry = ("Retry-After", str(self.retry_after))
+        return [*super().get_headers(*args, **kwargs), retry]
+
+
+def login_error(error: Exception, *, doing: str = "Login") -> LoginError | None:
+    """Return the `LoginError` that stands for an error, logged with its causes.
+
+    None where the error is an HTTPException of another kind, or a bug. No text shows
+    a token, a secret or, unescaped, the provider's words.
+    """
+    found = error if isinstance(error, LoginError) else _classified(error)
+    if found is not None:
+        logger.log(
+            logging.WARNING if (found.code or 500) < 500 else logging.ERROR,
+            "%s failed: %s, reference %s, caused by %s",
+            doing,
+            found.error,
+            found.reference,
+            " < ".join(_described(link) for link in error_chain(error)),
+        )
+    return found
+
+
+def prefers_json() -> bool:
+    """Tell whether a program asks, rather than a browser going to a page."""
+    headers = request.headers
+    if (
+        headers.get("Sec-Fetch-Mode", "navigate") != "navigate"
+        or headers.get("X-Requested-With") == "XMLHttpRequest"
+        or headers.get("Authorization", "").lower().startswith("bearer ")
+        or request.is_json
+    ):
+        return True
+    json = ("application/json", "application/problem+json")
+    return request.accept_mimetypes.best_match(["text/html", *json]) in json
+
+
+def problem(error: HTTPException) -> Response:
+    """Return an error as ``application/problem+json`` (RFC 9457)."""
+    body = {
+        "type": "about:blank",
+        "title": error.name,
+        "status": error.code,
+        "detail": error.description,
+        "code": getattr(error, "error", None),
+        "reference": getattr(error, "reference", None),
+    }
+    response = jsonify({key: value for key, value in body.items() if value})
+    response.status_code = error.code or 500
+    for key, value in error.get_headers():
+        if key.lower() != "content-type":
+            response.headers[key] = value
+    response.mimetype = "application/problem+json"
+    return response
+
+
+def error_chain(error: object) -> Iterator[BaseException]:
+    """Go from an exception to its causes, however they are recorded."""
+    for _ in range(8):
+        if not isinstance(error, BaseException):
+            return
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+
+
+def _first(kind: type[E_], error: Exception) -> E_ | None:
+    """Return the first exception of a kind among an exception and its causes."""
+    return next((link for link in error_chain(error) if isinstance(link, kind)), None)
+
+
+#: Codes of the SDK: a check of ours failed.
+_OUR_CHECKS = {
+    *("jwks_key_not_found", "invalid_signature", "invalid_audience"),
+    *("token_expired", "invalid_token", "missing_id_token"),
+}
+_BY_TYPE: list[tuple[type[Exception], type[LoginError], str]] = [
+    (SetupError, ConfigurationError, "setup_incomplete"),
+    (MissingTransactionError, CheckFailed, "missing_transaction"),
+    (MissingRequiredArgumentError, CheckFailed, "incomplete_callback"),
+    (IssuerValidationError, CheckFailed, "invalid_token"),
+    (OrganizationTokenValidationError, CheckFailed, "wrong_organization"),
+    (SessionExpiredError, CheckFailed, "session_over"),
+]
+#: What the SDK raises where an answer is not what it should be.
+_RAISED_ON_NONSENSE = (Auth0Error, KeyError, ValueError, TypeError, AttributeError)
+#: RFC 6749 section 5.2; a wrong secret is ``access_denied`` to Auth0.
+_BAD_CREDENTIALS = {"invalid_client", "unauthorized_client", "access_denied"}
+#: OpenID Connect Core section 3.1.2.6, answers to ``prompt=none``.
+_SILENT_LOGIN = {
+    *("login_required", "consent_required"),
+    *("interaction_required", "account_selection_required"),
+}
+
+
+class CallbackError(ApiError):
+    """Auth0 sent the browser back with ``error`` (RFC 6749 section 4.1.2.1)."""
+
+
+def _classified(error: Exception) -> LoginError | None:
+    if isinstance(error, HTTPException):
+        return None
+    for kind, make, code in _BY_TYPE:
+        if isinstance(error, kind):
+            return make(code)
+    if isinstance(error, CallbackError):
+        return _refused_at_callback(error)
+    if lost := _first(httpx.HTTPError, error) or _first(TimeoutError, error):
+        down = ProviderDown("provider_unreachable")
+        headers = getattr(getattr(lost, "response", None), "headers", {})
+        seconds = headers.get("Retry-After", "")
+        if seconds.isdecimal():
+            down.retry_after = min(int(seconds), 3600)
+        return down
+    if refusal := _first(OAuthError, error):
+        return _refused_by_token_endpoint(str(refusal.error))
+    return _failed_check(error)
+
+
+def _failed_check(error: Exception) -> LoginError | None:
+    if clocks := _first(ClocksDiffer, error):
+        wrong = ConfigurationError("clocks_differ")
+        wrong.description = f"{clocks.error}, which is most likely the wrong one."
+        return wrong
+    code = error.code if isinstance(error, ApiError) else None
+    if _first(jwt.PyJWTError, error) or code in _OUR_CHECKS:
+        return CheckFailed("invalid_token")
+    is_nonsense = isinstance(error, _RAISED_ON_NONSENSE)
+    return _refused_by_token_endpoint(code) if is_nonsense else None
+
+
+def _refused_by_token_endpoint(error: str | None) -> LoginError:
+    if error == "invalid_grant":
+        return CheckFailed("code_refused")
+    if error in _BAD_CREDENTIALS:
+        return ConfigurationError("client_refused")
+    return ProviderDown("invalid_response")
+
+
+def _refused_at_callback(error: CallbackError) -> LoginError:
+    """Classify what the query of a callback says; anybody can make one up."""
+    if error.code in _SILENT_LOGIN:
+        return ProviderRefused(error.code)
+    code = "access_denied" if error.code == "access_denied" else "login_refused"
+    if error.code in {"server_error", "temporarily_unavailable"}:
+        # not an error of the provider: its word comes through the visitor's browser
+        code = "provider_unavailable"
+    return ProviderRefused(code, detail=str(error.message or ""))
+
+
+def _described(error: BaseException) -> str:
+    """Name an exception and its place; not its text, which may hold a token."""
+    code = getattr(error, "code" if isinstance(error, Auth0Error) else "error", None)
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    place = f" at {frame.tb_frame.f_code.co_name}:{frame.tb_lineno}" if frame else ""
+    return f"{type(error).__name__}{f'({code!r:.60})' if code else ''}{place}"
+
+
+async def send(signal: NamedSignal, **values: Any) -> None:
+    """Send a signal to receivers of both kinds, with the current app as sender."""
+    if signal.receivers:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]  # Flask documents it
+        await signal.send_async(app, _sync_wrapper=_awaitable, **values)
+
+
+def _awaitable(receiver: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return receiver(*args, **kwargs)
+
+    return call

@@ -1,0 +1,243 @@
+"""What an app gets by `init_app`: everything that makes the login right for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+from flask.json.provider import DefaultJSONProvider
+from flask.sessions import SecureCookieSessionInterface
+from werkzeug.local import LocalProxy
+
+from .client import Auth0Client, current_client
+from .errors import StoreUnavailable
+from .guards import COVERED_GUARD, before_view, covered_guards
+from .redirects import KEY, Endpoints, end_rounds
+from .routes import answer_early
+from .settings import Settings, SetupError, misspelled_settings
+from .stores import SharedStore, SplitSessionInterface, SqliteStore, derive_key
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+logger = logging.getLogger(__name__)
+App = TypeVar("App", bound=Flask)
+
+_STRICT = (
+    "SESSION_COOKIE_SAMESITE is Strict: browsers would keep the cookie back when Auth0 "
+    "sends somebody back, and login would go round in circles. Set it to Lax."
+)
+
+
+@dataclass(kw_only=True)
+class Auth0Extension:
+    """What belongs to one app; in its ``extensions["auth0"]``."""
+
+    client: Auth0Client  # several apps may share it
+    endpoints: Endpoints
+    shared_store: SharedStore
+    warned_of_mismatch: bool = False
+    looked_at_guards: bool = False
+
+
+def _claims() -> Mapping[str, Any]:
+    state = current_client().read_session()
+    return MappingProxyType((state or {}).get("user") or {})
+
+
+#: The claims of the user who is signed in, a mapping that is empty (so falsy) when
+#: nobody is. The session is read when it is first asked for, once a request.
+auth_user = cast(Mapping[str, Any], LocalProxy(_claims))
+
+
+def init_app(
+    app: App,
+    client: Auth0Client,
+    *,
+    login: str | None = None,
+    callback: str | None = None,
+    logout: str | None = None,
+    redis: Redis | None = None,
+) -> App:
+    """Add the login to an app.
+
+    What the app has chosen stays. Where it has not: a missing ``SECRET_KEY`` is
+    derived from ``AUTH0_SECRET``; cookies are SameSite=Lax, and Secure if the
+    callback is https; Flask's own session interface gives way to one that keeps the
+    login in cookies of its own; a permanent session lasts as long as the login may,
+    and is not sent again with every response.
+
+    Args:
+        app: The app.
+        client: The client of ``auth.py``.
+        login: Endpoint that starts a login, where it is neither that of
+            ``auth.routes`` nor called so; likewise the other two.
+        callback: Endpoint that Auth0 sends browsers back to.
+        logout: Endpoint that ends the session.
+        redis: A client of redis-py to keep sessions in, as ``AUTH0_REDIS_URL`` does.
+
+    Returns:
+        The same app.
+
+    Raises:
+        SetupError: The settings are wrong, and this is neither a test nor another
+            ``flask`` command than ``run``.
+        TypeError: ``redis`` is no client of redis-py for sync code.
+    """
+    if before := app.extensions.get(KEY):
+        if before.client is client:
+            raise RuntimeError("auth.init_app(app) was called twice for one app.")
+        raise RuntimeError("Another auth.py has called init_app for this app.")
+    problems = client.settings.problems
+    if str(app.config["SESSION_COOKIE_SAMESITE"]).lower() == "strict":
+        problems += (_STRICT,)
+    if problems and not app.testing:
+        if _is_serving():
+            raise SetupError(problems)
+        logger.warning(SetupError(problems).message)
+    _warn_at_start(app)
+    given = {"login": login, "callback": callback, "logout": logout}
+    names = {role: name for role, name in given.items() if name}
+    app.extensions[KEY] = Auth0Extension(
+        client=client,
+        endpoints=Endpoints(settings=client.settings, names=names),
+        shared_store=_choose_stores(app, client, redis),
+    )
+    _set_defaults(app, client)
+    app.before_request(answer_early)
+    app.before_request(before_view)
+    app.after_request(client.refresher.after_view)
+    app.after_request(end_rounds)
+    app.context_processor(lambda: {"auth_user": auth_user})
+    _let_json_take_auth_user(app)
+    help_text = "Check the Auth0 login, and end sessions."
+    app.cli.add_command(_Commands("auth0", help=help_text))
+    return app
+
+
+def _set_defaults(app: Flask, client: Auth0Client) -> None:
+    """Choose what the app has left as Flask does."""
+    settings, config = client.settings, app.config
+    if not app.secret_key:
+        keys = [derive_key(s, "flask signing key") for s in settings.secrets]
+        app.secret_key, config["SECRET_KEY_FALLBACKS"] = keys[0], keys[1:]
+    if config["SESSION_COOKIE_SAMESITE"] is None:
+        config["SESSION_COOKIE_SAMESITE"] = "Lax"
+        if settings.callback.scheme == "https":
+            config["SESSION_COOKIE_SECURE"] = True
+    default = Flask.default_config["PERMANENT_SESSION_LIFETIME"]
+    if config["PERMANENT_SESSION_LIFETIME"] == default:
+        config["PERMANENT_SESSION_LIFETIME"] = settings.session_max_seconds
+    # a slow response would bring back what another one has changed meanwhile
+    config["SESSION_REFRESH_EACH_REQUEST"] = False
+    if type(app.session_interface) is SecureCookieSessionInterface:
+        app.session_interface = SplitSessionInterface(client.sessions.decrypts)
+
+
+def _choose_stores(app: Flask, client: Auth0Client, redis: Redis | None) -> SharedStore:
+    """Choose what the app's workers share; with Redis, sessions go there, too."""
+    settings = client.settings
+    if redis is not None or settings.redis_url:
+        return _redis_store(app, settings, redis)
+    if settings.revocations_path == "none":
+        if not settings.problems:
+            logger.warning(
+                "AUTH0_REVOCATIONS_PATH is none: logout ends the browser's copy of a "
+                "session; whoever copied its cookie before stays signed in."
+            )
+        return SharedStore()
+    default = os.path.join(app.instance_path, "auth0-revocations.sqlite3")
+    store = SqliteStore(path := settings.revocations_path or default)
+    try:
+        if _is_serving():
+            store.check()
+    except StoreUnavailable:
+        cannot = f"AUTH0_REVOCATIONS_PATH: {path} cannot be written. Name another file."
+        raise SetupError((cannot,)) from None
+    return store
+
+
+def _redis_store(app: Flask, settings: Settings, redis: Redis | None) -> SharedStore:
+    try:
+        from redis import Redis as SyncRedis
+
+        from .stores.redis import RedisSessionInterface, RedisStore, connect
+    except ImportError:
+        needs = "AUTH0_REDIS_URL needs the package redis: pip install redis"
+        raise SetupError((needs,)) from None
+    if redis is None:
+        redis = connect(settings.redis_url or "")
+    elif not isinstance(redis, SyncRedis):
+        raise TypeError(
+            "init_app(redis=...) takes a redis.Redis, not a redis.asyncio.Redis, a "
+            "cluster or an address. For an address, set AUTH0_REDIS_URL."
+        )
+    app.session_interface = RedisSessionInterface(
+        redis, secrets=settings.secrets, seconds=settings.session_max_seconds
+    )
+    return RedisStore(redis)
+
+
+def _is_serving() -> bool:
+    """Tell a server, or ``flask run``, from other ``flask`` commands and pytest.
+
+    Many a suite sets TESTING only when the app is made, so pytest is asked for.
+    """
+    if "PYTEST_VERSION" in os.environ:
+        return False
+    command = click.get_current_context(silent=True)
+    return command is None or command.info_name == "run"
+
+
+def _let_json_take_auth_user(app: Flask) -> None:
+    """Let ``jsonify(auth_user)`` and ``{{ auth_user|tojson }}`` work."""
+    if isinstance(provider := app.json, DefaultJSONProvider):
+        default = provider.default
+
+        def with_auth_user(value: Any) -> Any:
+            return dict(value) if isinstance(value, LocalProxy) else default(value)
+
+        provider.default = with_auth_user  # Flask documents it
+
+
+class _Commands(AppGroup):
+    """``flask auth0``, imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from .cli import auth0_commands
+
+        return auth0_commands.list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        from .cli import auth0_commands
+
+        return auth0_commands.get_command(ctx, name)
+
+
+def _warn_at_start(app: Flask) -> None:
+    """Warn of names that no setting has, of version 1.0, and of covered guards."""
+    for name, near in misspelled_settings().items():
+        logger.warning("%s is no setting; %s is. Correct its name.", name, near)
+    if os.path.exists(os.path.join(app.root_path, "login", "one_loop.py")):
+        logger.warning(
+            "The folders login/ and stores/ of version 1.0 are still in this app: "
+            "delete them, the package auth0_flask has replaced them."
+        )
+    if app.debug:
+        app.before_request(_warn_of_covered_guards)
+
+
+def _warn_of_covered_guards() -> None:
+    """Say once which guards are asked too late."""
+    own = current_app.extensions[KEY]
+    if not own.looked_at_guards:
+        own.looked_at_guards = True
+        for endpoint, name in covered_guards(current_app):
+            logger.warning("View %s: %s", endpoint, COVERED_GUARD.format(name))

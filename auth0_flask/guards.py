@@ -1,0 +1,257 @@
+"""Guards: decorators that let some visitors see a view."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any, TypeVar, overload
+
+from auth0_server_python.error import OrganizationTokenValidationError
+from auth0_server_python.utils.helpers import validate_org_claims
+from flask import (
+    Flask,
+    Response,
+    after_this_request,
+    current_app,
+    has_request_context,
+    request,
+)
+from werkzeug.exceptions import Forbidden
+
+from .client import current_client
+from .errors import ProblemResponse
+from .redirects import endpoints, login_again
+from .stores import request_state
+from .verification import is_fresh
+
+logger = logging.getLogger(__name__)
+V = TypeVar("V", bound=Callable[..., Any])
+Check = Callable[[], object]
+
+COVERED_GUARD = (
+    "{} stands between the route and a guard, and may answer before the guard is "
+    "asked. Make the guard the first decorator below the route."
+)
+#: On a function that a guard was given: (that function, the checks of its guards).
+_MARK = "_auth0_guards"
+#: On a wrapper of ours: (that wrapper, the function in it).
+_WRAPPER = "_auth0_wrapper"
+
+
+class NotAllowed(ProblemResponse, Forbidden):
+    """Somebody is signed in who may not see this."""
+
+    error = "not_allowed"
+    title = "Not for your account"
+    description = "You are signed in, but this is not for your account."
+    hint = "If you should be allowed to see it, please tell the operator of this site."
+
+
+@overload
+def login_required(view: V) -> V: ...
+@overload
+def login_required(
+    view: None = None,
+    *,
+    max_age: int | None = None,
+    organization: str | None = None,
+    redirect: bool = True,
+) -> Callable[..., Any]: ...
+def login_required(
+    view: Callable[..., Any] | None = None,
+    *,
+    max_age: int | None = None,
+    organization: str | None = None,
+    redirect: bool = True,
+) -> Any:
+    """Let only users who are signed in see a view.
+
+    It is for async and sync views, classes of views (``decorators =
+    [login_required]``) and their methods, and for whole apps and blueprints:
+    ``app.before_request(login_required)`` protects everything but the routes of the
+    login, ``static``, and what is marked `public`.
+    A browser is redirected to login and back; a program gets 401.
+
+    Args:
+        view: The view; left out for ``before_request``.
+        max_age: Seconds since the user last proved who they are; otherwise they are
+            asked again (OpenID Connect Core section 3.1.2.1).
+        organization: Id or name of the one organization to be signed in with.
+        redirect: False answers 401 to browsers, too, as an API does.
+    """
+
+    def check() -> None:
+        _require(max_age, organization, redirect)
+
+    guard = _guard(check)
+    is_plain = redirect and max_age is None and organization is None
+    return guard(view) if view is not None or is_plain else guard
+
+
+def requires_claim(name: str, *values: str | int | float | bool) -> Callable[..., Any]:
+    """Let only users with a claim see a view, such as a role that an Action adds.
+
+    Args:
+        name: The claim, often an address: ``https://example.com/roles``.
+        values: One of these it equals or, if it is a list, contains. With none
+            given, any value does that is not empty.
+
+    Raises:
+        TypeError: An argument can match no claim.
+    """
+    if not isinstance(name, str):
+        raise TypeError("requires_claim: the name of a claim is a string.")
+    if not all(isinstance(value, str | int | float | bool) for value in values):
+        raise TypeError(
+            "requires_claim: give the values one by one, not as a list: "
+            'requires_claim("https://example.com/roles", "admin", "editor")'
+        )
+
+    def check() -> None:
+        user = _require()
+        claim = user.get(name)
+        found = claim if isinstance(claim, list) else [claim]
+        if claim and (not values or any(value in found for value in values)):
+            return
+        state = "had another value" if name in user else "was absent"
+        logger.info("Refused %r: the claim %s %s.", request.path, name, state)
+        raise NotAllowed
+
+    return _guard(check)
+
+
+def public(view: V) -> V:
+    """Let everybody see a view, below ``before_request(login_required)``."""
+    view.is_public = True  # type: ignore[attr-defined]  # what _unless_public looks for
+    return view
+
+
+def passive(view: V) -> V:
+    """Let requests of a view not count as use of a session, as for polling.
+
+    They neither extend its idle time nor set its cookie.
+    """
+    view.is_passive = True  # type: ignore[attr-defined]  # what before_view looks for
+    return view
+
+
+def before_view() -> None:
+    """Enforce guards that stand above the route; runs before every view."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view is None:
+        return
+    if getattr(view, "is_passive", False):
+        request_state().passive = True
+    function, checks = getattr(view, _MARK, (None, ()))
+    if function is view and not _is_answered_by_flask():
+        for check in checks:
+            check()
+
+
+def covered_guards(app: Flask) -> Iterator[tuple[str, str]]:
+    """Yield (endpoint, name) of what stands between a route and a guard, as a cache."""
+    for endpoint, registered in app.view_functions.items():
+        above: list[Any] = []
+        view: Any = registered
+        while view is not None:
+            if getattr(view, _WRAPPER, (None,))[0] is view:
+                for other in above:
+                    code = getattr(other, "__code__", None)
+                    yield endpoint, getattr(code, "co_qualname", type(other).__name__)
+                above = []
+            else:
+                above.append(view)
+            view = getattr(view, "__wrapped__", None)
+
+
+def _guard(check: Check) -> Callable[..., Any]:
+    """Make of a check what decorates a view, and serves ``before_request`` as well."""
+
+    def guard(view: Callable[..., Any] | None = None) -> Any:
+        if view is None:
+            return _unless_public(check)
+        if iscoroutinefunction(view):
+
+            @wraps(view)
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+                check()
+                return await view(*args, **kwargs)
+
+        else:
+
+            @wraps(view)
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                check()
+                return view(*args, **kwargs)
+
+        setattr(wrapper, _WRAPPER, (wrapper, view))
+        if not has_request_context():
+            _mark(view, check)
+        return wrapper
+
+    return guard
+
+
+def _mark(view: Any, check: Check) -> None:
+    """Mark the function that a guard was given, and those in guards below it.
+
+    Where that very function is the registered view, the guard stood above the route.
+    By identity: what `functools.wraps` copies to somebody else's wrapper is no mark.
+    """
+    while view is not None:
+        function, checks = getattr(view, _MARK, (None, ()))
+        known = checks if function is view else ()
+        try:
+            setattr(view, _MARK, (view, (check, *known)))
+        except AttributeError:
+            return  # a bound method, which no route has registered
+        own, inner = getattr(view, _WRAPPER, (None, None))
+        view = inner if own is view else None
+
+
+def _unless_public(check: Check) -> None:
+    endpoint = request.endpoint
+    if endpoint is None or _is_answered_by_flask():
+        return
+    if endpoint == "static" or endpoint.endswith(".static"):
+        return
+    view = current_app.view_functions[endpoint]
+    if getattr(view, "is_public", False) or hasattr(view, "auth0_role"):
+        return
+    if endpoints().role(endpoint) is None:
+        check()
+
+
+def _is_answered_by_flask() -> bool:
+    """Tell an OPTIONS that tells methods from one that a view answers itself."""
+    by_flask = getattr(request.url_rule, "provide_automatic_options", False)
+    return request.method == "OPTIONS" and by_flask
+
+
+def _require(
+    max_age: int | None = None, organization: str | None = None, redirect: bool = True
+) -> Mapping[str, Any]:
+    """Return the claims of the user who is signed in; otherwise lead to login."""
+    request_state().never_redirect = not redirect
+    user: Mapping[str, Any] = (current_client().read_session() or {}).get("user") or {}
+    if user:
+        after_this_request(_not_stored)
+        is_fresh_enough = max_age is None or is_fresh(user, max_age)
+        if is_fresh_enough and (not organization or _is_of(user, organization)):
+            return user
+    raise login_again(max_age=max_age, organization=organization)
+
+
+def _is_of(user: Mapping[str, Any], organization: str) -> bool:
+    with suppress(OrganizationTokenValidationError):
+        validate_org_claims(dict(user), organization)
+        return True
+    return False
+
+
+def _not_stored(response: Response) -> Response:
+    response.headers.setdefault("Cache-Control", "private, no-store")
+    return response

@@ -1,0 +1,245 @@
+"""Where visitors are sent: to login, and back to a page of this app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from posixpath import normpath
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from flask import Response, after_this_request, current_app, redirect, request, url_for
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import HTTPException, Unauthorized
+from werkzeug.routing import BuildError
+
+from .errors import CheckFailed, ProblemResponse, prefers_json
+from .settings import Settings, is_loopback
+from .stores import request_state
+from .stores.cookies import cookie_attributes, own_cookie_name
+from .verification import Verifier
+
+logger = logging.getLogger(__name__)
+
+KEY = "auth0"
+#: What a view's ``auth0_role`` may be, and the usual names of such endpoints.
+ROLES = ("login", "callback", "logout")
+#: Bytes of a ``return_to``; it travels in a cookie.
+MAX_RETURN_TO = 2_048
+#: What browsers drop from an address or read as a slash, and what names a host.
+_UNSAFE = re.compile(r"[\\\x00-\x20\x7f]|^//")
+#: Logins within so many seconds after each of which nobody was signed in.
+_MAX_ROUNDS, _ROUND_SECONDS = 3, 60
+#: Seconds that a logout waits to learn where the local tenant serves browsers.
+_DISCOVERY_SECONDS = 2.0
+
+
+class SignedOut(ProblemResponse, Unauthorized):
+    """Nobody is signed in, or not in the way that is asked for."""
+
+    error = "signed_out"
+    description = "Sign in to see this."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoints:
+    """The endpoints of an app for login, callback and logout, by role.
+
+    Those that `init_app` was not given are found when they are first asked for: by
+    the role that a view is marked with, or by name.
+    """
+
+    settings: Settings
+    names: dict[str, str] = field(default_factory=dict)
+
+    def name(self, role: str) -> str | None:
+        """Return the endpoint of a role, or None if the app has none."""
+        if found := self.names.get(role):
+            return found
+        views = current_app.view_functions
+        marked = [e for e, v in views.items() if getattr(v, "auth0_role", "") == role]
+        if found := next(iter(marked), role if role in views else None):
+            self.names[role] = found
+        return found
+
+    def role(self, endpoint: str | None) -> str | None:
+        """Return the role of an endpoint, or None; before every view, so be quick."""
+        for role in ROLES:
+            if endpoint and endpoint == (self.names.get(role) or self.name(role)):
+                return role
+        return None
+
+    def path(self, role: str, **values: object) -> str:
+        """Return the path of a role's endpoint; a RuntimeError names what to do."""
+        endpoint = self.name(role)
+        if endpoint is None or endpoint not in current_app.view_functions:
+            raise RuntimeError(
+                f"The app has no endpoint {endpoint or role!r}. Register auth.routes, "
+                f'or name the endpoint it has: auth.init_app(app, {role}="...")'
+            )
+        return url_for(endpoint, **values)  # type: ignore[arg-type]  # of a query
+
+
+def extension() -> Any:
+    """Return what `init_app` keeps of the current app."""
+    try:
+        return current_app.extensions[KEY]
+    except KeyError:
+        raise RuntimeError("Call auth.init_app(app) where the app is made.") from None
+
+
+def endpoints() -> Endpoints:
+    """Return the endpoints of the current app."""
+    found: Endpoints = extension().endpoints
+    return found
+
+
+def signed_out() -> SignedOut:
+    """Return the 401 for programs, which says where to sign in."""
+    login = endpoints().path("login")
+    return SignedOut(www_authenticate=WWWAuthenticate("cookie", {"form-action": login}))
+
+
+def login_again(**wanted: object) -> HTTPException:
+    """Return what leads to login and back: the one place that decides how.
+
+    A browser is redirected. A program gets 401, and htmx a 401 whose ``HX-Redirect``
+    it follows. ``wanted`` is what the login is asked for, such as ``max_age``.
+    """
+    if request_state().never_redirect:
+        return signed_out()
+    if request.headers.get("HX-Request") == "true":
+        page = safe_return_to(request.headers.get("HX-Current-URL"))
+        login = endpoints().path("login", return_to=page, **wanted)
+        answer = Response(status=401, headers={"HX-Redirect": login})
+        return HTTPException(response=answer)
+    if prefers_json():
+        return signed_out()
+    login = endpoints().path("login", return_to=this_page(), **wanted)
+    return HTTPException(response=redirect(login))
+
+
+def safe_return_to(value: str | None) -> str:
+    """Return where to go after login: a page of this app, or of an allowed origin.
+
+    That is the path with query and fragment, or an address where its origin is one
+    of ``AUTH0_ALLOWED_ORIGINS``; but the app's root for what is foreign, too long, or
+    leads back to login, callback or logout.
+    """
+    found = _checked(value) if value else home()
+    if found is None:
+        logger.info("return_to dropped: it is %.80r.", value)
+        return home()
+    return found
+
+
+def home() -> str:
+    """Return the path of the app's root."""
+    return f"{request.script_root}/"
+
+
+def to_home() -> HTTPException:
+    """Return what leads to the app's root."""
+    return HTTPException(response=redirect(home()))
+
+
+def this_page() -> str:
+    """Return the path and query of this request; of a form, the page it was on."""
+    if request.method not in {"GET", "HEAD"}:
+        return safe_return_to(request.referrer)
+    path = quote(request.script_root + request.path, safe="/:@!$&'()*+,;=~")
+    query = request.query_string.decode("latin-1")
+    return f"{path}?{query}" if query else path
+
+
+def _checked(value: str) -> str | None:
+    if len(value.encode("utf-8", "replace")) > MAX_RETURN_TO or _UNSAFE.search(value):
+        return None
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return None
+    own = endpoints()
+    if f"{parts.scheme}://{parts.netloc}" in own.settings.allowed_origins:
+        return value
+    path = urlunsplit(("", "", *parts[2:]))
+    ours = ("", ""), own.settings.callback[:2]
+    if parts[:2] not in ours or not path.startswith("/") or path.startswith("//"):
+        return None
+    plain = normpath(unquote(parts.path))
+    for role in ROLES:
+        with suppress(BuildError, RuntimeError):  # not built here, it leads nowhere
+            if plain == normpath(own.path(role)):
+                return None
+    return path
+
+
+async def at_browser_origin(url: str, verifier: Verifier) -> str:
+    """Return a tenant's address; of the local tenant, that of its plain http port.
+
+    Browsers do not trust the certificate of the port that AUTH0_DOMAIN names.
+    """
+    address = urlsplit(url)
+    if is_loopback(address.hostname):
+        with suppress(Exception):  # it is not running: nothing to sign out of
+            async with asyncio.timeout(_DISCOVERY_SECONDS):
+                found = await verifier.metadata()
+            port = urlsplit(str(found["authorization_endpoint"]))
+            if is_loopback(port.hostname):
+                return address._replace(scheme=port.scheme, netloc=port.netloc).geturl()
+    return url
+
+
+def check_rounds(signed_in: Callable[[], object]) -> None:
+    """See that logins do not go round; who is signed in is asked if that decides."""
+    if _rounds() >= _MAX_ROUNDS and not signed_in():
+        raise CheckFailed("login_loop")
+
+
+def count_round() -> None:
+    """Count a login that was completed; a cookie remembers it for a minute."""
+    _set_rounds_cookie(f"{_rounds() + 1}.{int(time.time())}", max_age=_ROUND_SECONDS)
+
+
+def forget_rounds() -> None:
+    """Forget the count: somebody who signs out may sign in again at once."""
+    if _rounds_cookie() in request.cookies:
+        _set_rounds_cookie("", max_age=0, expires=0)
+
+
+def end_rounds(response: Response) -> Response:
+    """Forget the count where somebody is signed in: logins lead somewhere."""
+    known = request_state()
+    if (
+        known.session is not None
+        and known.began is None
+        and not known.passive
+        and "_rounds=" in request.headers.get("Cookie", "")
+    ):
+        attributes = cookie_attributes(current_app.session_interface, current_app)
+        response.delete_cookie(_rounds_cookie(), **attributes)
+    return response
+
+
+def _rounds() -> int:
+    number, _, at = request.cookies.get(_rounds_cookie(), "").partition(".")
+    if not (number.isdecimal() and at.isdecimal()):
+        return 0
+    return int(number[:3]) if time.time() - int(at[:12]) < _ROUND_SECONDS else 0
+
+
+def _rounds_cookie() -> str:
+    return f"{own_cookie_name(current_app.session_interface, current_app)}_rounds"
+
+
+def _set_rounds_cookie(value: str, **until: Any) -> None:
+    @after_this_request
+    def add_cookie(response: Response) -> Response:
+        until.update(cookie_attributes(current_app.session_interface, current_app))
+        response.set_cookie(_rounds_cookie(), value, **until)
+        return response

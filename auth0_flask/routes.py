@@ -1,0 +1,265 @@
+"""The routes of the login, and what they are made of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import httpx
+import jwt
+from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
+from auth0_server_python.error import Auth0Error, BackchannelLogoutError
+from flask import Blueprint, Response, current_app, jsonify, redirect, request
+from werkzeug.exceptions import Forbidden
+from werkzeug.routing import BuildError
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from .client import current_client
+from .errors import CheckFailed, LoginError, ProblemResponse, login_error
+from .redirects import KEY, Endpoints, endpoints, extension, home, safe_return_to
+from .settings import is_loopback
+
+logger = logging.getLogger(__name__)
+
+_PASSED_ON = (
+    *("screen_hint", "connection", "login_hint", "prompt"),
+    *("ui_locales", "max_age", "acr_values"),
+)
+_MAX_BYTES = 512
+_LONGEST_TAG = 35  # RFC 5646 section 4.4.1
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_PREFETCH_HEADERS = ("Sec-Purpose", "Purpose", "X-Moz", "X-Purpose")
+_PORTS = {"http": 80, "https": 443}
+#: Bytes of a logout token's request at most.
+_MAX_LOGOUT_TOKEN = 8_192
+_NOT_STORED = {"Cache-Control": "no-store"}
+
+
+class CrossSite(ProblemResponse, Forbidden):
+    """A form was sent from another site."""
+
+    error = "cross_site"
+    title = "Not from here"
+    description = "That button was pressed on another site, so nothing was done."
+
+
+def create_blueprint() -> Blueprint:
+    """Return the routes of the login, to register with an app.
+
+    ``/login``, ``/callback``, ``/logout``, ``POST /logout/everywhere`` and
+    ``POST /backchannel-logout``; a prefix is the app's to choose.
+    """
+    routes = Blueprint("auth0", __name__)
+
+    @routes.get("/login")
+    async def login() -> WerkzeugResponse:
+        auth0 = current_client()
+        return redirect(await auth0.start_interactive_login(login_options()))
+
+    @routes.get("/callback")
+    async def callback() -> WerkzeugResponse:
+        auth0 = current_client()
+        result = await auth0.complete_interactive_login(request.url)
+        return redirect(return_to(result))
+
+    @routes.get("/logout")
+    async def logout() -> WerkzeugResponse:
+        return redirect(await current_client().logout(logout_options()))
+
+    @routes.post("/logout/everywhere")
+    async def logout_everywhere() -> WerkzeugResponse:
+        refuse_cross_site()
+        auth0 = current_client()
+        await auth0.logout_everywhere()
+        return redirect(await auth0.logout(logout_options()), 303)
+
+    @routes.post("/backchannel-logout")
+    async def backchannel_logout() -> Response:
+        return await receive_logout_token()
+
+    views: list[Any] = [login, callback, logout, logout_everywhere, backchannel_logout]
+    for view in views:
+        view.auth0_role = view.__name__  # what Endpoints and the guards look for
+    return routes
+
+
+def login_options() -> StartInteractiveLoginOptions:
+    """Return the options of a login from the query of this request.
+
+    Kept until it is completed are ``return_to`` (checked), ``remember`` (``0`` ends
+    the session with the browser's window) and ``max_age``.
+    Passed on are ``organization``, ``invitation``, ``screen_hint``, ``connection``,
+    ``login_hint``, ``prompt``, ``max_age``, ``acr_values`` and ``ui_locales`` (from
+    Accept-Language where the query has none), and nothing else.
+
+    Raises:
+        CheckFailed: Another organization than ``AUTH0_ORGANIZATION`` is asked for.
+    """
+    asked = {
+        name: value.strip()
+        for name, value in request.args.items()
+        if 0 < len(value.strip().encode("utf-8", "replace")) <= _MAX_BYTES
+    }
+    organization, own = asked.get("organization"), endpoints().settings.organization
+    if own and organization not in {None, own}:
+        login_error(refused := CheckFailed("wrong_organization"))
+        raise refused
+    passed_on = {name: asked.get(name, "") for name in _PASSED_ON}
+    passed_on["ui_locales"] = passed_on["ui_locales"] or _languages()
+    if not passed_on["max_age"].isdecimal():
+        passed_on["max_age"] = ""
+    return StartInteractiveLoginOptions(
+        app_state={
+            "return_to": safe_return_to(request.args.get("return_to")),
+            "remember": request.args.get("remember") != "0",
+            "max_age": int(passed_on["max_age"]) if passed_on["max_age"] else None,
+        },
+        authorization_params={name: v for name, v in passed_on.items() if v},
+        organization=organization,
+        invitation=asked.get("invitation"),
+    )
+
+
+def return_to(result: Mapping[str, Any] | LoginError) -> str:
+    """Return the page that a login was started for.
+
+    Args:
+        result: What ``complete_interactive_login`` returned, or raised.
+    """
+    if isinstance(result, LoginError):
+        app_state, otherwise = result.app_state, request.args.get("return_to")
+    else:
+        app_state, otherwise = result.get("app_state"), None
+    wanted = app_state.get("return_to") if isinstance(app_state, dict) else None
+    return safe_return_to(otherwise if wanted is None else wanted)
+
+
+def logout_options() -> LogoutOptions:
+    """Return the options of a logout: home afterwards; ``?federated`` is passed on.
+
+    The address is that of ``AUTH0_REDIRECT_URI``, whatever host the request names,
+    or ``?return_to`` where its origin is one of ``AUTH0_ALLOWED_ORIGINS``.
+    """
+    wanted = safe_return_to(request.args.get("return_to"))
+    if wanted.startswith("/"):
+        wanted = f"{endpoints().settings.origin}{home()}"
+    return LogoutOptions(return_to=wanted, federated="federated" in request.args)
+
+
+def refuse_cross_site() -> None:
+    """Refuse a POST that another site made the browser send.
+
+    By ``Sec-Fetch-Site`` and ``Origin``, which no page can forge.
+
+    Raises:
+        CrossSite: It came from elsewhere, or does not say where from.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    ours = {endpoints().settings.origin, request.host_url.rstrip("/")}
+    is_ours = origin in ours if site is None else site == "same-origin"
+    if not is_ours:
+        raise CrossSite
+
+
+async def receive_logout_token() -> Response:
+    """Answer Auth0's ``POST`` of a logout token, and end what it names.
+
+    OpenID Connect Back-Channel Logout 1.0, sections 2.5 to 2.8: 200, or 400 with
+    ``error``. It touches no session of this request and needs no CSRF token.
+
+    Raises:
+        StoreUnavailable: It could not be noted; Auth0 may repeat it.
+    """
+    words = "The logout token could not be verified."
+    try:
+        await current_client().handle_backchannel_logout(_given_token())
+        return Response(status=200, headers=_NOT_STORED)
+    except BackchannelLogoutError as error:
+        words = str(error) or words
+    except jwt.PyJWTError:
+        pass
+    except (Auth0Error, httpx.HTTPError, OSError, ValueError) as error:
+        found = login_error(error, doing="Back-channel logout")
+        if found is None or (found.code or 500) >= 500:
+            raise (found or error) from error
+    response = jsonify(error="invalid_request", error_description=words)
+    response.headers.update(_NOT_STORED)
+    response.status_code = 400
+    return response
+
+
+def answer_early() -> WerkzeugResponse | None:
+    """Answer what must not start or end anything; runs before every view.
+
+    Browsers and mail scanners fetch links that nobody has clicked: a prefetch or a
+    HEAD must neither start a login, nor use one up, nor sign anybody out.
+    A login on another loopback name than the callback's goes there first, since the
+    callback would not see its cookie.
+    """
+    own: Endpoints = current_app.extensions[KEY].endpoints
+    role = own.role(request.endpoint)
+    if role is None:
+        return None
+    said = " ".join(request.headers.get(name, "") for name in _PREFETCH_HEADERS).lower()
+    if request.method == "HEAD" or "prefetch" in said or "preview" in said:
+        return Response(status=204, headers=_NOT_STORED)
+    if role == "login":
+        _warn_of_mismatch()
+        callback = own.settings.callback
+        port = f":{callback.port}" if callback.port else ""
+        hosts = {f"{name}{port}" for name in _LOOPBACK_HOSTS} - {callback.netloc}
+        if is_loopback(callback.hostname) and request.host in hosts:
+            path = request.script_root + request.full_path
+            return redirect(own.settings.origin + path)
+    return None
+
+
+def _warn_of_mismatch() -> None:
+    """Warn once where logins do not come the way that AUTH0_REDIRECT_URI says."""
+    own = extension()
+    settings, callback = own.endpoints.settings, own.endpoints.settings.callback
+    if own.warned_of_mismatch or current_app.testing or settings.problems:
+        return
+    try:
+        path = unquote(own.endpoints.path("callback"))
+    except (BuildError, RuntimeError):
+        path = unquote(callback.path)  # the app fills in parts that are not known here
+    here = urlsplit(request.host_url)
+    names = {here.hostname, callback.hostname}
+    ports = {part.port or _PORTS.get(part.scheme) for part in (here, callback)}
+    is_same_host = len(names) == 1 or all(map(is_loopback, names))
+    is_same_origin = here.scheme == callback.scheme and is_same_host and len(ports) == 1
+    if is_same_origin and path == unquote(callback.path):
+        return
+    own.warned_of_mismatch = True
+    logger.warning(
+        "A login came to %.80s and its callback is at %.80r, but AUTH0_REDIRECT_URI is "
+        "%.80s on %.80r, path %.80r: logins may not come back. Behind a proxy, have it "
+        "send X-Forwarded-Proto, -Host and -Prefix, and trust them by Werkzeug's "
+        "ProxyFix. Without one, correct AUTH0_REDIRECT_URI, or browse to its host. "
+        "`flask auth0 check` tells more.",
+        *(request.host_url, path),
+        *(callback.scheme, callback.netloc, callback.path),
+    )
+
+
+def _given_token() -> str:
+    if "form" in vars(request):  # a hook of the app has read it
+        token = request.form.get("logout_token", "")
+    else:  # Flask would keep a body of any length on disk
+        body = request.stream.read(_MAX_LOGOUT_TOKEN + 1)
+        if len(body) > _MAX_LOGOUT_TOKEN:
+            raise BackchannelLogoutError("The request is too long.")
+        fields = parse_qs(body.decode("utf-8", "replace"))
+        token = fields.get("logout_token", [""])[0]
+    if not token:
+        raise BackchannelLogoutError("There is no logout_token in the form.")
+    return token
+
+
+def _languages() -> str:
+    """Return what the visitor reads (OpenID Connect Core section 3.1.2.1)."""
+    wanted = [tag for tag in request.accept_languages.values() if tag != "*"]
+    return " ".join(tag for tag in wanted[:5] if len(tag) <= _LONGEST_TAG)

@@ -1,0 +1,204 @@
+"""The one door: however the SDK signs somebody in, the session begins here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from auth0_server_python.error import ApiError
+from auth0_server_python.store import StateStore
+from pydantic import BaseModel
+from werkzeug.exceptions import HTTPException
+
+from .errors import CheckFailed, StoreUnavailable, send, user_logged_in, user_logged_out
+from .settings import Settings
+from .stores import FlaskSessionStateStore, request_state
+from .stores.base import as_dict
+from .stores.cookies import STATE_KEY
+from .stores.encryption import Json
+from .stores.shared import SessionRejected, shared_store
+from .stores.transactions import TRANSACTION_SECONDS, forget_transactions
+from .verification import Verifier, check_nonce, claims_for_sdk, is_fresh
+
+logger = logging.getLogger(__name__)
+
+
+class SessionDoor(StateStore):
+    """What the SDK has for a store of sessions; only `set` adds to the store behind."""
+
+    def __init__(
+        self, settings: Settings, sessions: FlaskSessionStateStore, verifier: Verifier
+    ) -> None:
+        self._settings, self._sessions, self._verifier = settings, sessions, verifier
+
+    async def get(self, identifier: str, options: Json | None = None) -> Json | None:
+        """Return a state, or None."""
+        self._settings.require()
+        return await self._sessions.get(identifier)
+
+    async def delete(self, identifier: str, options: Json | None = None) -> None:
+        """Forget a state."""
+        await self._sessions.delete(identifier)
+
+    async def delete_by_logout_token(
+        self, claims: Json, options: Json | None = None
+    ) -> None:
+        """End what a logout token names."""
+        await self._sessions.delete_by_logout_token(claims)
+
+    async def set(
+        self,
+        identifier: str,
+        state: Json | BaseModel,
+        remove_if_expires: bool = False,
+        options: Json | None = None,
+    ) -> None:
+        """Keep a state; one without our own field is that of a login.
+
+        Whatever is raised, also by a receiver of `user_logged_in`, nothing has changed.
+        """
+        if identifier != STATE_KEY:
+            await self._sessions.set(identifier, state)
+            return
+        data = as_dict(state)
+        if (own := data.get("session")) is None:
+            await self._begin(data)
+            return
+        current = self._sessions.load()
+        if current is None or current["session"]["id"] != own["id"]:
+            return  # it was ended while the SDK was asking
+        answer = (request_state().refresh or {}).get("answer") or {}
+        brought = {value for value in answer.values() if isinstance(value, str)}
+        if _tokens(data) <= _tokens(current) | brought:
+            # at once: parallel calls would be taken for one another
+            self._sessions.save(data)
+            return
+        claims = await self._claims_of(data)
+        if claims["sub"] == current["user"]["sub"]:
+            self._sessions.save({**data, "user": claims})  # a step-up
+        else:
+            await self._begin(_new_tokens_only(data, _tokens(current)))
+
+    async def _begin(self, state: Json) -> None:
+        """Begin a session: user and ``sid`` are those of the verified ID token."""
+        claims = await self._claims_of(state)
+        max_age = request_state().max_age
+        if max_age is not None and not is_fresh(claims, max_age):
+            raise CheckFailed("not_fresh")
+        internal = dict(state.get("internal") or {})
+        internal["sid"] = claims.get("sid") or internal.get("sid")
+        if isinstance(ceiling := claims.get("session_expiry"), int):
+            internal["session_expires_at"] = ceiling
+        state = {**state, "user": claims, "internal": internal, "session": None}
+        previous, replaced = self._sessions.load_unchecked(), self._sessions.load()
+        self._sessions.checkpoint()
+        try:
+            if previous and previous["user"]["sub"] != claims["sub"]:
+                self._sessions.forget_app_data()
+            await _welcome(claims)
+            self._check_not_ended(self._sessions.save(state))
+        except Exception:
+            self._sessions.rollback()
+            raise
+        if replaced:
+            try:
+                self._sessions.lifetime.end(replaced)
+            except StoreUnavailable:
+                logger.error(
+                    "A session that was replaced could not be ended: see above."
+                )
+            if replaced["user"]["sub"] != claims["sub"]:
+                await send(user_logged_out, user=replaced["user"])
+
+    async def _claims_of(self, state: Mapping[str, Any]) -> Json:
+        if not (id_token := state.get("id_token")):
+            raise ApiError("missing_id_token", "There was no ID token to verify.")
+        known = request_state().verified.get(id_token)
+        return known or await verify_id_token(self._verifier, id_token)
+
+    def _check_not_ended(self, state: Json) -> None:
+        """See that no logout came while the login was being completed."""
+        transaction, began = request_state().transaction, state["session"]["begun_at"]
+        try:
+            self._sessions.lifetime.check(state)
+            if transaction and shared_store().ended_at([transaction]) >= began:
+                raise SessionRejected("this browser signed out")
+        except SessionRejected as reason:
+            logger.info("Login rejected: %s.", reason)
+            raise CheckFailed("logged_out_meanwhile") from None
+
+    def session_to_end(self) -> Json | None:
+        """Return the session that a logout ends, or None where it is over already."""
+        try:
+            return self._sessions.load()
+        except StoreUnavailable:
+            request_state().logout_incomplete = True
+        with suppress(StoreUnavailable):
+            return self._sessions.load_unchecked()
+        return None
+
+    def end(self, state: Json) -> None:
+        """End a session; where that fails its copies live until they expire."""
+        try:
+            self._sessions.lifetime.end(state)
+        except StoreUnavailable:
+            request_state().logout_incomplete = True
+            logger.error("A session was ended in its browser only: see above.")
+
+
+def end_logins() -> None:
+    """End the logins of this browser, also one whose callback is being answered."""
+    if keys := forget_transactions():
+        until = time.time() + TRANSACTION_SECONDS
+        try:
+            shared_store().revoke_eventually(keys, until=until)
+        except StoreUnavailable:
+            request_state().logout_incomplete = True
+
+
+async def verify_id_token(verifier: Verifier, id_token: str) -> Json:
+    """Verify an ID token, and its nonce where this request expects one.
+
+    Its claims are without the nonce, which has served its purpose.
+    """
+    known = request_state()
+    claims = await verifier.verify(id_token)
+    if known.nonce is not None:
+        check_nonce(claims, known.nonce)
+        del claims["nonce"]
+        known.nonce = None
+    claims_for_sdk(claims)  # it names somebody
+    known.verified[id_token] = claims
+    return dict(claims)
+
+
+async def _welcome(user: Json) -> None:
+    """Ask the app's receivers; one that raises signs nobody in."""
+    try:
+        await send(user_logged_in, user=user)
+    except Exception as error:
+        if not isinstance(error, HTTPException):
+            request_state().receiver_error = error
+        raise
+
+
+def _tokens(state: Mapping[str, Any]) -> set[str]:
+    found = {state.get("id_token"), state.get("refresh_token")}
+    found |= {tokens["access_token"] for tokens in state.get("token_sets") or []}
+    return {token for token in found if token}
+
+
+def _new_tokens_only(state: Json, old: set[str]) -> Json:
+    """Return a state without what is another user's."""
+    kept = {k: v for k, v in state.items() if k != "session"}
+    sets, refresh = state.get("token_sets") or [], state.get("refresh_token")
+    return {
+        **kept,
+        "refresh_token": None if refresh in old else refresh,
+        "token_sets": [t for t in sets if t["access_token"] not in old],
+        "connection_token_sets": [],
+        "internal": {},
+    }

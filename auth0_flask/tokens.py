@@ -1,0 +1,294 @@
+"""Access tokens: refreshed once however many ask, and what a refusal means."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import httpx
+import jwt
+from auth0_server_python.auth_schemes.client_assertion import (
+    CLIENT_ASSERTION_TYPE,
+    build_client_assertion,
+)
+from auth0_server_python.error import (
+    AccessTokenError,
+    AccessTokenErrorCode,
+    AccessTokenForConnectionError,
+    AccessTokenForConnectionErrorCode,
+    ApiError,
+)
+from flask import Response, has_request_context, session
+from werkzeug.exceptions import HTTPException
+
+from .errors import LoginError, StoreUnavailable, login_error, send, tokens_refreshed
+from .refresh_lock import EXCHANGE_SECONDS, newest_refresh_token, refresh_once
+from .settings import Settings
+from .stores import FlaskSessionStateStore, request_state
+from .stores.session import apply_expiry_margin
+from .stores.shared import shared_store
+from .verification import Verifier, token_responses
+
+logger = logging.getLogger(__name__)
+
+Options = dict[str, Any]
+AskAuth0 = Callable[[Options], Coroutine[Any, Any, Any]]
+
+#: Seconds that an access token is taken to last if the provider does not say.
+_USUAL_LIFE = 3600
+_TEN_YEARS = 315_360_000
+#: Seconds for the token request, and for keys to verify an ID token with; together
+#: less than `EXCHANGE_SECONDS`, since an answer that has come must not be lost.
+_TOKEN_SECONDS, _KEYS_SECONDS = 6.0, 1.5
+#: Seconds that a logout waits for the refresh token to be revoked.
+_REVOCATION_SECONDS = 2.0
+#: Codes of the SDK for an answer that is none of OAuth's, and of OAuth for trouble.
+_OUTAGES = {
+    *("refresh_token_error", "connection_token_error", "configuration_error"),
+    *("metadata_error", "server_error", "temporarily_unavailable"),
+}
+
+
+class Refresher:
+    """Refreshes and exchanges tokens, through outages and under load."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: FlaskSessionStateStore,
+        verifier: Verifier,
+        open_client: Callable[[], httpx.AsyncClient],
+    ) -> None:
+        self._settings, self._sessions = settings, sessions
+        self._verifier, self._open_client = verifier, open_client
+
+    async def refresh(self, options: Options, ask: AskAuth0) -> Options:
+        """Return the answer to a refresh; one without scope grants what was asked for.
+
+        ``ask`` is the SDK's ``get_token_by_refresh_token``, and its are the options.
+        """
+        scope = " ".join(sorted((options.get("scope") or "").split()))
+        purpose = f"refresh {options.get('audience') or ''} {scope}"
+        work = partial(self._refreshed, ask)
+        found, is_new = await self._once(options, purpose, work)
+        if has_request_context():
+            self._check_user(found["claims"])
+            known = request_state()
+            known.refresh, known.refreshed = found, is_new
+        answer: Options = found["answer"]
+        return answer
+
+    async def exchange_for_connection(self, options: Options, ask: AskAuth0) -> Options:
+        """Return a connection's access token, with ``expires_in``, which the SDK lacks.
+
+        ``ask`` is the SDK's ``get_token_for_connection``, and its are the options.
+        """
+        purpose = f"connection {options['connection']} {options.get('login_hint')}"
+        work = partial(self._exchanged, ask)
+        found, _ = await self._once(options, purpose, work)
+        answer: Options = found["answer"]
+        left = max(0, int(answer["expires_at"] - time.time()))
+        return {**answer, "expires_in": left}
+
+    async def finish(self) -> None:
+        """Tell the receivers of `tokens_refreshed` where this request refreshed."""
+        known = request_state()
+        if known.refreshed:
+            known.refreshed = False
+            state = self._sessions.load() or {}
+            await send(tokens_refreshed, user=state.get("user"))
+
+    async def failed(
+        self, error: AccessTokenError, login_again: Callable[[], HTTPException]
+    ) -> Exception:
+        """Return what stands for a failed refresh: the error itself for a refusal."""
+        if error.code != AccessTokenErrorCode.REFRESH_TOKEN_ERROR:
+            return error
+        cause = error.cause or error.__context__
+        if isinstance(cause, HTTPException):
+            return cause
+        if isinstance(cause, ApiError) and cause.code == "invalid_grant":
+            logger.info(
+                "Refresh token revoked or expired (invalid_grant); session ended."
+            )
+            if state := self._sessions.load():
+                self._sessions.clear()
+                with suppress(StoreUnavailable):  # this copy is gone in any case
+                    self._sessions.lifetime.end(state)
+            return login_again()
+        return _outage(error) if _is_outage(cause) else error
+
+    def after_view(self, response: Response) -> Response:
+        """Note the use of a session, and take over its newest refresh token.
+
+        Where a slow response's cookie brought the old one back, it would be refused
+        later, and its user signed out (RFC 9700 section 4.14.2).
+        """
+        known = request_state()
+        self._sessions.note_use()
+        # looking at `session` alone would say "Vary: Cookie"
+        if (state := known.session) and (known.refreshed or _is_written()):
+            try:
+                if token := state.get("refresh_token"):
+                    newest = newest_refresh_token(shared_store(), self._sessions, token)
+                    if newest != token:
+                        self._sessions.save({**state, "refresh_token": newest})
+            except Exception as error:  # the response itself is good
+                kind = type(error).__name__
+                logger.error("Is there a newer refresh token? Not known: %s", kind)
+        known.responded = True
+        return response
+
+    async def revoke(self, refresh_token: str) -> None:
+        """Revoke a refresh token (RFC 7009); log where that fails."""
+        form = {"token": refresh_token, "token_type_hint": "refresh_token"}
+        form |= self._credential()
+        url = f"https://{self._settings.domain}/oauth/revoke"
+        try:
+            async with (
+                asyncio.timeout(_REVOCATION_SECONDS),
+                self._open_client() as http,
+            ):
+                (await http.post(url, data=form)).raise_for_status()
+        except Exception as error:  # whatever it is, nobody stays signed in for it
+            kind = type(error).__name__
+            logger.error("A refresh token was not revoked at logout: %s", kind)
+
+    def _credential(self) -> dict[str, str]:
+        """Return the client's authentication (RFC 6749 section 2.3.1, RFC 7523)."""
+        settings = self._settings
+        ours = {"client_id": settings.client_id}
+        if key := settings.client_assertion_signing_key:
+            issuer = f"https://{settings.domain}/"
+            assertion = build_client_assertion(key, settings.client_id, issuer)
+            kind = {"client_assertion_type": CLIENT_ASSERTION_TYPE}
+            return {**ours, **kind, "client_assertion": assertion}
+        return {**ours, "client_secret": settings.client_secret or ""}
+
+    async def _once(
+        self, options: Options, purpose: str, work: AskAuth0
+    ) -> tuple[Options, bool]:
+        def exchange(token: str) -> Options:
+            asking = work({**options, "refresh_token": token})
+            return asyncio.run(asyncio.wait_for(asking, EXCHANGE_SECONDS))
+
+        store, token = shared_store(), options["refresh_token"]
+        return await refresh_once(store, self._sessions, token, purpose, exchange)
+
+    async def _refreshed(self, ask: AskAuth0, options: Options) -> Options:
+        began, scope = time.time(), options.get("scope") or ""
+        found = await _answer_to(ask, options)
+        life = _life(found.get("expires_in"))
+        granted = found.get("scope")
+        granted = granted if granted and isinstance(granted, str) else scope
+        answer = {**found, "expires_in": life, "scope": granted}
+        answer.pop("expires_at", None)
+        claims = await self._claims_of(answer)
+        if claims is None:
+            answer.pop("id_token", None)
+        return {
+            "answer": answer,
+            "scope": f"{scope} {granted}",  # to be found by either
+            "fresh_until": apply_expiry_margin(began, life),
+            "claims": claims,
+        }
+
+    async def _exchanged(self, ask: AskAuth0, options: Options) -> Options:
+        answer = dict(await ask(options))
+        if not isinstance(answer["access_token"], str):
+            raise TypeError("there is no access token in the answer")
+        return {"answer": answer, "fresh_until": answer["expires_at"]}
+
+    async def _claims_of(self, answer: Mapping[str, Any]) -> Options | None:
+        """Return the claims of a refreshed ID token, or None if it is not valid.
+
+        The tokens beside it are good all the same, and must not be lost for it.
+        """
+        if not (id_token := answer.get("id_token")):
+            return None
+        try:
+            async with asyncio.timeout(_KEYS_SECONDS):
+                return await self._verifier.verify(id_token)
+        except Exception as error:
+            kind = type(error).__name__
+            logger.error("A refreshed ID token was rejected: %s", kind)
+            return None
+
+    def _check_user(self, claims: Mapping[str, Any] | None) -> None:
+        """See that a refresh is of the same user (OpenID Connect Core section 12.2)."""
+        state = self._sessions.load()
+        if claims and state and claims.get("sub") != state["user"]["sub"]:
+            raise AccessTokenError(
+                AccessTokenErrorCode.REFRESH_TOKEN_ERROR,
+                "The refresh brought the tokens of another user.",
+            )
+
+
+def _is_written() -> bool:
+    """Tell whether this response sends our session."""
+    changed = getattr(session, "ours_changed", None)
+    return bool(session.modified if changed is None else changed)
+
+
+async def _answer_to(ask: AskAuth0, options: Options) -> Options:
+    """Return what the token endpoint answered, also where the SDK trips over it.
+
+    An answer with a token is never thrown away: the refresh token that was replaced
+    is good no more.
+    """
+    collected: list[Options] = []
+    reset = token_responses.set(collected)
+    try:
+        found = await asyncio.wait_for(ask(options), _TOKEN_SECONDS)
+    except (AccessTokenError, TypeError, ValueError, OverflowError):
+        found = collected[-1] if collected else None
+        if not isinstance(found, dict) or "access_token" not in found:
+            raise
+    finally:
+        token_responses.reset(reset)
+    if not isinstance(found, dict) or not isinstance(found["access_token"], str):
+        raise TypeError("there is no access token in the answer")
+    return found
+
+
+def connection_failure(error: Exception) -> Exception:
+    """Return what stands for a failed exchange: the error itself for a refusal."""
+    codes, code = AccessTokenForConnectionErrorCode, getattr(error, "code", None)
+    refused = code == codes.API_ERROR and not _is_outage(error.__context__)
+    if refused or code == codes.MISSING_REFRESH_TOKEN:
+        return error
+    return _outage(error)
+
+
+#: What the SDK raises there; a TypeError is what it makes of its own error.
+CONNECTION_ERRORS = (AccessTokenForConnectionError, TypeError, TimeoutError)
+
+
+def _outage(error: Exception) -> Exception:
+    """Return the page for an outage while a token was asked for."""
+    if isinstance(error, HTTPException) and not isinstance(error, LoginError):
+        return error
+    found = login_error(error, doing="Getting an access token")
+    if found is not None:
+        found.title = "That did not work just now"
+    return found or error
+
+
+def _is_outage(error: object) -> bool:
+    """Tell whether an answer was none that Auth0 gives on purpose."""
+    if isinstance(error, jwt.PyJWTError):
+        return False
+    return not isinstance(error, ApiError) or error.code in _OUTAGES
+
+
+def _life(expires_in: Any) -> int:
+    """Return how many seconds an access token lasts (RFC 6749 section 5.1)."""
+    try:
+        return max(1, min(int(expires_in), _TEN_YEARS))
+    except (TypeError, ValueError, OverflowError):
+        return _USUAL_LIFE

@@ -1,0 +1,292 @@
+"""HTTP to Auth0; discovery and keys; what makes an ID or logout token valid."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from ssl import SSLContext
+from typing import Any, cast
+
+import httpx
+import jwt
+from auth0_server_python.auth_types import UserClaims
+from auth0_server_python.error import ApiError, BackchannelLogoutError
+from pydantic import ValidationError
+
+from .errors import ClocksDiffer
+from .stores.cookies import CLOCK_TOLERANCE
+
+_MAX_BYTES = 1_000_000  # of an answer
+#: Endpoints of OAuth and discovery: 429 and 5xx there are outages, whatever the body.
+_OUR_ENDPOINTS = ("/oauth/", "/.well-known/")
+_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+#: Seconds that discovery and keys are used before they are fetched again.
+_CACHE_SECONDS = 600
+#: Times a minute that keys are fetched for a token whose key is unknown.
+_MAX_REFETCHES = 30
+#: Seconds that a clock may be wrong by at most; what is older is simply old.
+_MAX_CLOCK_ERROR = 86_400
+#: Seconds that a logout token may be on its way.
+_LOGOUT_TOKEN_SECONDS = 120
+
+#: Where it is set, JSON objects that endpoints for tokens answered are collected.
+token_responses: ContextVar[list[dict[str, Any]] | None] = ContextVar(
+    "token_responses", default=None
+)
+
+
+def http_options() -> dict[str, Any]:
+    """Return the options for every ``httpx.AsyncClient`` that talks to Auth0."""
+    hooks = {"request": [_ask_uncompressed], "response": [_check]}
+    return {"verify": _tls_context(), "event_hooks": hooks}
+
+
+@lru_cache(maxsize=1)
+def _tls_context() -> SSLContext:
+    """Make the TLS context of this process once; it takes 20 milliseconds."""
+    return httpx.create_ssl_context()
+
+
+async def _ask_uncompressed(request: httpx.Request) -> None:
+    """Ask for what is as long as it looks; for all clients, whatever their headers."""
+    request.headers["Accept-Encoding"] = "identity"
+
+
+async def _check(response: httpx.Response) -> None:
+    """Limit the size of an answer, and raise where it is an outage."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise httpx.ReadError("the answer is compressed, which was not asked for")
+    response.stream = _LimitedStream(cast(httpx.AsyncByteStream, response.stream))
+    if not response.url.path.startswith(_OUR_ENDPOINTS):
+        return
+    if response.status_code == 429 or response.status_code >= 500:
+        response.raise_for_status()
+    if (collected := token_responses.get()) is not None:
+        try:
+            found = json.loads(await response.aread())
+        except ValueError:
+            return
+        if response.status_code == 200 and isinstance(found, dict):
+            collected.append(found)
+
+
+class _LimitedStream(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        length = 0
+        async for chunk in self._stream:
+            length += len(chunk)
+            if length > _MAX_BYTES:
+                raise httpx.ReadError("the answer is longer than a megabyte")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@dataclass(frozen=True)
+class _Discovery:
+    """What was discovered; it is swapped as a whole, so threads see one state."""
+
+    metadata: dict[str, Any]
+    jwks: dict[str, Any] | None
+    expires_at: float
+
+
+class Verifier:
+    """Discovers a tenant and verifies what it has signed."""
+
+    def __init__(
+        self,
+        domain: str,
+        client_id: str,
+        open_client: Callable[[], httpx.AsyncClient],
+    ) -> None:
+        self._domain, self._client_id = domain, client_id
+        self._open_client = open_client
+        self._found: _Discovery | None = None
+        self._refetched_at: deque[float] = deque(maxlen=_MAX_REFETCHES)
+
+    async def metadata(self) -> dict[str, Any]:
+        """Return the discovery document (OpenID Connect Discovery section 4).
+
+        That of another issuer is an `ApiError`: nothing may be sent to where it says.
+        """
+        return (await self._discovered()).metadata
+
+    async def jwks(self) -> dict[str, Any]:
+        """Return the keys of the tenant (RFC 7517 section 5)."""
+        found = await self._discovered()
+        if found.jwks is None:
+            url = found.metadata.get("jwks_uri")
+            if not isinstance(url, str):
+                raise ApiError("missing_jwks_uri", "discovery names no jwks_uri")
+            try:
+                jwks = await self._fetch(url)
+            except (httpx.HTTPError, ValueError) as error:
+                raise ApiError("jwks_fetch_error", "no keys", error) from error
+            found = self._found = replace(found, jwks=jwks)
+        return found.jwks or {}
+
+    def forget(self) -> None:
+        """Discover anew next time: what is wrong there is not kept for ten minutes."""
+        self._found = None
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """Verify an ID token or logout token, and return its claims.
+
+        OpenID Connect Core section 3.1.3.7, but for the nonce (step 11) and
+        ``auth_time`` (step 13), which are for the caller. ``iat`` is required, and
+        clocks may differ by a minute.
+
+        Raises:
+            jwt.InvalidTokenError: It is not valid.
+            ClocksDiffer: It would be, if the clocks agreed.
+            ApiError: Discovery or keys cannot be had.
+        """
+        claims = _decode(token, await self._key_of(token), self._client_id)
+        if not self._is_our_issuer(claims["iss"]):
+            raise jwt.InvalidIssuerError("issued by another domain than AUTH0_DOMAIN")
+        several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+        if claims.get("azp", None if several else self._client_id) != self._client_id:
+            raise jwt.InvalidAudienceError("issued to another client")
+        return claims
+
+    async def verify_logout_token(self, token: str) -> dict[str, Any]:
+        """Verify a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.6).
+
+        The steps have the specification's numbers; 2 to 4 are those of `verify`.
+        Encryption (1) is not in use; whether a ``jti`` was seen (8) is for the store.
+        """
+        typ = jwt.get_unverified_header(token).get("typ")
+        if typ is not None and str(typ).lower() != "logout+jwt":
+            raise BackchannelLogoutError("The token is of another type.")
+        claims = await self.verify(token)
+        if time.time() - claims["iat"] > _LOGOUT_TOKEN_SECONDS:  # 4
+            raise BackchannelLogoutError("The token is older than two minutes.")
+        named = claims.get("sub"), claims.get("sid")
+        if not any(named) or not all(isinstance(n, str | None) for n in named):  # 5
+            raise BackchannelLogoutError("The token names neither a sub nor a sid.")
+        events, jti = claims.get("events"), claims.get("jti")
+        event = events.get(_LOGOUT_EVENT) if isinstance(events, dict) else None
+        if not isinstance(event, dict):  # 6
+            raise BackchannelLogoutError("The token is not of a logout.")
+        if "nonce" in claims:  # 7
+            raise BackchannelLogoutError("The token has a nonce, so it is an ID token.")
+        if not isinstance(jti, str) or not jti:  # 8
+            raise BackchannelLogoutError("The token has no jti.")
+        return claims
+
+    async def _discovered(self) -> _Discovery:
+        found = self._found
+        if found is None or found.expires_at <= time.monotonic():
+            url = f"https://{self._domain}/.well-known/openid-configuration"
+            metadata = await self._fetch(url)
+            if not self._is_our_issuer(metadata.get("issuer")):
+                raise ApiError("metadata_error", "discovery is of another issuer")
+            expires_at = time.monotonic() + _CACHE_SECONDS
+            found = self._found = _Discovery(metadata, None, expires_at)
+        return found
+
+    async def _fetch(self, url: str) -> dict[str, Any]:
+        async with self._open_client() as client:
+            response = await client.get(url)
+        found = response.raise_for_status().json()
+        if not isinstance(found, dict):
+            raise ApiError("metadata_error", "the answer is no JSON object")
+        return found
+
+    async def _key_of(self, token: str) -> jwt.PyJWK:
+        """Find the key of a token by its id (RFC 7517 section 4.5).
+
+        The keys are fetched anew where it is not among them. A token without an id is
+        taken where there is no choice (OpenID Connect Core section 10.1).
+        """
+        kid = jwt.get_unverified_header(token).get("kid")
+        keys = rs256_keys(await self.jwks(), kid)
+        now, times = time.monotonic(), self._refetched_at
+        # bounds what a flood of tokens with made-up keys can make us fetch
+        if len(keys) != 1 and (len(times) < _MAX_REFETCHES or now - times[0] > 60):
+            times.append(now)
+            self.forget()
+            keys = rs256_keys(await self.jwks(), kid)
+        if len(keys) != 1:
+            raise jwt.InvalidTokenError("it is not clear which key has signed this")
+        return keys[0]
+
+    def _is_our_issuer(self, issuer: object) -> bool:
+        ours = f"https://{self._domain}"
+        return isinstance(issuer, str) and issuer.removesuffix("/") == ours
+
+
+def check_nonce(claims: Mapping[str, Any], expected: str) -> None:
+    """Compare a nonce with the one sent (OpenID Connect Core 3.1.3.7, step 11)."""
+    given = claims.get("nonce")
+    if not isinstance(given, str) or not hmac.compare_digest(
+        given.encode(errors="replace"), expected.encode()
+    ):
+        raise jwt.InvalidTokenError("issued for another login: its nonce differs")
+
+
+def is_fresh(user: Mapping[str, Any], max_age: float) -> bool:
+    """Tell whether a user proved who they are that many seconds ago at most.
+
+    OpenID Connect Core section 3.1.3.7, step 13; clocks may differ.
+    """
+    proved = user.get("auth_time")
+    limit = max_age + CLOCK_TOLERANCE
+    return isinstance(proved, int | float) and time.time() - proved <= limit
+
+
+def claims_for_sdk(claims: dict[str, Any]) -> dict[str, Any]:
+    """Return claims as the SDK's model takes them: others than text are left out."""
+    if not isinstance(claims.get("sub"), str) or not claims["sub"]:
+        raise jwt.InvalidTokenError("it names nobody: there is no sub")
+    try:
+        UserClaims.model_validate(claims)
+    except ValidationError as error:
+        odd = {problem["loc"][0] for problem in error.errors(include_input=False)}
+        return {name: value for name, value in claims.items() if name not in odd}
+    return claims
+
+
+def _decode(token: str, key: jwt.PyJWK, audience: str) -> dict[str, Any]:
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key.key,
+            algorithms=["RS256"],
+            audience=audience,
+            leeway=CLOCK_TOLERANCE,
+            options={"require": ["iss", "aud", "exp", "iat"], "verify_iss": False},
+        )
+    except (jwt.ImmatureSignatureError, jwt.ExpiredSignatureError) as error:
+        # by then the signature was found to be valid
+        found = jwt.decode(token, options={"verify_signature": False})
+        ahead = round(float(found["iat"]) - time.time())
+        if CLOCK_TOLERANCE < abs(ahead) <= _MAX_CLOCK_ERROR:
+            raise ClocksDiffer(ahead) from error
+        raise
+    return claims
+
+
+def rs256_keys(jwks: Mapping[str, Any], kid: str | None = None) -> list[jwt.PyJWK]:
+    """Return the keys that verify RS256: all, or those of an id (RFC 7517)."""
+    keys, usable = jwks.get("keys"), []
+    for key in keys if isinstance(keys, list) else []:
+        if not isinstance(key, dict) or (kid is not None and key.get("kid") != kid):
+            continue
+        kind = key.get("kty"), key.get("use", "sig"), key.get("alg", "RS256")
+        if kind == ("RSA", "sig", "RS256"):
+            with suppress(jwt.PyJWTError, ValueError, TypeError):
+                usable.append(jwt.PyJWK.from_dict(key, algorithm="RS256"))
+    return usable

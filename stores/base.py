@@ -1,0 +1,124 @@
+"""What both stores share: encryption, the room there is, and a request's state."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from auth0_server_python.store.abstract import AbstractDataStore
+from flask import request, session
+from pydantic import BaseModel
+from werkzeug.exceptions import InternalServerError
+
+from auth0_flask.errors import ProblemResponse
+
+from .cookies import STATE_KEY, is_ours
+from .encryption import DecryptionError, Json, decrypt, encrypt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RequestState:
+    """What one request knows of its session; gone when the request is."""
+
+    # the session that was decrypted and checked
+    encrypted: object = None  # the value of ``flask.session`` that it stands in
+    session: Json | None = None
+    loaded_at: float = 0.0  # on the monotonic clock
+    copy: Json | None = None  # for views, made once
+    passive: bool = False  # the request does not count as use of it
+    # a login that is being completed
+    began: float | None = None  # in seconds since 1970
+    transaction: str | None = None  # its identifier
+    nonce: str | None = None  # what the next ID token has to carry
+    max_age: int | None = None  # seconds since the user proved who they are, at most
+    verified: dict[str, Json] = field(default_factory=dict)  # claims, by ID token
+    before: Json | None = None  # what ``flask.session`` held
+    persistent: bool = True  # the session outlives the browser's window
+    receiver_error: Exception | None = None  # of a receiver of `user_logged_in`
+    # a refresh
+    refresh: Mapping[str, Any] | None = None  # what the newest one brought
+    refreshed: bool = False  # this request asked Auth0 for it
+    # a response
+    logout_incomplete: bool = False  # a session was ended in this browser only
+    never_redirect: bool = False  # a browser gets 401, too
+    responded: bool = False  # it is made, so that no cookie can be added
+
+
+def request_state() -> RequestState:
+    """Return the state of the current request.
+
+    It is kept on the request object, not in ``flask.g``, which outlives a request
+    where an app context is held open.
+    """
+    state: RequestState | None = getattr(request, "_auth0_state", None)
+    if state is None:
+        state = RequestState()
+        request._auth0_state = state  # type: ignore[attr-defined]  # ours
+    return state
+
+
+class EncryptedStore(AbstractDataStore[Json]):
+    """Encrypts with our JWE instead of the SDK's; the newest secret comes first."""
+
+    def __init__(self, *, secrets: Sequence[str]) -> None:
+        super().__init__({"secret": secrets[0]})
+        self._secrets = tuple(secrets)
+
+    # the SDK types what is encrypted like what is plain
+    def encrypt(  # type: ignore[override]
+        self, identifier: str, state_data: Mapping[str, Any]
+    ) -> str:
+        """Encrypt under the newest secret."""
+        return encrypt(identifier, state_data, self._secrets)
+
+    def decrypt(self, identifier: str, encrypted_data: object) -> Json:
+        """Decrypt what was encrypted for this identifier, or raise DecryptionError."""
+        return decrypt(identifier, encrypted_data, self._secrets)
+
+    def decrypts(self, encrypted: object) -> bool:
+        """Tell whether a value is a session under one of the secrets, valid or not."""
+        with suppress(DecryptionError):
+            return bool(self.decrypt(STATE_KEY, encrypted))
+        return False
+
+
+class SessionTooLarge(ProblemResponse, InternalServerError):
+    """A session or a transaction does not fit into cookies.
+
+    Attributes:
+        parts: The three heaviest parts, each as (name, bytes).
+    """
+
+    error = "session_too_large"
+    title = "Too much to keep"
+    description = "Your account carries more data than this site can keep in cookies."
+
+    def __init__(self, state: Mapping[str, Any], excess: float) -> None:
+        super().__init__()
+        parts = {f"claim {n}": v for n, v in (state.get("user") or {}).items()}
+        for tokens in state.get("token_sets", []):
+            parts[f"access token for {tokens['audience']}"] = tokens.get("access_token")
+        parts |= {n: state.get(n) for n in ("id_token", "refresh_token", "app_state")}
+        parts |= {f"session[{k!r}]": v for k, v in session.items() if not is_ours(k)}
+        sizes = [(n, len(json.dumps(v, default=str))) for n, v in parts.items() if v]
+        self.parts = sorted(sizes, key=lambda part: -part[1])[:3]
+        named = ", ".join(f"{name} ({size} bytes)" for name, size in self.parts)
+        self.hint = (
+            f"The heaviest parts are {named}. The operator of this site can ask for "
+            "fewer claims or a smaller token, or set AUTH0_REDIS_URL, which moves "
+            "sessions out of cookies."
+        )
+        logger.error("A session is %.0f bytes too large. %s", excess, self.hint)
+
+
+def as_dict(state: Mapping[str, Any] | BaseModel) -> Json:
+    """Return what the SDK hands over as a dict of its own."""
+    if isinstance(state, BaseModel):
+        return state.model_dump(exclude_none=True)
+    return dict(state)

@@ -1,0 +1,121 @@
+"""Encryption: a JSON object into a compact JWE (RFC 7516), and back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+#: Characters of an encrypted value at most; other JOSE libraries open no longer ones.
+MAX_CHARACTERS = 60_000
+#: Bytes that a value may decompress to at most.
+_MAX_PLAINTEXT = 1_000_000
+_NONCE_BYTES, _TAG_BYTES = 12, 16  # RFC 7518 section 5.3
+#: header..nonce.ciphertext.tag; with ``dir`` there is no encrypted key.
+_COMPACT = re.compile(r"([\w-]+)\.\.([\w-]{16})\.([\w-]+)\.([\w-]{22})", re.ASCII)
+_old_secret_logged_at = -60.0
+
+
+class DecryptionError(Exception):
+    """A value was not encrypted for this purpose under one of the secrets.
+
+    Its text is a reason that may be logged: it holds nothing of the contents.
+    """
+
+
+@lru_cache(maxsize=256)
+def derive_key(secret: str, purpose: str) -> bytes:
+    """Derive a 32-byte key for one purpose by HKDF-SHA256 (RFC 5869)."""
+    info = f"auth0-flask {purpose}".encode()
+    return HKDF(SHA256(), length=32, salt=None, info=info).derive(secret.encode())
+
+
+def encrypt(identifier: str, data: Mapping[str, Any], secrets: Sequence[str]) -> str:
+    """Encrypt a JSON object under the newest secret, which comes first.
+
+    It decrypts for the same identifier only, so that a session cannot be passed off
+    as a transaction. A lone surrogate becomes ``?``.
+    """
+    # a compact JWE: ``dir``, A256GCM, DEFLATE (RFC 7518 sections 4.5 and 5.3)
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    plain = deflate.compress(text.encode("utf-8", "replace")) + deflate.flush()
+    header, nonce = _header(secrets[0]), os.urandom(_NONCE_BYTES)
+    both = _cipher(secrets[0], identifier).encrypt(nonce, plain, header.encode())
+    parts = nonce, both[:-_TAG_BYTES], both[-_TAG_BYTES:]
+    return f"{header}..{'.'.join(map(_base64url, parts))}"
+
+
+def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
+    """Decrypt request input that `encrypt` returned, whichever secret it used.
+
+    Raises `DecryptionError` where it is not ours, not for this identifier, or changed.
+    """
+    parts = _COMPACT.fullmatch(value) if isinstance(value, str) else None
+    if parts is None or len(str(value)) > MAX_CHARACTERS:
+        raise DecryptionError("it is not an encrypted value")
+    header, *encoded = parts.groups()
+    # the header is compared and never parsed: the attacker chooses no algorithm
+    secret = next((s for s in secrets if header == _header(s)), None)
+    if secret is None:
+        raise DecryptionError("it was made under another secret")
+    try:
+        raw = [urlsafe_b64decode(f"{part}==") for part in encoded]
+        if [urlsafe_b64encode(r).rstrip(b"=").decode() for r in raw] != encoded:
+            raise ValueError  # two spellings of one value
+        nonce, ciphertext, tag = raw
+        cipher = _cipher(secret, identifier)
+        plain = cipher.decrypt(nonce, ciphertext + tag, header.encode())
+        inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        data = json.loads(inflate.decompress(plain, _MAX_PLAINTEXT))
+    except (InvalidTag, ValueError, zlib.error) as error:
+        raise DecryptionError("it was changed, or made for another use") from error
+    if secret != secrets[0]:
+        _log_old_secret()
+    if not isinstance(data, dict):
+        raise DecryptionError("it is not a JSON object")
+    return data
+
+
+def _base64url(value: bytes) -> str:
+    return urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+@lru_cache(maxsize=256)
+def _cipher(secret: str, identifier: str) -> AESGCM:
+    # "seal" is part of the format: values made by version 1.0 are read on
+    return AESGCM(derive_key(secret, f"seal {identifier}"))
+
+
+@lru_cache(maxsize=16)
+def _header(secret: str) -> str:
+    kid = urlsafe_b64encode(derive_key(secret, "kid")[:6]).decode()
+    header = {"alg": "dir", "enc": "A256GCM", "zip": "DEF", "kid": kid}
+    return _base64url(json.dumps(header, separators=(",", ":")).encode())
+
+
+def _log_old_secret() -> None:
+    """Say at most once a minute that an old secret is still in use."""
+    global _old_secret_logged_at
+    if time.monotonic() - _old_secret_logged_at >= 60:
+        _old_secret_logged_at = time.monotonic()
+        logger.warning(
+            "Values encrypted with an old secret are still in use. When this line "
+            "stays away, the old ones can be removed from AUTH0_SECRET."
+        )

@@ -1,0 +1,377 @@
+"""Sessions, revocations and refresh results in Redis, for machines that share it.
+
+Sessions are encrypted there; the cookie has an id that means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import cached_property
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from flask.sessions import SessionInterface, SessionMixin, session_json_serializer
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.exceptions import LockError
+from redis.lock import Lock
+from redis.retry import Retry
+
+from auth0_flask.errors import StoreUnavailable
+
+from .cookies import (
+    STATE_KEY,
+    TOTAL_BYTES,
+    TRANSACTION_PREFIX,
+    TransactionCookies,
+    cookie_attributes,
+)
+from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
+from .shared import Device, SharedStore, digest
+
+if TYPE_CHECKING:
+    from flask import Request, Response
+
+#: Seconds to wait for Redis; one repetition must end within 2 seconds together.
+_PATIENCE = 0.8
+_PREFIX = "auth0-flask"
+_SESSIONS, _REVOCATIONS = "sessions_unavailable", "revocations_unavailable"
+_REFRESHES = "refreshes_unavailable"
+_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+#: Keys: what to note, and last the jti, if there is one. Arguments: at, until in
+#: milliseconds, and a word of this call's own or nothing.
+#: A client that got no answer sends the same call again, which is no replay.
+_REVOKE = """
+local now = redis.call('TIME')
+local left = math.floor(ARGV[2] - now[1] * 1000 - now[2] / 1000)
+local last = #KEYS
+if ARGV[3] ~= '' then
+    local taken = redis.call('GET', KEYS[last])
+    if taken and taken ~= ARGV[3] then return 0 end
+    if left > 0 then redis.call('SET', KEYS[last], ARGV[3], 'PX', left) end
+    last = last - 1
+end
+for i = 1, (left > 0 and last or 0) do
+    local old = redis.call('GET', KEYS[i])
+    local keep = math.max(left, redis.call('PTTL', KEYS[i]))
+    local at = old and tonumber(old) > tonumber(ARGV[1]) and old or ARGV[1]
+    redis.call('SET', KEYS[i], at, 'PX', keep)
+end
+return 1
+"""
+
+
+def connect(url: str) -> Redis:
+    """Return a client of redis-py that gives up soon and reconnects by itself."""
+    waits = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+    return Redis.from_url(url, retry=Retry(NoBackoff(), 1), **waits)
+
+
+@contextmanager
+def _asking(error: str) -> Iterator[None]:
+    try:
+        yield
+    except RedisError as cause:
+        raise StoreUnavailable(error, cause) from cause
+
+
+class RedisStore(SharedStore):
+    """Shares revocations and refresh results among all machines, in Redis.
+
+    It cannot know since when Redis remembers: one that was emptied has forgotten.
+    """
+
+    remembers = True
+    name = "Redis, for all machines that share it"
+
+    def __init__(self, client: Redis) -> None:
+        super().__init__()
+        self._redis = client
+        self._revoke = client.register_script(_REVOKE)
+
+    def revoke(
+        self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
+    ) -> bool:
+        """See `SharedStore.revoke`."""
+        names, word = [_key("revoked", key) for key in keys], ""
+        if jti is not None:
+            names.append(_key("seen", jti))
+            word = token_urlsafe(12)
+        with _asking(_REVOCATIONS):
+            return bool(self._revoke(names, [repr(at), int(until * 1000), word]))
+
+    def revoked_at(self, keys: Sequence[str]) -> float:
+        """See `SharedStore.revoked_at`; 0.0 if there is none."""
+        if not keys:
+            return 0.0
+        with _asking(_REVOCATIONS):
+            found = self._redis.mget([_key("revoked", key) for key in keys])
+        return max((float(at) for at in found if at is not None), default=0.0)
+
+    def now(self) -> float:
+        """See `SharedStore.now`; the clocks of machines differ by seconds."""
+        with _asking(_REVOCATIONS):
+            seconds, microseconds = self._redis.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    def check(self) -> None:
+        """Do nothing: an outage at the start must not stop the app."""
+
+    def register(self, owner: str, device: Device) -> None:
+        """See `SharedStore.register`."""
+        name = _key("devices", owner)
+        with _asking(_REVOCATIONS), self._redis.pipeline() as pipeline:
+            pipeline.hset(name, device.id, json.dumps(asdict(device)))
+            pipeline.expireat(name, int(device.until) + 1)
+            pipeline.execute()
+
+    def unregister(self, owner: str, session_ids: Sequence[str]) -> None:
+        """See `SharedStore.unregister`."""
+        with _asking(_REVOCATIONS):
+            self._redis.hdel(_key("devices", owner), *session_ids)
+
+    def devices(self, owner: str) -> list[Device]:
+        """See `SharedStore.devices`."""
+        with _asking(_REVOCATIONS):
+            found = self._redis.hvals(_key("devices", owner))
+        devices = [Device(**json.loads(entry)) for entry in found]
+        current = [device for device in devices if device.until > time.time()]
+        return sorted(current, key=lambda device: -device.used_at)
+
+    def problems(self) -> Sequence[str]:
+        """See `SharedStore.problems`; it tries the commands and scripts of the app."""
+        word, until = token_urlsafe(12), time.time() + 10
+        key = _key("check", word)
+        with _asking(_REVOCATIONS):
+            self._redis.set(key, word, px=5_000)
+            if _text(self._redis.get(key)) != word:
+                return ("Redis does not return what was written: is it a cluster?",)
+            self._redis.delete(key)
+        self.revoke([f"check {word}"], at=time.time(), until=until, jti=word)
+        if release := self.lock(word, 5.0):
+            release()
+        self.keep_result(word, word, 5.0)
+        self.result(word)
+        self.revoked_at([f"check {word}"])
+        self.register(word, Device(word, word, word, until, until, until))
+        self.devices(word)
+        self.unregister(word, [word])
+        policy = "noeviction"
+        with suppress(RedisError):  # many a provider does not allow the question
+            found = self._redis.config_get("maxmemory-policy")
+            policy = found.get("maxmemory-policy") or policy
+        if policy == "noeviction":
+            return ()
+        return (
+            f"Redis has the maxmemory-policy {policy}, which forgets sessions and "
+            "logouts when memory is short. Set it to noeviction.",
+        )
+
+    def lock(self, key: str, seconds: float) -> Callable[[], object] | None:
+        """See `SharedStore.lock`."""
+        name = f"{_PREFIX}:lock:{key}"
+        lock = Lock(self._redis, name, seconds, blocking=False, thread_local=False)
+        with _asking(_REFRESHES):
+            if not lock.acquire():
+                return None
+
+        def release() -> None:
+            # an error of the lock itself means that it has expired meanwhile
+            with _asking(_REFRESHES), suppress(LockError):
+                lock.release()
+
+        return release
+
+    def result(self, key: str) -> str | None:
+        """See `SharedStore.result`."""
+        with _asking(_REFRESHES):
+            return _text(self._redis.get(f"{_PREFIX}:refresh:{key}"))
+
+    def keep_result(self, key: str, encrypted: str, seconds: float) -> None:
+        """See `SharedStore.keep_result`."""
+        milliseconds = max(1, int(seconds * 1000))
+        with _asking(_REFRESHES):
+            self._redis.set(f"{_PREFIX}:refresh:{key}", encrypted, px=milliseconds)
+
+
+class RedisSession(SessionMixin):
+    """A session that is fetched when it is first used.
+
+    So a request that does not ask for it does not need Redis, and one that does gets
+    a page for an outage. Transactions are kept in cookies.
+    """
+
+    modified = False
+
+    def __init__(
+        self, interface: RedisSessionInterface, sids: list[str], transactions: Json
+    ) -> None:
+        self._interface, self._sids = interface, sids
+        self.stored_as = self.sid = sids[0] if sids else ""
+        self.received, self.transactions = transactions, dict(transactions)
+        self.is_signed_out = self.is_foreign = False
+        # it cannot be reached: the browser is to forget its id
+        self.is_abandoned = False
+
+    @cached_property
+    def data(self) -> Json:
+        """What is kept."""
+        self.stored_as = ""  # an id that is not ours is never taken over
+        for sid in self._sids:
+            try:
+                found = self._interface.fetch(sid)
+            except DecryptionError:  # perhaps another machine has a newer secret
+                self.is_foreign = True
+                continue
+            if found is not None:
+                self.stored_as = self.sid = sid
+                return found
+        return {}
+
+    @property
+    def was_used(self) -> bool:
+        """Whether it was fetched."""
+        return "data" in vars(self)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._of(key)[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._of(key)[key] = value
+        self.modified = self.modified or not key.startswith(TRANSACTION_PREFIX)
+
+    def __delitem__(self, key: str) -> None:
+        del self._of(key)[key]
+        self.is_signed_out = self.is_signed_out or key == STATE_KEY
+        self.modified = self.modified or not key.startswith(TRANSACTION_PREFIX)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._of(str(key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.data, **self.transactions})
+
+    def __len__(self) -> int:
+        return len(self.data) + len(self.transactions)
+
+    def _of(self, key: str) -> Json:
+        return self.transactions if key.startswith(TRANSACTION_PREFIX) else self.data
+
+
+class RedisSessionInterface(SessionInterface):
+    """Keeps sessions in Redis, for some seconds after each write.
+
+    Transactions are kept in cookies. The newest secret comes first.
+    """
+
+    def __init__(self, client: Redis, *, secrets: Sequence[str], seconds: int) -> None:
+        self._redis, self._secrets, self._seconds = client, tuple(secrets), seconds
+
+    def open_session(self, app: Flask, request: Request) -> RedisSession:
+        """Note which session a request came with; called by Flask."""
+        sent = request.cookies.getlist(self.get_cookie_name(app))
+        sids = [sid for sid in sent if _ID.fullmatch(sid)][:8]
+        transactions = TransactionCookies(self, app).read(request.cookies)
+        return RedisSession(self, sids, transactions)
+
+    def save_session(
+        self, app: Flask, session: SessionMixin, response: Response
+    ) -> None:
+        """Write what changed; called by Flask after the view and its hooks."""
+        if session.accessed:
+            response.vary.add("Cookie")
+        if not isinstance(session, RedisSession):
+            return
+        if session.transactions != session.received:
+            cookies, kept = TransactionCookies(self, app), session.transactions
+            cookies.write(response, kept, session.received, TOTAL_BYTES)
+        try:
+            self._save(app, session, response)
+        except RedisError as cause:
+            if session.is_signed_out:  # the browser forgets it whatever Redis says
+                name = self.get_cookie_name(app)
+                response.delete_cookie(name, **cookie_attributes(self, app))
+                return
+            _answer_instead(app, response, StoreUnavailable(_SESSIONS, cause))
+
+    def bytes_left(self, app: Flask, session: RedisSession) -> int:
+        """Return how many more bytes fit; negative if too many."""
+        cookies = TOTAL_BYTES - sum(map(len, session.transactions.values()))
+        if not session.was_used:
+            return cookies  # a login starts without Redis
+        return min(cookies, MAX_CHARACTERS - len(self._encrypted("", session)))
+
+    def regenerate(self, session: RedisSession) -> None:
+        """Give a session a new id, so that nobody who knew the old one has it."""
+        session.sid, session.modified = "", True
+
+    def fetch(self, sid: str) -> Json | None:
+        """Return a session, or None if there is none of that id."""
+        key = _key("session", sid)
+        with _asking(_SESSIONS):
+            encrypted = _text(self._redis.get(key))
+        if encrypted is None:
+            return None
+        found = decrypt(key, encrypted, self._secrets)["session"]
+        data: Json = session_json_serializer.loads(found)
+        return data
+
+    def _save(self, app: Flask, session: RedisSession, response: Response) -> None:
+        name, attributes = self.get_cookie_name(app), cookie_attributes(self, app)
+        if session.is_abandoned:
+            response.delete_cookie(name, **attributes)
+            return
+        if not session.was_used:
+            return
+        if not session.data:
+            if session.modified or (session.sid and not session.is_foreign):
+                self._delete(session.stored_as)
+                response.delete_cookie(name, **attributes)
+        elif self.should_set_cookie(app, session) and self._store(session):
+            expires = self.get_expiration_time(app, session)
+            response.set_cookie(name, session.sid, expires=expires, **attributes)
+
+    def _store(self, session: RedisSession) -> bool:
+        """Write a session; not one that was ended meanwhile, which stays ended."""
+        goes_on = bool(session.stored_as) and session.sid == session.stored_as
+        if not goes_on:
+            session.sid = token_urlsafe(32)
+        key, value = _key("session", session.sid), self._encrypted(session.sid, session)
+        written = self._redis.set(key, value, ex=self._seconds, xx=goes_on)
+        if not goes_on:
+            self._delete(session.stored_as)
+        return bool(written)
+
+    def _delete(self, sid: str) -> None:
+        if sid:
+            self._redis.delete(_key("session", sid))
+
+    def _encrypted(self, sid: str, session: RedisSession) -> str:
+        data = {"session": session_json_serializer.dumps(session.data)}
+        return encrypt(_key("session", sid), data, self._secrets)
+
+
+def _key(kind: str, name: str) -> str:
+    """Return where something is: whoever reads Redis learns no id from that."""
+    return f"{_PREFIX}:{kind}:{digest(name)}"
+
+
+def _text(found: Any) -> str | None:
+    return found.decode("ascii", "replace") if isinstance(found, bytes) else found
+
+
+def _answer_instead(app: Flask, response: Response, error: StoreUnavailable) -> None:
+    """Turn a response that could not be kept into the page for an outage."""
+    page = app.make_response(app.handle_user_exception(error))
+    response.status_code = page.status_code
+    response.headers.remove("Location")
+    for name in ("Content-Type", "Retry-After"):
+        if name in page.headers:
+            response.headers[name] = page.headers[name]
+    response.set_data(page.get_data())

@@ -1,0 +1,548 @@
+"""The session in cookies: the app's part in Flask's own, ours in our own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import time
+from datetime import timedelta
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from flask import Flask, session
+from flask.sessions import SecureCookieSessionInterface
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import auth
+from auth0_flask import create_blueprint, init_app
+from auth0_flask.stores.cookies import PIECE_BYTES, TOTAL_BYTES
+from auth0_flask.stores.encryption import encrypt
+from auth0_flask.tenant import Tenant
+from conftest import Clock
+from test_stores import (
+    DAY,
+    DOMAIN,
+    SECRET,
+    OwnInterface,
+    add_views,
+    alices,
+    client_with,
+    cookies_of,
+    copy_of,
+    noise,
+    of_version_1,
+    our_app,
+    user_of,
+)
+from visitor import Shopper
+
+HTTPS = "https://shop.example/callback"
+
+
+@pytest.fixture
+def alice(shop: Flask, tenant: Tenant) -> Shopper:
+    """Alice at an app made as the README says, with views of the stores."""
+    return Shopper(add_views(shop, auth.auth0))
+
+
+def ours() -> FlaskClient:
+    return our_app().test_client()
+
+
+def header_of(client: FlaskClient) -> str:
+    return "; ".join(f"{name}={value}" for name, value in cookies_of(client).items())
+
+
+def set_cookies(answer: TestResponse) -> dict[str, Any]:
+    """Return the cookies that an answer sets, with their attributes."""
+    found = SimpleCookie()
+    for header in answer.headers.getlist("Set-Cookie"):
+        found.load(header)
+    return dict(found)
+
+
+def test_a_session_grows_from_one_cookie_to_three_and_back() -> None:
+    client = ours()
+    for length, number in [(100, 1), (4000, 2), (6500, 3), (4000, 2), (100, 1)]:
+        client.post("/state", json=alices(bio=noise(length)))
+        state = client.get("/state").get_json()
+
+        assert state["user"]["bio"] == noise(length)
+        assert len(cookies_of(client)) == number, length
+
+
+def test_every_cookie_is_one_that_browsers_keep() -> None:
+    client = ours()
+
+    answer = client.post("/state", json=alices(bio=noise(6500)))
+
+    cookies = answer.headers.getlist("Set-Cookie")
+    assert len(cookies) == 3
+    assert all(len(cookie) < 4093 for cookie in cookies)
+    assert len(header_of(client)) <= TOTAL_BYTES
+
+
+def test_an_answer_that_proxies_may_refuse_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = ours()
+    for _ in range(3):
+        client.post("/state", json=alices(bio=noise(4000)))
+
+    assert caplog.text.count("proxy_buffer_size") == 1
+
+
+def id_token_of(claims: dict[str, Any]) -> str:
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
+    return f"e30.{payload.rstrip('=')}.c2ln"
+
+
+def test_claims_that_stand_in_the_id_token_are_kept_once() -> None:
+    claims = {"sub": "auth0|alice", "https://a.example/groups": noise(2000)}
+    more, token = {**claims, "name": "A"}, id_token_of(claims)
+    client, other = ours(), ours()
+
+    client.post("/state", json={**alices(), "user": claims, "id_token": token})
+    other.post("/state", json={**alices(), "user": more, "id_token": token})
+
+    assert user_of(client) == claims
+    assert user_of(other) == more
+    assert len(header_of(client)) < len(header_of(other)) * 0.7
+
+
+def test_where_the_raw_id_token_is_too_much_its_claims_are_kept(
+    alice: Shopper, tenant: Tenant
+) -> None:
+    groups = {"https://a.example/groups": noise(6_000)}
+    tenant.add_user("alice", **groups)
+
+    assert alice.login().status_code == 302
+
+    state = alice.client.get("/state").get_json()
+    assert groups.items() <= state["user"].items()
+    assert state.get("id_token") is None
+    assert len(header_of(alice.client)) <= TOTAL_BYTES
+
+
+def test_deleting_clears_every_cookie() -> None:
+    client = ours()
+    client.post("/state", json=alices(bio=noise(6500)))
+    client.delete("/state")
+
+    assert cookies_of(client) == {}
+
+
+def test_a_session_that_is_over_clears_every_cookie(clock: Clock) -> None:
+    client = ours()
+    client.post("/state", json=alices(bio=noise(6500)))
+    clock.forward(DAY)
+
+    assert user_of(client) is None
+    assert cookies_of(client) == {}
+
+
+def test_a_set_with_a_missing_piece_is_no_session_until_the_next_login() -> None:
+    client = ours()
+    client.post("/state", json=alices(bio=noise(6500)))
+    client.delete_cookie("session_auth0.1")
+
+    assert user_of(client) is None
+    client.post("/state", json=alices())
+    assert user_of(client)
+    assert list(cookies_of(client)) == ["session_auth0"]
+
+
+def test_a_piece_of_another_session_makes_it_none() -> None:
+    one, other = ours(), ours()
+    one.post("/state", json=alices(bio=noise(6500)))
+    other.post("/state", json=alices(bio=noise(6501)))
+    one.set_cookie("session_auth0.1", cookies_of(other)["session_auth0.1"])
+
+    assert user_of(one) is None
+
+
+def test_a_piece_left_over_from_a_longer_session_does_no_harm() -> None:
+    client = ours()
+    client.post("/state", json=alices(bio=noise(6500)))
+    stale = cookies_of(client)["session_auth0.2"]
+    client.post("/state", json=alices(bio=noise(4000)))
+    client.set_cookie("session_auth0.2", stale)
+
+    assert user_of(client)
+
+
+@pytest.mark.parametrize("length", [100, 4000])
+@pytest.mark.parametrize("foreign", ["x", "2~x", None], ids=["x", "2~x", "a session"])
+def test_of_several_cookies_of_one_name_ours_is_found(
+    length: int, foreign: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An older one for another path or domain comes along, and cannot be deleted."""
+    caplog.set_level(logging.INFO)
+    client, other = ours(), our_app(secrets=("x" * 32,)).test_client()
+    other.application.secret_key = "another"
+    for cart, each in enumerate((client, other)):
+        each.post("/state", json=alices(bio=noise(length)))
+        each.post("/own", json={"cart": cart})
+    alien = {"session": "x", "session_auth0": foreign} if foreign else cookies_of(other)
+    aliens = [f"{name}={value}" for name, value in alien.items()]
+    known = header_of(client).split("; ")
+    bare = client.application.test_client(use_cookies=False)
+
+    for pairs in ([*aliens, *known], [*known, *aliens]):
+        cookie = {"Cookie": "; ".join(pairs)}
+        assert bare.get("/state", headers=cookie).get_json()["user"]["name"] == "Alice"
+        assert bare.get("/own", headers=cookie).get_json() == {"cart": 0}
+        assert "several cookies named session_auth0" in caplog.text
+        caplog.clear()
+
+
+def test_the_apps_own_session_is_flasks_own_cookie() -> None:
+    plain, client = Flask("plain"), ours()
+    plain.secret_key = client.application.secret_key
+    add_views(plain, client_with())
+    client.post("/own", json={"cart": 1})
+    client.post("/state", json=alices())
+
+    beside = plain.test_client()
+    beside.set_cookie("session", cookies_of(client)["session"])
+    assert beside.get("/own").get_json() == {"cart": 1}
+    beside.post("/own", json={"cart": 2})
+    client.set_cookie("session", cookies_of(beside)["session"])
+
+    assert client.get("/own").get_json() == {"cart": 2}
+    assert user_of(client)
+
+
+def test_each_cookie_is_sent_only_where_it_changed() -> None:
+    client = ours()
+
+    assert list(set_cookies(client.post("/state", json=alices()))) == ["session_auth0"]
+    assert list(set_cookies(client.post("/own", json={"cart": 1}))) == ["session"]
+    started = list(set_cookies(client.post("/transaction/one")))
+    assert len(started) == 1
+    assert re.fullmatch(r"session_auth0_tx\d", started[0])
+    assert set_cookies(client.get("/state")) == {}
+
+
+def test_clearing_flasks_session_signs_out() -> None:
+    app = our_app()
+
+    @app.post("/clear")
+    def clear() -> str:
+        session.clear()
+        return "cleared"
+
+    client = app.test_client()
+    client.post("/state", json=alices())
+    client.post("/own", json={"cart": 1})
+    client.post("/clear")
+
+    assert cookies_of(client) == {}
+
+
+def test_a_changed_secret_key_ends_what_it_signed_and_no_login() -> None:
+    client = ours()
+    client.post("/own", json={"cart": 1})
+    client.post("/state", json=alices())
+    config = client.application.config
+
+    def seen() -> Any:
+        other = copy_of(client, client.application)
+        return other.get("/own").get_json(), (user_of(other) or {}).get("name")
+
+    config["SECRET_KEY"] = "another"
+    assert seen() == ({}, "Alice")
+    config["SECRET_KEY_FALLBACKS"] = ["of flask"]
+    assert seen() == ({"cart": 1}, "Alice")
+    config["SECRET_KEY_FALLBACKS"] = []
+    assert seen() == ({}, "Alice")
+
+
+@pytest.mark.parametrize("seconds", [31 * DAY + 1, -62])
+def test_an_apps_own_session_out_of_its_time_is_rejected_and_logged(
+    clock: Clock, caplog: pytest.LogCaptureFixture, seconds: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    app = our_app()
+    app.permanent_session_lifetime = timedelta(days=31)
+    client = app.test_client()
+    client.post("/own", json={"cart": 1})
+    assert client.get("/own").get_json() == {"cart": 1}
+    clock.forward(seconds)
+
+    assert client.get("/own").get_json() == {}
+    assert re.search(r"rejected: it is -?\d+ seconds old", caplog.text)
+
+
+def test_a_cookie_lives_as_long_as_its_session_may(
+    alice: Shopper, clock: Clock
+) -> None:
+    most, began = auth.settings.session_max_seconds, clock.time()
+    answer = alice.login()
+    for _ in range(6):
+        age = int(set_cookies(answer)["session_auth0"]["max-age"])
+        assert most - 5 <= clock.time() + age - began <= most + 5
+        clock.forward(0.9 * DAY)
+        answer = alice.client.get("/state")
+
+    lifetime = alice.client.application.permanent_session_lifetime
+    assert lifetime.total_seconds() == most
+
+
+def test_a_cookie_that_ends_with_the_browsers_window_goes_on_doing_so(
+    alice: Shopper, clock: Clock
+) -> None:
+    began = alice.login("/login?remember=0")
+    clock.forward(DAY / 2)
+    renewed = alice.client.get("/state")
+
+    for answer in (began, renewed):
+        cookie = set_cookies(answer)["session_auth0"]
+        assert (cookie["max-age"], cookie["expires"]) == ("", "")
+
+
+def test_the_lifetime_that_an_app_chose_for_its_cookie_stays() -> None:
+    app = Flask("shop")
+    app.config["PERMANENT_SESSION_LIFETIME"] = 60
+    auth.init_app(app)
+
+    assert app.permanent_session_lifetime.total_seconds() == 60
+
+
+def test_a_cookie_lives_no_longer_than_the_identity_provider_says(
+    clock: Clock,
+) -> None:
+    state = alices()
+    state["internal"]["session_expires_at"] = int(clock.time()) + 600
+
+    answer = ours().post("/state", json=state)
+
+    assert int(set_cookies(answer)["session_auth0"]["max-age"]) <= 600
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({}, "__Host-session_auth0"),
+        ({"SESSION_COOKIE_NAME": "shop"}, "__Host-shop_auth0"),
+        ({"SESSION_COOKIE_NAME": "__Host-shop"}, "__Host-shop_auth0"),
+        ({"SESSION_COOKIE_PATH": "/shop"}, "__Secure-session_auth0"),
+        ({"SESSION_COOKIE_DOMAIN": "shop.example"}, "__Secure-session_auth0"),
+    ],
+    ids=["defaults", "a name", "a name with it", "a path", "a domain"],
+)
+def test_over_https_browsers_hold_our_cookies_to_their_host(
+    config: dict[str, str], name: str
+) -> None:
+    app, client = Flask("shop"), client_with(callback=HTTPS)
+    app.config.update(config)
+    visitor = add_views(init_app(app, client), client).test_client()
+
+    kept = set_cookies(visitor.post("/state", json=alices()))
+    started = set_cookies(visitor.post("/transaction/one"))
+
+    assert list(kept) == [name]
+    assert re.fullmatch(rf"{name}_tx\d", next(iter(started)))
+    for cookie in (*kept.values(), *started.values()):
+        assert cookie["secure"]
+        assert cookie["httponly"]
+        assert cookie["samesite"] == "Lax"
+        assert cookie["path"] == config.get("SESSION_COOKIE_PATH", "/")
+        assert cookie["domain"] == config.get("SESSION_COOKIE_DOMAIN", "")
+
+
+def test_a_transaction_that_a_sibling_planted_is_not_taken(tenant: Tenant) -> None:
+    """A subdomain sets cookies for the whole domain, but none that is ``__Host-``."""
+    client = client_with(domain=auth.settings.domain, callback=HTTPS)
+    app = init_app(Flask("shop"), client)
+    app.register_blueprint(create_blueprint())
+    attacker, victim = app.test_client(), app.test_client()
+    started = attacker.get("/login", base_url="https://shop.example")
+    state = parse_qs(urlsplit(started.headers["Location"]).query)["state"][0]
+    (name, cookie), *_ = set_cookies(started).items()
+    plain = name.removeprefix("__Host-")
+
+    for planted in (plain, f"__Secure-{plain}"):
+        victim.set_cookie(planted, cookie.value, domain="shop.example")
+    encrypted = cookie.value.partition(".")[2]  # as version 1.0 kept it
+    victim.set_cookie(f"session_a0_tx.{state}", encrypted, domain="shop.example")
+    answer = victim.get(
+        f"/callback?state={state}&code=x", base_url="https://shop.example"
+    )
+
+    assert answer.status_code == 400
+    assert "missing_transaction" in answer.text
+    assert tenant.count("/oauth/token") == 0
+
+
+def test_transactions_started_at_the_same_moment_do_not_overwrite_one_another() -> None:
+    app, client = our_app(), ours()
+    for name in "ab":
+        for cookie, value in cookies_of(_started(app, name)).items():
+            client.set_cookie(cookie, value)
+
+    assert client.get("/transaction/a").get_json()
+    assert client.get("/transaction/b").get_json()
+
+
+def _started(app: Flask, name: str) -> FlaskClient:
+    client = app.test_client()
+    client.post(f"/transaction/{name}")
+    return client
+
+
+@pytest.mark.parametrize("page", ["/", "/reports?filter=" + "x" * 1900])
+@pytest.mark.parametrize("bio", [0, 3000, 6300])
+def test_however_many_logins_start_at_the_same_moment_servers_take_the_cookies(
+    alice: Shopper, page: str, bio: int
+) -> None:
+    """As restored tabs do: each request has the cookies from before the others."""
+    client = alice.client
+    auth.login_as(client, bio=noise(bio))
+    tabs = [alice.twin().client for _ in range(17)]
+    started = [t.get("/login", query_string={"return_to": page}) for t in tabs]
+    for answer in started:
+        for name, cookie in set_cookies(answer).items():
+            client.set_cookie(name, cookie.value)
+
+    assert len(f"Cookie: {header_of(client)}\r\n") <= 8190  # gunicorn's limit of a line
+    latest = parse_qs(urlsplit(started[-1].headers["Location"]).query)["state"][0]
+    back = client.get("/callback", query_string={"state": latest, "error": "x"})
+    assert back.status_code == 403  # and not 400: it is known
+    client.get("/logout")
+    assert cookies_of(client) == {}
+
+
+def test_a_long_session_and_transactions_stay_below_the_limit_together() -> None:
+    client = ours()
+    client.post("/state", json=alices(bio=noise(6300)))
+    for number in range(5):
+        started = client.post(f"/transaction/{number}", json={"return_to": "/" * 99})
+
+        assert started.status_code == 200
+        assert len(header_of(client)) <= TOTAL_BYTES
+        assert client.get(f"/transaction/{number}").get_json()
+    assert user_of(client)
+
+
+def test_abandoned_transactions_make_room_for_a_long_session() -> None:
+    client = ours()
+    for number in range(4):
+        client.post(f"/transaction/{number}")
+
+    assert client.post("/state", json=alices(bio=noise(6500))).status_code == 200
+    assert user_of(client)
+
+
+def test_in_one_cookie_a_transaction_that_does_not_fit_is_told() -> None:
+    app, auth0 = Flask("shop"), client_with()
+    app.secret_key = "of flask"
+    app.session_interface = OwnInterface()
+    add_views(init_app(app, auth0), auth0)
+    for length, status in ((2000, 200), (3700, 500)):
+        client = app.test_client()
+        client.post("/own", json={"own": noise(length)})
+        answer = client.post("/transaction/one")
+
+        assert answer.status_code == status
+        assert all(len(n) + len(v) < 4093 for n, v in cookies_of(client).items())
+
+
+def test_an_apps_own_session_beyond_the_budget_is_not_written_but_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = ours()
+    client.post("/own", json={"small": 1})
+
+    answer = client.post("/own", json={"large": noise(12_000)})
+
+    assert answer.status_code == 200
+    assert "AUTH0_REDIS_URL" in caplog.text
+    assert client.get("/own").get_json() == {"small": 1}
+
+
+def test_what_the_app_itself_keeps_is_named_where_a_session_is_too_large(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As the Authlib quickstart leaves its tokens in ``session["user"]``."""
+    client = ours()
+    client.post("/own", json={"user": noise(3000)})
+
+    answer = client.post("/state", json=alices(bio=noise(5000)))
+
+    assert answer.status_code == 500
+    assert "session['user'] (3002 bytes)" in caplog.text
+    assert "claim bio (5002 bytes)" in caplog.text
+
+
+def test_another_users_login_begins_with_an_empty_session(alice: Shopper) -> None:
+    client, left = alice.client, list[str]()
+    client.post("/own", json={"cart": 1})
+    for _ in range(2):  # what a guest chose becomes Alice's, and stays hers
+        alice.login()
+        assert client.get("/own").get_json() == {"cart": 1}
+
+    def note(sender: Flask, user: Any) -> None:
+        left.append(user["sub"])
+
+    alice.username = "bob"
+    with auth.user_logged_out.connected_to(note, client.application):
+        alice.login()
+
+    assert (user_of(client) or {})["sub"] == "auth0|bob"
+    assert client.get("/own").get_json() == {}
+    assert left == ["auth0|alice"]
+
+
+def cookies_of_version_1(app: Flask, bio: int) -> dict[str, str]:
+    """Return its cookies: the session was within Flask's, which could span several."""
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer
+    kept = of_version_1(bio=noise(bio))
+    value = str(serializer.dumps({"_permanent": True, "cart": 1, **kept}))
+    if (number := -(-(len(value) + 2) // PIECE_BYTES)) > 1:
+        value = f"{number}~{value}"
+    names = ["session", *(f"session.{index}" for index in range(1, number))]
+    return {
+        name: value[index * PIECE_BYTES : (index + 1) * PIECE_BYTES]
+        for index, name in enumerate(names)
+    }
+
+
+@pytest.mark.parametrize("prefix", ["", "__Host-"])
+@pytest.mark.parametrize("bio", [0, 3500], ids=["one cookie", "several"])
+def test_a_session_of_version_1_goes_on_and_moves_to_cookies_of_its_own(
+    bio: int, prefix: str, clock: Clock
+) -> None:
+    app = our_app()
+    client = app.test_client()
+    for name, value in cookies_of_version_1(app, bio).items():
+        client.set_cookie(f"{prefix}{name}", value)
+
+    assert (user_of(client) or {})["bio"] == noise(bio)
+    assert client.get("/own").get_json() == {"cart": 1}
+    clock.forward(DAY / 20 + 1)
+    client.get("/state")
+
+    assert set(cookies_of(client)) - {"session_auth0.1"} == {"session", "session_auth0"}
+    assert len(cookies_of(client)["session"]) < 100
+    assert (user_of(client) or {})["bio"] == noise(bio)
+    assert client.get("/own").get_json() == {"cart": 1}
+    client.delete("/state")
+    assert list(cookies_of(client)) == ["session"]
+
+
+def test_a_transaction_of_version_1_is_completed() -> None:
+    client = ours()
+    data = {"domain": DOMAIN, "app_state": {"a": 1}, "created_at": time.time()}
+    encrypted = encrypt("_a0_tx:one", data, [SECRET])
+    client.set_cookie("session_a0_tx.one", encrypted)
+
+    assert client.get("/transaction/one").get_json()["app_state"] == {"a": 1}
+    client.delete("/transaction/one")
+    assert cookies_of(client) == {}

@@ -1,0 +1,190 @@
+"""Encryption: what decrypts, and above all what does not."""
+
+import base64
+import json
+import os
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joserfc import jwe
+from joserfc.jwk import OctKey
+
+from auth0_flask.stores.encryption import (
+    MAX_CHARACTERS,
+    DecryptionError,
+    decrypt,
+    derive_key,
+    encrypt,
+)
+
+NEW, OLD, OTHER = "n" * 32, "o" * 32, "x" * 32
+ALGORITHMS = ["dir", "A256GCM", "DEF"]
+#: What version 1.0 encrypted for "session" under OLD.
+OF_VERSION_1 = (
+    "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIiwiemlwIjoiREVGIiwia2lkIjoicFlhNWpwTjIifQ"
+    "..qvDbcAA9Wtnd7lQs"
+    ".ANU1rJgVA2QLUNZSflCVuUV7IAFcXwcSHqep7jQ_l4hp4oEQ6QTSDUelMTrc"
+    ".nUNoK80WTJY5uC-97QnTCw"
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+objects = st.dictionaries(st.text(), json_values)
+
+
+@given(objects)
+def test_what_is_encrypted_decrypts_again(data: dict[str, object]) -> None:
+    assert decrypt("session", encrypt("session", data, [NEW]), [NEW]) == data
+
+
+def test_what_version_1_encrypted_is_read() -> None:
+    data = decrypt("session", OF_VERSION_1, [NEW, OLD])
+
+    assert data == {"user": {"sub": "auth0|alice", "name": "Zoë"}}
+
+
+def test_the_newest_secret_encrypts_and_every_secret_decrypts() -> None:
+    encrypted = encrypt("session", {"a": 1}, [OLD])
+
+    assert decrypt("session", encrypted, [NEW, OLD]) == {"a": 1}
+    assert decrypt("session", encrypt("session", {}, [NEW, OLD]), [NEW]) == {}
+
+
+def test_an_old_secret_in_use_is_warned_of_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = time.monotonic()
+    encrypted = encrypt("session", {}, [OLD])
+    for minutes in (1, 2):
+        monkeypatch.setattr(time, "monotonic", lambda at=now + minutes * 61: at)
+        for _ in range(5):
+            decrypt("session", encrypted, [NEW, OLD])
+
+        assert caplog.text.count("encrypted with an old secret") == minutes
+    assert "AUTH0_SECRET" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("identifier", "secrets", "reason"),
+    [
+        ("transaction", [NEW], "made for another use"),
+        ("session", [OTHER], "made under another secret"),
+        ("session", [OTHER, OLD], "made under another secret"),
+    ],
+    ids=["another use", "another secret", "a secret that was dropped"],
+)
+def test_it_decrypts_for_nothing_else(
+    identifier: str, secrets: list[str], reason: str
+) -> None:
+    encrypted = encrypt("session", {"a": 1}, [NEW])
+
+    with pytest.raises(DecryptionError, match=reason):
+        decrypt(identifier, encrypted, secrets)
+
+
+def test_no_byte_can_be_changed() -> None:
+    parts = encrypt("session", {"sub": "alice"}, [NEW]).split(".")
+    for place, part in enumerate(parts):
+        raw = base64.urlsafe_b64decode(part + "==")
+        for index in range(len(raw)):
+            changed = bytearray(raw)
+            changed[index] ^= 1
+            text = base64.urlsafe_b64encode(changed).rstrip(b"=").decode()
+            pieces = [*parts[:place], text, *parts[place + 1 :]]
+            with pytest.raises(DecryptionError):
+                decrypt("session", ".".join(pieces), [NEW])
+
+
+def test_a_value_has_one_spelling() -> None:
+    """The last character of base64url may have bits that no byte is made of."""
+    encrypted = encrypt("session", {}, [NEW])
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+    for last in set(alphabet) - {encrypted[-1]}:
+        with pytest.raises(DecryptionError):
+            decrypt("session", encrypted[:-1] + last, [NEW])
+
+
+@given(st.text() | st.binary() | st.none() | st.integers() | st.lists(st.text()))
+def test_whatever_is_sent_is_refused(sent: object) -> None:
+    with pytest.raises(DecryptionError):
+        decrypt("session", sent, [NEW, OLD])
+
+
+@given(st.text(), st.lists(st.text(), max_size=5))
+def test_nothing_behind_our_own_header_decrypts(rest: str, more: list[str]) -> None:
+    header = encrypt("session", {}, [NEW]).partition(".")[0]
+
+    with pytest.raises(DecryptionError):
+        decrypt("session", ".".join([header, rest, *more]), [NEW])
+
+
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
+    encrypted = encrypt("session", {"name": "A\ud800"}, [NEW])
+
+    assert decrypt("session", encrypted, [NEW]) == {"name": "A?"}
+
+
+def test_every_purpose_has_a_key_of_its_own() -> None:
+    assert derive_key(NEW, "one") != derive_key(NEW, "two")
+    assert derive_key(NEW, "one") != derive_key(OLD, "one")
+    assert len(derive_key(NEW, "one")) == 32
+
+
+def joserfc_key() -> OctKey:
+    return OctKey.import_key(derive_key(NEW, "seal session"))
+
+
+def header_of(encrypted: str) -> Any:
+    return json.loads(base64.urlsafe_b64decode(encrypted.partition(".")[0] + "=="))
+
+
+def with_joserfc(plain: bytes) -> str:
+    header, key = header_of(encrypt("session", {}, [NEW])), joserfc_key()
+    return jwe.encrypt_compact(header, plain, key, algorithms=ALGORITHMS)
+
+
+@settings(max_examples=30)
+@given(objects)
+def test_joserfc_decrypts_what_is_encrypted_here(data: dict[str, object]) -> None:
+    encrypted = encrypt("session", data, [NEW])
+
+    found = jwe.decrypt_compact(encrypted, joserfc_key(), algorithms=ALGORITHMS)
+
+    assert json.loads(found.plaintext or b"") == data
+    header = header_of(encrypted)
+    assert (header["alg"], header["enc"], header["zip"]) == ("dir", "A256GCM", "DEF")
+
+
+@settings(max_examples=30)
+@given(objects)
+def test_what_joserfc_encrypted_is_decrypted_here(data: dict[str, object]) -> None:
+    encrypted = with_joserfc(json.dumps(data).encode())
+
+    assert decrypt("session", encrypted, [NEW]) == data
+
+
+@pytest.mark.parametrize("plain", [b"[]", b'"text"', b"7", b"null", b"{", b"\xff"])
+def test_only_a_json_object_is_taken(plain: bytes) -> None:
+    encrypted = with_joserfc(plain)
+
+    with pytest.raises(DecryptionError):
+        decrypt("session", encrypted, [NEW])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_long"),
+    [(os.urandom(50_000).hex(), True), (" " * 2_000_000, False)],
+    ids=["too long", "decompresses to too much"],
+)
+def test_what_would_take_too_much_memory_is_refused(text: str, is_long: bool) -> None:
+    encrypted = encrypt("session", {"a": text}, [NEW])
+    assert (len(encrypted) > MAX_CHARACTERS) == is_long
+
+    with pytest.raises(DecryptionError):
+        decrypt("session", encrypted, [NEW])

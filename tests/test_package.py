@@ -1,0 +1,366 @@
+"""The package as pip installs it: the same from everywhere; old versions and new."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import httpx
+import pytest
+
+import auth0_flask
+from readme_blocks import SETUP, Shell, blocks, copy_project
+from redis_server import RedisServer
+from servers import BIN, ROOT, clean_environment, free_port, serving
+
+NAME, VERSION = "auth0_flask_login", auth0_flask.__version__
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGE = ROOT / "auth0_flask"
+
+#: Ten lines of somebody's app, with the three of the login.
+APP = """\
+from flask import Flask
+
+from anything import sso
+
+app = Flask("shop")
+sso.init_app(app)
+app.register_blueprint(sso.routes)
+
+
+@app.get("/reports")
+@sso.login_required
+def reports():
+    return dict(sso.auth_user)
+
+
+@app.get("/token")
+@sso.login_required
+async def token():
+    return await sso.auth0.get_access_token()
+"""
+STORY = """\
+import time
+
+from auth0_flask.tenant.pytest_plugin import complete_login
+
+from app import app
+
+
+def test_a_login_a_refresh_and_a_logout(auth0_tenant, tenant_user):
+    auth0_tenant.access_token_lifetime = 1
+    tenant_user("dora", roles=["admin"])
+    client = app.test_client()
+    assert client.get("/reports").location == "/login?return_to=/reports"
+
+    signed_in = complete_login(client, "/reports", username="dora")
+    assert signed_in.json["https://example.com/roles"] == ["admin"]
+    before = client.get("/token").text
+    time.sleep(1.1)
+    assert len({before, client.get("/token").text}) == 2
+
+    assert "/v2/logout?" in client.get("/logout").location
+    assert client.get("/reports").status_code == 302
+"""
+SETTINGS = """\
+[tool.pytest.ini_options]
+addopts = "-p auth0_flask.tenant.pytest_plugin"
+filterwarnings = ["error"]
+"""
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> str:
+    """Run a program to its end, where it sees nothing of this project."""
+    ours = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": ""}
+    ended = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=clean_environment({**ours, **more}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
+def pip(*words: str | Path, python: str | Path = sys.executable) -> str:
+    return run(python, "-m", "pip", *words)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the project: in Git, with the link to ``stores``."""
+    folder = copy_project(tmp_path_factory.mktemp("checkout") / "project")
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.com")
+    run(*git, "init", "--quiet", cwd=folder)
+    run(*git, "add", "--all", cwd=folder)
+    run(*git, "commit", "--quiet", "--message", "all", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path) -> Path:
+    """The wheel, built once."""
+    folder = checkout.parent / "wheels"
+    pip("wheel", "--no-deps", "--wheel-dir", folder, checkout)
+    return folder / f"{NAME}-{VERSION}-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def sdist(checkout: Path) -> Path:
+    """The source distribution."""
+    folder = checkout.parent / "sdists"
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, checkout)
+    return folder / f"{NAME}-{VERSION}.tar.gz"
+
+
+# What is installed
+
+
+def files_below(folder: Path) -> set[str]:
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in found if "__pycache__" not in path.parts}
+
+
+@cache
+def files_here() -> set[str]:
+    """Return the package's files in this tree, those behind the link too."""
+    stores = {f"stores/{name}" for name in files_below(ROOT / "stores")}
+    return {f"auth0_flask/{name}" for name in files_below(PACKAGE) | stores}
+
+
+def test_from_everywhere_the_same_files_are_installed(
+    checkout: Path, sdist: Path, wheel: Path, tmp_path: Path
+) -> None:
+    sources: dict[str, str | Path] = {
+        "tree": checkout,
+        "sdist": sdist,
+        "wheel": wheel,
+        "git": f"git+file://{checkout}",
+    }
+    for name, source in sources.items():
+        pip("install", "--no-deps", "--no-compile", "--target", tmp_path / name, source)
+
+        installed = files_below(tmp_path / name)
+        ours = {file for file in installed if ".dist-info/" not in file}
+        assert ours == files_here(), name
+        tops = {file.partition("/")[0] for file in installed}
+        assert tops == {"auth0_flask", f"{NAME}-{VERSION}.dist-info"}, name
+
+
+def test_an_editable_installation_is_this_tree(checkout: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", tmp_path)
+    python = tmp_path / "bin" / "python"
+    pip("install", "--no-deps", "--editable", checkout, python=python)
+
+    find = "import importlib.util as u; print(u.find_spec('auth0_flask').origin)"
+    found = run(python, "-c", find, cwd=tmp_path).strip()
+
+    assert found == str(checkout / "auth0_flask" / "__init__.py")
+
+
+def test_a_checkout_without_links_is_told_so(checkout: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkout, tmp_path / "project", symlinks=True)
+    link = folder / "auth0_flask" / "stores"
+    link.unlink()
+    link.write_text("../stores")  # as Git has it without core.symlinks
+
+    with pytest.raises(AssertionError, match=r"auth0_flask.stores"):
+        pip("wheel", "--no-deps", "--wheel-dir", tmp_path, folder)
+    with pytest.raises(AssertionError, match=r"git config core\.symlinks true"):
+        run(sys.executable, "-c", "import auth0_flask", cwd=folder)
+
+
+def test_an_app_with_pins_of_its_own_can_install_it(
+    wheel: Path, tmp_path: Path
+) -> None:
+    report, pins = tmp_path / "report", ["Flask==3.0.3", "click==8.1.7"]
+    fresh = ("--dry-run", "--ignore-installed", "--quiet", "--report", report)
+    pip("install", *fresh, wheel, *pins)
+
+    found = {
+        f"{package['metadata']['name']}=={package['metadata']['version']}"
+        for package in json.loads(report.read_text())["install"]
+    }
+    assert found >= {*pins, f"auth0-flask-login=={VERSION}"}
+
+
+# With the lowest versions and the newest
+
+
+def lowest() -> list[str]:
+    """Return pins of the lowest versions that the package allows."""
+    ranges = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
+    found = [re.match(r"([\w\[\]-]+)>=([\w.]+)(?:,<\d+)?$", each) for each in ranges]
+    return [f"{match[1]}=={match[2]}" for match in found if match]
+
+
+def test_every_dependency_has_a_lowest_version_that_is_tried() -> None:
+    named = {re.match(r"[\w-]+", pin)[0].lower() for pin in lowest()}  # type: ignore[index]
+    imported = {
+        name
+        for file in files_here()
+        if file.endswith(".py")
+        for name in re.findall(r"^ *(?:from|import) (\w+)", _text_of(file), re.M)
+    }
+    ours = {"auth0_flask", "app", "pytest", *sys.stdlib_module_names}
+    called = {"dotenv": "python-dotenv", "jwt": "pyjwt", "_typeshed": "asgiref"}
+
+    for name in imported - ours:
+        package = called.get(name, name).replace("_", "-")
+        assert package in named, name
+
+
+def _text_of(file: str) -> str:
+    code = (ROOT / file).read_text()
+    return re.sub(r'"""[\s\S]*?"""', "", code)
+
+
+def python_of(version: str) -> str:
+    """Return a Python of that version, or skip the test and say why."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    found = sorted(pyenv.glob(f"{version}.*/bin/python"))
+    for path in (sys.executable, shutil.which(f"python{version}"), *found):
+        show = "import sys; print('%d.%d' % sys.version_info[:2])"
+        if path and _says([str(path), "-c", show]) == version:
+            return str(path)
+    pytest.skip(f"Python {version} is not installed")
+
+
+def _says(command: list[str]) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.stdout.strip()
+
+
+Installed = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Install the wheel into an empty environment, once for each kind."""
+
+    @cache
+    def install(version: str, which: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"{version}-{which}")
+        run(python_of(version), "-m", "venv", folder)
+        pins = lowest() if which == "lowest" else []
+        extras = f"{wheel}[redis,server,testing]"
+        pip("install", extras, "pytest", *pins, python=folder / "bin" / "python")
+        return folder / "bin"
+
+    return install
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Somebody's app, with ``auth.py`` in a package and under a name of its own."""
+    (tmp_path / "anything").mkdir()
+    (tmp_path / "anything" / "__init__.py").touch()
+    shutil.copy(ROOT / "auth.py", tmp_path / "anything" / "sso.py")
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "test_story.py").write_text(STORY)
+    (tmp_path / "pyproject.toml").write_text(SETTINGS)
+    return tmp_path
+
+
+VERSIONS = pytest.mark.parametrize(
+    ("version", "which"),
+    [
+        ("3.11", "lowest"),
+        ("3.11", "newest"),
+        ("3.13", "lowest"),
+        ("3.13", "newest"),
+    ],
+)
+
+
+@pytest.mark.slow
+@VERSIONS
+def test_a_login_a_refresh_and_a_logout(
+    version: str, which: str, installed: Installed, project: Path
+) -> None:
+    python = installed(version, which) / "python"
+
+    importing = (python, "-W", "error", "-c", "import app")
+    assert run(*importing, cwd=project, **_settings()) == ""
+    _tell_the_story(python, project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.11", "3.13"])
+def test_the_lowest_redis_and_the_lowest_server_will_do(
+    version: str, installed: Installed, project: Path, redis_server: RedisServer
+) -> None:
+    folder = installed(version, "lowest")
+    _tell_the_story(folder / "python", project, AUTH0_REDIS_URL=redis_server.url)
+    assert redis_server.say("DBSIZE") != b":0\r\n"
+
+    port, there = free_port(), ["sh", "-c", 'cd "$0" && exec "$@"', str(project)]
+    command = [
+        *(*there, str(folder / "granian"), "--interface", "wsgi", "app:app"),
+        *("--workers", "1", "--blocking-threads", "8", "--workers-kill-timeout", "3"),
+        *("--port", "{port}"),
+    ]
+    with serving(command, {"PYTHONPATH": "", **_settings()}, port) as server:
+        answer = httpx.get(f"{server.site}/reports", trust_env=False)
+    assert answer.headers["Location"] == "/login?return_to=/reports"
+
+
+def _settings() -> dict[str, str]:
+    return {
+        "AUTH0_DOMAIN": "tenant.eu.auth0.com",
+        "AUTH0_CLIENT_ID": "an-id",
+        "AUTH0_CLIENT_SECRET": "a-secret",
+        "AUTH0_SECRET": "s" * 32,
+        "AUTH0_REDIRECT_URI": "http://localhost:5000/callback",
+    }
+
+
+def _tell_the_story(python: Path, project: Path, **more: str) -> None:
+    scope = {"AUTH0_SCOPE": "openid profile offline_access"}
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "1 passed" in run(python, *words, cwd=project, **scope, **more)
+
+
+@pytest.mark.slow
+def test_linters_of_an_app_find_nothing_of_ours(
+    installed: Installed, project: Path
+) -> None:
+    python = installed("3.11", "newest") / "python"
+    run(BIN / "ruff", "check", "--isolated", "--no-cache", ".", cwd=project)
+    run(BIN / "ruff", "format", "--check", "--isolated", "--no-cache", cwd=project)
+
+    mypy = (BIN / "mypy", "--python-executable", python, "--cache-dir", os.devnull)
+    run(*mypy, "app.py", "anything", cwd=project)
+    run(*mypy, "--strict", "anything", cwd=project)
+
+
+# The demo
+
+
+@pytest.mark.slow
+def test_the_command_that_tries_it_installs_little(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    [block] = [b for b in blocks("sh") if "requirements.txt" in b.code]
+    setup = SETUP.match(block.code)
+    assert setup
+    run("sh", "-ec", setup[0].removesuffix("&& "), cwd=project)
+    [packages] = project.glob(".venv/lib/*/site-packages")
+
+    shell = Shell(f". .venv/bin/activate; {block.command}", project, {})
+    try:
+        assert shell.wait_for_site()
+    finally:
+        shell.stop()
+    taken = sum(path.lstat().st_blocks * 512 for path in packages.rglob("*"))
+    assert taken <= 120 << 20

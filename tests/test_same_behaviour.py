@@ -1,0 +1,603 @@
+"""The demo and an app made as the README says answer the same.
+
+Each situation is a story that yields answers; whatever is in them is compared, and a
+difference fails unless it is listed here with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import httpx
+import pytest
+from auth0_server_python.error import AccessTokenError
+from flask import Flask, request, session
+from werkzeug.test import TestResponse
+
+from auth0_flask.tenant import Fault, Tenant
+from conftest import Clock
+from servers import ROOT
+from shop import copy_of_auth
+from test_stores import noise
+from visitor import sign_in
+
+Answers = Iterator[TestResponse]
+Story = Callable[["Browser"], Answers]
+
+HTML = {"Accept": "text/html"}
+JSON = {"Accept": "application/json"}
+
+#: Headers that only the demo has, and why.
+OF_THE_DEMO = {
+    "Content-Security-Policy": "its own pages need no more than it allows",
+    "X-Content-Type-Options": "as above",
+    "Referrer-Policy": "as above",
+}
+#: What is different each time, whoever answers.
+_RANDOM = {"state", "nonce", "code_challenge", "code"}
+_COMPARED_OTHERWISE = {"Content-Length", "Set-Cookie", "Location"}
+_REFERENCE = re.compile(r'"reference":"\w+"')
+#: The code on a page of the demo, and on Werkzeug's own.
+_CODE = re.compile(r"<code>(\w+)</code>|<p>([a-z_]+)(?:, reference \w+)?</p>")
+
+
+class Browser:
+    """A browser at one of the two apps."""
+
+    def __init__(self, app: Flask, origin: str, tenant: Tenant, clock: Clock) -> None:
+        self.app, self.origin, self.tenant, self.clock = app, origin, tenant, clock
+        self.client = app.test_client()
+
+    def another(self) -> Browser:
+        """Return another browser at the same app."""
+        return Browser(self.app, self.origin, self.tenant, self.clock)
+
+    def get(self, path: str, **headers: str) -> TestResponse:
+        return self.open(
+            path, {name.replace("_", "-"): headers[name] for name in headers}
+        )
+
+    def open(self, path: str, headers: dict[str, str], **more: Any) -> TestResponse:
+        url = path if path.startswith("http") else self.origin + path
+        return self.client.open(url, headers={**HTML, **headers}, **more)
+
+    def post(self, path: str, **more: Any) -> TestResponse:
+        return self.open(path, more.pop("headers", {}), method="POST", **more)
+
+    def start(self, path: str = "/login") -> str:
+        """Begin a login; return the address at the tenant."""
+        return str(self.get(path).location)
+
+    def come_back(self, at_tenant: str, username: str = "alice") -> str:
+        """Sign in at the tenant; return the address of the callback."""
+        with httpx.Client(trust_env=False, timeout=60) as http:
+            return sign_in(http, at_tenant, username)
+
+    def refused(self, at_tenant: str) -> str:
+        """Ask the tenant without a session of it; return the way back."""
+        return httpx.get(at_tenant, trust_env=False, timeout=60).headers["Location"]
+
+    def login(self, path: str = "/login", username: str = "alice") -> TestResponse:
+        return self.get(self.come_back(self.start(path), username))
+
+    def twin(self) -> Browser:
+        """Return a browser with copies of the cookies."""
+        twin = self.another()
+        twin.client._cookies = dict(self.client._cookies or {})
+        return twin
+
+    def kept(self) -> set[str]:
+        return {cookie.key for cookie in (self.client._cookies or {}).values()}
+
+    @contextmanager
+    def during(self, path: str) -> Iterator[list[TestResponse]]:
+        """Do something while a slow page is being answered; its answer comes last."""
+        has_begun, may_end = self.app.extensions["slow"]
+        answers: list[TestResponse] = []
+        slow = threading.Thread(target=lambda: answers.append(self.get(path)))
+        slow.start()
+        assert has_begun.wait(60)
+        yield answers
+        may_end.set()
+        slow.join()
+
+
+def add_views(app: Flask, auth: Any) -> Flask:
+    """Add the same views to either."""
+    has_begun, may_end = app.extensions["slow"] = threading.Event(), threading.Event()
+
+    async def reports() -> str:
+        return f"Reports for {auth.auth_user['sub']}"
+
+    def view() -> str:
+        return str(auth.auth_user.get("sub", "nobody"))
+
+    async def token() -> Any:
+        try:
+            return "token" if await auth.auth0.get_access_token() else "none"
+        except AccessTokenError:
+            return auth.problem(auth.signed_out())
+
+    def cart() -> str:
+        if goods := request.args.get("goods"):
+            session.permanent = "permanent" in request.args
+            session["cart"] = [*session.get("cart", []), goods]
+        return " ".join(session.get("cart", []))
+
+    def slow() -> str:
+        has_begun.set()
+        may_end.wait(60)
+        return view()
+
+    only_admins = auth.requires_claim("https://example.com/roles", "admin")
+    for path, function in {
+        "/reports": auth.login_required(reports),
+        "/fresh": auth.login_required(max_age=300)(lambda: view()),
+        "/machine": auth.login_required(redirect=False)(lambda: view()),
+        "/admin": only_admins(lambda: view()),
+        "/who": view,
+        "/open": lambda: "open",
+        "/token": token,
+        "/cart": cart,
+        "/slow": slow,
+    }.items():
+        methods = ["GET", "POST"] if path == "/machine" else ["GET"]
+        app.add_url_rule(path, path, function, methods=methods)
+    return app
+
+
+# The situations
+
+
+def a_whole_login(browser: Browser) -> Answers:
+    yield browser.get("/reports?month=11")
+    yield browser.get("/login?return_to=/reports?month%3D11")
+    callback = browser.come_back(browser.start("/login?return_to=/reports?month%3D11"))
+    signed_in = browser.get(callback)
+    assert urlsplit(signed_in.location).path == "/reports"
+    yield signed_in
+    for path in ("/reports", "/who", "/fresh", "/open", "/machine", "/admin", "/no"):
+        yield browser.get(path)
+    yield browser.get("/logout")
+    assert browser.get("/who").text == "nobody"
+
+
+def cookies_of_the_browser_only(browser: Browser) -> Answers:
+    yield browser.login("/login?remember=0")
+    yield browser.get("/reports")
+
+
+def guards_for_people_and_programs(browser: Browser) -> Answers:
+    asks: list[dict[str, str]] = [
+        {},
+        JSON,
+        {"Accept": "*/*"},
+        {"Accept": "*/*", "Sec-Fetch-Mode": "cors"},
+        {"X-Requested-With": "XMLHttpRequest"},
+        {"Authorization": "Bearer x"},
+        {"HX-Request": "true", "HX-Current-URL": f"{browser.origin}/page?x=1"},
+        {"HX-Request": "true", "HX-Current-URL": "https://evil.example/"},
+    ]
+    for path in ("/reports", "/fresh", "/machine", "/admin"):
+        for headers in asks:
+            yield browser.open(path, headers)
+        yield browser.open(path, {}, method="HEAD")
+        yield browser.open(path, {}, method="OPTIONS")
+    yield browser.post("/machine", json={}, headers={"Accept": "*/*"})
+
+
+def what_nobody_clicked(browser: Browser) -> Answers:
+    callback = browser.come_back(browser.start())
+    for path in ("/login", callback):
+        yield browser.open(path, {}, method="HEAD")
+        yield browser.open(path, {"Sec-Purpose": "prefetch;prerender"})
+    signed_in = browser.get(callback)
+    assert signed_in.status_code == 302
+    yield signed_in
+    yield browser.open("/logout", {}, method="HEAD")
+    yield browser.open("/logout", {"Purpose": "prefetch"})
+    assert browser.get("/who").text == "auth0|alice"
+
+
+def callbacks_that_fail(browser: Browser) -> Answers:
+    queries = (
+        *("", "?", "?state=x", "?code=x", "?state=x&code=y", "?error=access_denied"),
+        *("?state={}", "?state={}&error=access_denied&error_description=no%3Cb%3E"),
+        *("?state={}&error=server_error", "?state={}&error=odd", "?state={}&code=x"),
+    )
+    for headers in (HTML, JSON):
+        for query in queries:
+            state = parse_qs(urlsplit(browser.start()).query)["state"][0]
+            answer = browser.open(f"/callback{query.format(state)}", headers)
+            assert answer.status_code in {400, 403}
+            yield answer
+
+
+def a_provider_that_fails(browser: Browser) -> Answers:
+    tenant = browser.tenant
+    refused = Fault.body({"error": "invalid_grant"}, status=429)
+    faults = [Fault.status(503), refused, Fault.reset(), Fault.broken_json()]
+    for headers in (HTML, JSON):
+        for fault in faults:
+            callback = browser.come_back(browser.start())
+            tenant.fail("token", fault)
+            answer = browser.open(callback, headers)
+            assert answer.status_code == 502
+            yield answer
+        for forged in ("issuer", "audience", "expired", "signature", "absent"):
+            callback = browser.come_back(browser.start())
+            tenant.forge(forged)
+            answer = browser.open(callback, headers)
+            assert answer.status_code in {400, 500}
+            yield answer
+
+
+def a_guest_at_a_silent_login(browser: Browser) -> Answers:
+    for headers in (HTML, JSON):
+        answer = browser.open(
+            browser.refused(browser.start("/login?prompt=none")), headers
+        )
+        assert "login_required" in answer.text
+        yield answer
+
+
+def where_a_login_leads(browser: Browser) -> Answers:
+    for wanted in (
+        *(
+            "/reports",
+            "/reports?a=1%26b",
+            "/a%5Cb",
+            "//evil.example",
+            "/logout",
+            "/login",
+        ),
+        *("https://evil.example/", "javascript:alert(1)", "/\\evil.example", "x", ""),
+        *("/%2e%2e/login", "/callback?code=1", "/reports?filter=" + "x" * 2_100),
+        f"{browser.origin}/reports?x=1",
+    ):
+        signed_in = browser.login(f"/login?return_to={quote(wanted, safe='')}")
+        assert "evil" not in signed_in.location
+        yield signed_in
+        yield browser.get("/logout")
+
+
+def what_is_passed_on(browser: Browser) -> Answers:
+    yield browser.get(
+        "/login?screen_hint=signup&connection=github&login_hint=a%40b.c&prompt=login"
+        "&max_age=60&acr_values=x&organization=org_1&invitation=i&scope=admin&state=x"
+        "&redirect_uri=https://evil.example&audience=x&nonce=x"
+    )
+    yield browser.get("/login", Accept_Language="fr-CH, fr;q=0.9")
+    yield browser.get("/login?ui_locales=de", Accept_Language="fr")
+    yield browser.get("/login?max_age=never")
+    yield browser.get("/logout?federated&returnTo=https://evil.example")
+    yield browser.get("/logout?return_to=https://evil.example/")
+
+
+def a_stale_callback(browser: Browser) -> Answers:
+    callback = browser.come_back(browser.start("/login?return_to=/reports"))
+    yield browser.get(callback)
+    again = browser.get(callback)
+    assert again.status_code == 302
+    yield again
+    yield browser.get(callback.replace("state=", "state=x"))
+    yield browser.get("/logout")
+    over = browser.get(callback)
+    assert over.status_code == 400
+    yield over
+
+
+def two_tabs(browser: Browser) -> Answers:
+    first, second = browser.start("/login?return_to=/a"), browser.start()
+    signed_in = browser.get(browser.come_back(second))
+    yield signed_in
+    yield browser.get("/cart?goods=kettle")
+    other = browser.get(browser.come_back(first, "bob"))
+    assert other.location == "/a"
+    yield other
+    yield browser.get("/who")
+    cart = browser.get("/cart")
+    assert cart.text == ""  # it was Alice's
+    yield cart
+
+
+def logout_while_a_login_is_under_way(browser: Browser) -> Answers:
+    browser.login()
+    twin = browser.twin()
+    at_tenant = browser.start()
+    with_transaction = browser.twin()
+    yield browser.get("/logout")
+    assert not browser.kept()
+    yield twin.get("/reports")
+    late = with_transaction.get(browser.come_back(at_tenant))
+    assert late.status_code == 400
+    yield late
+
+
+def logout_everywhere(browser: Browser) -> Answers:
+    browser.login()
+    yield browser.get("/reports")  # else the demo's error pages are the first to look
+    phone = browser.another()
+    phone.login()
+    for headers in (
+        {},
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": browser.origin},
+        {"Origin": "null", "Sec-Fetch-Site": "same-site"},
+    ):
+        refused = browser.post("/logout/everywhere", headers=headers)
+        assert refused.status_code == 403
+        yield refused
+    yield browser.open("/logout/everywhere", {})
+    yield browser.post("/logout")
+    yield browser.post("/logout/everywhere", headers={"Sec-Fetch-Site": "same-origin"})
+    yield phone.get("/reports")
+
+
+def a_logout_that_comes_from_auth0(browser: Browser) -> Answers:
+    browser.login()
+    for fields in (
+        {},
+        {"logout_token": "x"},
+        {"logout_token": browser.tenant.logout_token(sub="auth0|bob", forge="issuer")},
+        {"logout_token": "x" * 9_000},
+        {"logout_token": browser.tenant.logout_token(sub="auth0|alice")},
+    ):
+        assert browser.get("/who").text == "auth0|alice"
+        yield browser.post("/backchannel-logout", data=fields)
+    over = browser.get("/reports")
+    assert over.status_code == 302
+    yield over
+
+
+def a_slow_page_while_much_happens(browser: Browser) -> Answers:
+    browser.tenant.access_token_lifetime = 0
+    browser.login()
+    yield browser.get("/cart?goods=kettle&permanent")
+    with browser.during("/slow") as slow:
+        yield browser.get("/token")
+        yield browser.get("/cart?goods=teapot&permanent")
+    yield slow[0]
+    cart = browser.get("/cart")
+    assert cart.text == "kettle teapot"
+    yield cart
+    assert browser.get("/token").text == "token"
+
+
+def a_refresh_that_fails(browser: Browser) -> Answers:
+    browser.tenant.access_token_lifetime = 0
+    browser.login()
+    for fault in (Fault.status(429), Fault.reset()):
+        for headers in (HTML, JSON):
+            browser.tenant.fail("token", fault)
+            down = browser.open("/token", headers)
+            assert down.status_code == 502
+            yield down
+    browser.tenant.revoke_refresh_tokens("auth0|alice")
+    ended = browser.twin().open("/token", JSON)
+    assert ended.status_code == 401
+    yield ended
+    yield browser.get("/token?x=1")
+
+
+def a_session_of_three_cookies(browser: Browser) -> Answers:
+    claims = {"https://a.example/x": noise(5_200)}
+    browser.tenant.add_user("heavy", **claims)
+    signed_in = browser.login(username="heavy")
+    assert signed_in.status_code == 302, signed_in.text
+    yield signed_in
+    assert len(browser.kept()) == 4  # and the one of rounds
+    yield browser.get("/cart?goods=kettle")
+    yield browser.get("/who")
+    yield browser.get("/logout")
+    browser.tenant.add_user("heavier", **{"https://a.example/x": noise(20_000)})
+    for headers in (HTML, JSON):
+        callback = browser.come_back(browser.start(), "heavier")
+        refused = browser.open(callback, headers)
+        assert refused.status_code == 500
+        yield refused
+
+
+def what_a_session_over_its_time_leaves(browser: Browser) -> Answers:
+    browser.login()
+    for seconds, status in [(7_200, 200), (50_000, 200), (91_000, 302)]:
+        browser.clock.forward(seconds)
+        answer = browser.get("/reports")
+        assert answer.status_code == status
+        yield answer
+    browser.tenant.clock_offset = -browser.clock.offset  # PyJWT has its own clock
+    browser.login()
+    for day in range(8):
+        browser.clock.forward(80_000)
+        answer = browser.get("/reports")
+        assert answer.status_code == (200 if day < 7 else 302)
+        yield answer
+
+
+def cookies_that_nobody_can_open(browser: Browser) -> Answers:
+    browser.login()
+    for cookie in list((browser.client._cookies or {}).values()):
+        browser.client.set_cookie(
+            cookie.key, "x" + cookie.value[1:], domain=cookie.domain
+        )
+    yield browser.get("/reports")
+    yield browser.get("/who")
+    yield browser.get("/logout")
+
+
+def a_login_that_goes_round(browser: Browser) -> Answers:
+    for _ in range(3):
+        yield browser.login()
+        for cookie in list((browser.client._cookies or {}).values()):
+            if not cookie.key.endswith("rounds"):
+                browser.client.delete_cookie(cookie.key, domain=cookie.domain)
+    round_again = browser.get("/login")
+    assert round_again.status_code == 400
+    yield round_again
+    yield browser.open("/login", JSON)
+
+
+SITUATIONS: list[Story] = [
+    a_whole_login,
+    cookies_of_the_browser_only,
+    guards_for_people_and_programs,
+    what_nobody_clicked,
+    callbacks_that_fail,
+    a_provider_that_fails,
+    a_guest_at_a_silent_login,
+    where_a_login_leads,
+    what_is_passed_on,
+    a_stale_callback,
+    two_tabs,
+    logout_while_a_login_is_under_way,
+    logout_everywhere,
+    a_logout_that_comes_from_auth0,
+    a_slow_page_while_much_happens,
+    a_refresh_that_fails,
+    a_session_of_three_cookies,
+    what_a_session_over_its_time_leaves,
+    cookies_that_nobody_can_open,
+    a_login_that_goes_round,
+]
+CONFIGS: list[dict[str, Any]] = [
+    {"SESSION_REFRESH_EACH_REQUEST": True},
+    {"SESSION_COOKIE_NAME": "sid"},
+    {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True},
+    {"SESSION_COOKIE_PATH": "/", "SESSION_COOKIE_PARTITIONED": True},
+    {"SESSION_COOKIE_DOMAIN": "shop.localhost"},
+    {"PERMANENT_SESSION_LIFETIME": 3600},
+]
+
+
+# What is compared
+
+
+def seen(answer: TestResponse) -> dict[str, Any]:
+    """Return all of an answer but what is different each time."""
+    text = answer.text
+    page = answer.status_code >= 400 and not answer.is_json
+    return {
+        "asked": f"{answer.request.method} {answer.request.path}",
+        "status": answer.status_code,
+        "to": _address(answer.location),
+        "cookies": sorted(map(_cookie, answer.headers.getlist("Set-Cookie"))),
+        "headers": {n: v for n, v in answer.headers if n not in _COMPARED_OTHERWISE},
+        "code": next(map("".join, _CODE.findall(text)), "") if page else "",
+        # each app's pages for errors are its own
+        "text": "" if page or answer.location else _REFERENCE.sub("", text),
+    }
+
+
+def _address(url: str | None) -> Any:
+    parts = urlsplit(url or "")
+    query = {n: "" if n in _RANDOM else v for n, v in parse_qs(parts.query).items()}
+    return parts._replace(query="").geturl(), query
+
+
+def _cookie(header: str) -> str:
+    """Return a cookie without its value, with its age to the nearest minute."""
+    named, *attributes = header.split("; ")
+    name, _, value = named.partition("=")
+    kept = [a for a in attributes if not a.startswith(("Expires=", "Max-Age="))]
+    age = re.findall(r"Max-Age=(\d+)", header)
+    minutes = [f"{round(int(seconds) / 60)} minutes" for seconds in age]
+    return " ".join([re.sub(r"_tx\d$", "_tx", name), str(bool(value)), *kept, *minutes])
+
+
+def compare(own: dict[str, Any], demo: dict[str, Any]) -> None:
+    """See that two answers are the same but for what the demo may add."""
+    added = {n: demo["headers"].pop(n, None) for n in OF_THE_DEMO}
+    assert None not in added.values()
+    if "Cache-Control" not in own["headers"]:  # its pages say who is signed in
+        assert demo["headers"].pop("Cache-Control") == "no-store"
+    varies = [set(a["headers"].pop("Vary", "").split(", ")) - {""} for a in (own, demo)]
+    if (
+        own["status"] >= 400
+    ):  # its pages say who is signed in, in the visitor's language
+        assert varies[1] - varies[0] <= {"Accept-Language", "Cookie"}
+        assert varies[0] <= varies[1]
+    else:
+        assert varies[0] == varies[1]
+    assert own == demo
+
+
+def load(name: str, auth: Any) -> ModuleType:
+    """Import a module of the demo, where ``import auth`` finds this one."""
+    spec = spec_from_file_location(f"{name}_of_the_demo", ROOT / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "auth", auth)
+        if name == "app":
+            patch.setitem(sys.modules, "languages", load("languages", auth))
+        patch.setitem(sys.modules, spec.name, module)  # Flask looks for its folder
+        spec.loader.exec_module(module)
+    return module
+
+
+Make = Callable[..., tuple[Browser, Browser]]
+
+
+@pytest.fixture
+def make(tenant: Tenant, clock: Clock, tmp_path: Path) -> Make:
+    """Make both apps, each with a browser at it."""
+
+    def make(origin: str, **config: Any) -> tuple[Browser, Browser]:
+        callback = f"{origin}/callback"
+        tenant.allowed_callback_urls.add(callback)
+        revocations = str(tmp_path / "revocations.sqlite3")
+        auth = copy_of_auth(
+            {"AUTH0_REDIRECT_URI": callback, "AUTH0_REVOCATIONS_PATH": revocations}
+        )
+        own = Flask("shop")
+        own.config.update(config)
+        auth.init_app(own)
+        own.register_blueprint(auth.routes)
+        apps = own, load("app", auth).create_app(config)
+        first, second = (
+            Browser(add_views(app, auth), origin, tenant, clock) for app in apps
+        )
+        return first, second
+
+    return make
+
+
+@pytest.mark.parametrize("origin", ["http://localhost", "https://shop.example"])
+@pytest.mark.parametrize("story", SITUATIONS, ids=lambda story: story.__name__)
+def test_the_demo_and_an_app_of_ones_own_answer_the_same(
+    story: Story, origin: str, make: Make, clock: Clock, tenant: Tenant
+) -> None:
+    own, demo = make(origin)
+    answers = [seen(answer) for answer in story(own)]
+    clock.offset = tenant.clock_offset = 0.0
+    theirs = [seen(answer) for answer in story(demo)]
+
+    for one, other in zip(answers, theirs, strict=True):
+        compare(one, other)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize(
+    "story",
+    [a_whole_login, a_slow_page_while_much_happens, two_tabs],
+    ids=lambda story: story.__name__,
+)
+def test_they_do_so_whatever_flask_is_told(
+    story: Story, config: dict[str, Any], make: Make
+) -> None:
+    host = config.get("SESSION_COOKIE_DOMAIN", "localhost")
+    scheme = "https" if config.get("SESSION_COOKIE_SECURE") else "http"
+    own, demo = make(f"{scheme}://{host}", **config)
+
+    for one, other in zip(story(own), story(demo), strict=True):
+        compare(seen(one), seen(other))

@@ -1,0 +1,252 @@
+"""A provider that answers slowly, endlessly or with far too much is an outage."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response
+
+from app import create_app
+from auth import auth0
+from auth0_flask.tenant import Fault, Tenant
+from visitor import Shopper
+
+JSON = {"Accept": "application/json"}
+MEGABYTE = 1_000_000
+#: What a request may take that waits for a provider as long as it may.
+SECONDS = 8.0
+API = "https://api.example/"
+
+
+class Provider:
+    """The tenant, one of whose endpoints answers like this."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self.tenant, self.over = tenant, threading.Event()
+
+    def drips(self, endpoint: str) -> None:
+        """Send one byte a second."""
+
+        def body() -> Iterator[bytes]:
+            for byte in b'{"access_token": "' + b"x" * 60:
+                if self.over.wait(1.0):
+                    return
+                yield bytes([byte])
+
+        self._answer(endpoint, lambda: Response(body(), mimetype="application/json"))
+
+    def pours(self, endpoint: str, megabytes: float = float("inf")) -> None:
+        """Send so much, or without an end."""
+
+        def body() -> Iterator[bytes]:
+            yield b'{"access_token": "'
+            sent, chunk = 0, b"x" * 100_000
+            while sent < megabytes * MEGABYTE and not self.over.is_set():
+                sent += len(chunk)
+                yield chunk
+            yield b'"}'
+
+        self._answer(endpoint, lambda: Response(body(), mimetype="application/json"))
+
+    def inflates(self, endpoint: str) -> None:
+        """Send 200 MB in 200 KB."""
+        headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        self._answer(endpoint, lambda: Response(_BOMB, headers=headers))
+
+    def _answer(self, endpoint: str, answer: Callable[[], Response]) -> None:
+        self.tenant.fail(endpoint, Fault(lambda *_: answer()), 4)
+
+
+def _bomb() -> bytes:
+    packer = zlib.compressobj(9, wbits=zlib.MAX_WBITS | 16)
+    parts = [b'{"access_token": "', *[b"x" * MEGABYTE] * 200, b'"}']
+    return b"".join([*map(packer.compress, parts), packer.flush()])
+
+
+_BOMB = _bomb()
+
+
+@pytest.fixture
+def provider(tenant: Tenant) -> Iterator[Provider]:
+    provider = Provider(tenant)
+    yield provider
+    tenant.clear_faults()
+    provider.over.set()
+    auth0.verifier.forget()
+
+
+@pytest.fixture
+def demo() -> Flask:
+    app = create_app()
+
+    @app.get("/token")
+    async def token() -> str:
+        return await auth0.get_access_token(audience=API)
+
+    return app
+
+
+class Peak:
+    """How many bytes the memory of this process grows by, at most."""
+
+    def __enter__(self) -> Peak:
+        gc.collect()
+        self._before, self._most, self._over = _resident(), 0, threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def bytes(self) -> int:
+        return self._most - self._before
+
+    def _look(self) -> None:
+        while not self._over.wait(0.002):
+            self._most = max(self._most, _resident())
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+# What a visitor does meanwhile; each prepares, and returns what asks.
+Ask = Callable[[], TestResponse]
+
+
+def login(demo: Flask, tenant: Tenant) -> Ask:
+    auth0.verifier.forget()
+    return lambda: demo.test_client().get("/login", headers=JSON)
+
+
+def callback(demo: Flask, tenant: Tenant) -> Ask:
+    alice = Shopper(demo)
+    way_back = alice.sign_in()
+    auth0.verifier.forget()
+    return lambda: alice.client.get(way_back, headers=JSON)
+
+
+def refresh(demo: Flask, tenant: Tenant) -> Ask:
+    alice = Shopper(demo)
+    alice.login()
+    auth0.verifier.forget()
+    return lambda: alice.client.get("/token", headers=JSON)
+
+
+def userinfo(demo: Flask, tenant: Tenant) -> Ask:
+    alice = Shopper(demo)
+    alice.login()
+    return lambda: alice.client.get("/api/userinfo", headers=JSON)
+
+
+def backchannel(demo: Flask, tenant: Tenant) -> Ask:
+    form = {"logout_token": tenant.logout_token(sub="auth0|alice")}
+    auth0.verifier.forget()
+    return lambda: demo.test_client().post(
+        "/backchannel-logout", data=form, headers=JSON
+    )
+
+
+#: Whose answer each of them waits for.
+WAITS = [
+    *((login, "discovery"), (callback, "discovery"), (callback, "jwks")),
+    *((callback, "token"), (refresh, "discovery"), (refresh, "token")),
+    *((userinfo, "userinfo"), (backchannel, "discovery"), (backchannel, "jwks")),
+]
+
+
+def see_outage(answer: TestResponse) -> None:
+    """See that it is the page for an outage, and that nobody lost a session."""
+    assert answer.status_code == 502, answer.text
+    assert answer.headers["Retry-After"]
+    code = (answer.json or {})["code"]
+    assert code in {"provider_unreachable", "invalid_response"}
+
+
+@pytest.mark.parametrize("endpoint", ["discovery", "jwks", "token", "userinfo"])
+def test_one_byte_a_second_is_an_outage(
+    demo: Flask, provider: Provider, endpoint: str
+) -> None:
+    waiting = [does for does, of in WAITS if of == endpoint]
+    asks = [does(demo, provider.tenant) for does in waiting]
+    if endpoint != "userinfo":
+        auth0.verifier.forget()
+    provider.drips(endpoint)
+
+    began = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda ask: ask(), asks))
+
+    assert time.monotonic() - began < SECONDS + 2
+    for answer in answers:
+        see_outage(answer)
+
+
+@pytest.mark.parametrize("how", ["endless", "200 MB", "200 MB in 200 KB"])
+@pytest.mark.parametrize(
+    ("does", "endpoint"), WAITS, ids=[f"{does.__name__}-{e}" for does, e in WAITS]
+)
+def test_an_answer_without_end_is_an_outage_and_takes_no_memory(
+    demo: Flask, provider: Provider, does: Any, endpoint: str, how: str
+) -> None:
+    ask = does(demo, provider.tenant)
+    if how == "200 MB in 200 KB":
+        provider.inflates(endpoint)
+    else:
+        provider.pours(endpoint, 200 if how == "200 MB" else float("inf"))
+
+    began = time.monotonic()
+    with Peak() as peak:
+        answer = ask()
+
+    assert time.monotonic() - began < SECONDS + 2
+    see_outage(answer)
+    assert peak.bytes < 20 * MEGABYTE
+
+
+def test_what_is_long_and_no_longer_than_a_megabyte_is_taken(
+    demo: Flask, tenant: Tenant
+) -> None:
+    alice = Shopper(demo)
+    alice.login()
+    tenant.fail("userinfo", Fault.body({"sub": "auth0|alice", "long": "x" * 900_000}))
+
+    assert len(alice.client.get("/api/userinfo").text) > 900_000
+
+
+@pytest.mark.parametrize("how", ["drips", "pours"])
+def test_a_logout_waits_for_neither(demo: Flask, provider: Provider, how: str) -> None:
+    alice = Shopper(demo)
+    alice.login()
+    getattr(provider, how)("revoke")
+
+    began = time.monotonic()
+    away = alice.client.get("/logout")
+
+    assert time.monotonic() - began < 5
+    assert "/v2/logout?" in away.location
+    assert alice.client.get_cookie("session_auth0") is None
+
+
+def test_nobody_is_signed_out_by_it(demo: Flask, provider: Provider) -> None:
+    alice = Shopper(demo)
+    alice.login()
+    provider.pours("token")
+
+    assert alice.client.get("/token").status_code == 502
+    provider.tenant.clear_faults()
+
+    assert alice.client.get("/token").status_code == 200
