@@ -8,11 +8,12 @@ COPY requirements.txt requirements-redis.txt requirements-server.txt ./
 RUN pip install --no-cache-dir -r requirements.txt -r requirements-redis.txt -r requirements-server.txt
 
 RUN useradd --system --uid 10001 app && install -d -o app /var/lib/app
-# who signed out is remembered here, unless AUTH0_REDIS_URL is set: put a volume there
+# which sessions were ended is noted here, unless AUTH0_REDIS_URL is set: use a volume
 ENV AUTH0_REVOCATIONS_PATH=/var/lib/app/revocations.sqlite3
 
 COPY app.py auth.py languages.py logging.json ./
-COPY login/ login/
+# in which stores is a link to the folder beside it
+COPY auth0_flask/ auth0_flask/
 COPY stores/ stores/
 COPY templates/ templates/
 COPY static/ static/

@@ -12,8 +12,8 @@ class Base(DeclarativeBase):
 class User(Base):
     __tablename__ = "users"
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str | None]
-    email: Mapped[str | None]
+    name: Mapped[str] = mapped_column(unique=True)
+    email: Mapped[str] = mapped_column(unique=True)
     sub: Mapped[str | None] = mapped_column(unique=True)
     orders: Mapped[list["Order"]] = relationship()
 

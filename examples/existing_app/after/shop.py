@@ -1,18 +1,6 @@
 """The shelf and the cart, which is kept in the session."""
 
-from flask import (
-    Blueprint,
-    abort,
-    g,
-    redirect,
-    render_template,
-    request,
-    session,
-    url_for,
-)
-
-from models import Order, db
-from users import login_required
+from flask import Blueprint, abort, redirect, render_template, request, session, url_for
 
 GOODS = {"tea": 4, "cup": 12, "kettle": 30}
 shop = Blueprint("shop", __name__)
@@ -29,17 +17,3 @@ def add_to_cart():
         abort(404)
     session["cart"] = [*session.get("cart", []), request.form["goods"]]
     return redirect(url_for("shop.home"))
-
-
-@shop.get("/checkout")
-@login_required
-def checkout():
-    return render_template("checkout.html")
-
-
-@shop.post("/checkout")
-@login_required
-def place_order():
-    db().add(Order(user_id=g.user.id, goods=", ".join(session.pop("cart", []))))
-    db().commit()
-    return redirect(url_for("orders.index"))
