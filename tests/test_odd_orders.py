@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -176,11 +175,7 @@ def http(tenant: Tenant) -> Iterator[httpx.Client]:
 def test_in_whatever_order(any_app: Flask, http: httpx.Client) -> None:
     @settings(
         max_examples=50,
-        deadline=None,
-        database=None,
-        print_blob=True,
         suppress_health_check=[HealthCheck.too_slow],
-        derandomize="REQUIRE_SERVICES" in os.environ,  # in CI all runs are alike
     )
     @given(st.lists(steps, min_size=5, max_size=20))
     def whatever_the_order(done: list[tuple[object, int, str]]) -> None:

@@ -46,7 +46,6 @@ async def test_the_whole_login_with_an_id_in_the_cookie_and_nothing_else(
     assert ((await alice.claims()) or {})["sub"] == "auth0|alice"
     assert ((await bob.claims()) or {})["sub"] == "auth0|bob"
     found = {name: len(value) for name, value in alice.cookies.items()}
-    assert found.pop("session_auth0_rounds") < 20  # of logins, for a minute
     assert found == {"session": 43}
     await alice.logout()
     assert alice.cookies == {}
