@@ -104,7 +104,7 @@ class SqliteStore(SharedStore):
         self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
     ) -> bool:
         """See `SharedStore.revoke`."""
-        with self._writing() as connection:
+        with self._writing(durable=True) as connection:
             if jti is not None:
                 taken = connection.execute(_TAKE, (digest(jti), until, time.time()))
                 if not taken.rowcount:
@@ -194,7 +194,9 @@ class SqliteStore(SharedStore):
         return None
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[sqlite3.Connection, float, _State]]:
+    def _open(
+        self, *, durable: bool = False
+    ) -> Iterator[tuple[sqlite3.Connection, float, _State]]:
         """Open a connection; yield it, the birth of the file, and its state before.
 
         Where anything in the block fails, `StoreUnavailable` is raised.
@@ -202,16 +204,18 @@ class SqliteStore(SharedStore):
         with _door:
             _inside.append(None)
         try:
-            if not os.path.exists(self.path):
-                os.makedirs(os.path.dirname(self.path), exist_ok=True)
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
             opened = sqlite3.connect(
                 self.path, timeout=0.004, isolation_level=None, factory=_Connection
             )
             with closing(opened) as connection:
-                # EXTRA: a logout is not forgotten in a power cut
-                connection.execute("PRAGMA synchronous=EXTRA")
+                # a logout is not forgotten in a power cut
+                synchronous = "EXTRA" if durable else "NORMAL"
+                connection.execute(f"PRAGMA synchronous={synchronous}")
                 found = os.stat(self.path)
+                if not found.st_size:  # SQLite has made it, and its journal follows it
+                    with suppress(PermissionError):
+                        os.chmod(self.path, 0o600)
                 file = found.st_dev, found.st_ino, found.st_mtime_ns
                 birth = _birth(connection, found.st_ino)
                 # workers of version 1.0 write a log of their own beside the file, so
@@ -232,9 +236,9 @@ class SqliteStore(SharedStore):
             return connection.execute(statement, row).rowcount
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Open a connection within a transaction, and tell other processes after it."""
-        with self._open() as (connection, _, file):
+        with self._open(durable=durable) as (connection, _, file):
             with _transaction(connection):
                 yield connection
                 if time.monotonic() - self._tidied_at > 60:
