@@ -64,6 +64,7 @@ MOST_MORE = Measure(
     objects=8,
 )
 _TOO_MANY = 20
+_OUTAGE = "A store is unavailable"
 _MOST_BURSTS = 10
 _BURST_SECONDS = 0.2
 
@@ -97,10 +98,13 @@ def main() -> int:
     with _stage(options) as (workers, scene):
         run = asyncio.run(_soak(options, workers, scene))
         run.wrong += _growth(run.points)
-        run.wrong += _tracebacks(workers.said())
+        said = workers.said()
+        run.wrong += _tracebacks(said)
     _print_counts(run)
     for words in run.wrong[:_TOO_MANY]:
         print(f"WRONG: {words}")
+    if run.wrong:
+        print(*(line for line in said.splitlines() if _OUTAGE in line), sep="\n")
     print(f"{len(run.wrong)} wrong." if run.wrong else "Nothing wrong.")
     return 1 if run.wrong else 0
 

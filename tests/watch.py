@@ -11,6 +11,8 @@ from itertools import chain
 #: Characters in a row that count as a leak; fewer may be a coincidence.
 BLOCK = 16
 _STRIDE = 8
+#: Characters that a secret consists of at least; "xxxx…" may be anything.
+_DISTINCT = 8
 #: What this many secrets have in common, such as the header of a JWT, is none.
 _IN_COMMON = 20
 _WORD = re.compile(rf"[\w.~+/=%-]{{{BLOCK},}}")
@@ -33,8 +35,10 @@ class Watch:
         self._said: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
     def note(self, kind: str, secret: object) -> None:
-        """Note that something is secret."""
-        if isinstance(secret, str) and len(secret) >= BLOCK:
+        """Note that something is secret; not what repeats itself, as a test's may."""
+        if not isinstance(secret, str) or len(set(secret)) < _DISTINCT:
+            return
+        if len(secret) >= BLOCK:
             self.secrets.setdefault(secret, kind)
 
     def hear(self, source: str, text: str) -> None:
