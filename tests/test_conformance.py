@@ -325,7 +325,7 @@ BEYOND = [
         REFUSE,
         ACCEPT,
         partial(refreshes, kind="issuer"),
-        "the ID token is put aside and nobody's claims change; the access token "
+        "the ID token is rejected and nobody's claims change; the access token "
         "beside it came from Auth0 over TLS and is used",
     ),
     Row(

@@ -1,4 +1,4 @@
-"""What SECURITY.md promises beyond the other tests; and its table is held to them."""
+"""What SECURITY.md promises beyond the other tests; security/ is held to them."""
 
 from __future__ import annotations
 
