@@ -27,13 +27,8 @@ from .errors import (
     LoginError,
     LoginRefused,
     StoreUnavailable,
-    login_failed,
     prefers_json,
     problem,
-    session_revoked,
-    tokens_refreshed,
-    user_logged_in,
-    user_logged_out,
 )
 from .extension import auth_user, init_app
 from .guards import login_required, passive, public, requires_claim
@@ -47,6 +42,13 @@ from .routes import (
     return_to,
 )
 from .settings import Settings, SetupError
+from .signals import (
+    login_failed,
+    session_revoked,
+    tokens_refreshed,
+    user_logged_in,
+    user_logged_out,
+)
 from .testing import login_as
 
 __version__ = "2.0.0"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from contextlib import suppress
 from contextvars import ContextVar
@@ -11,7 +10,7 @@ from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-from auth0_server_python.auth_server.server_client import ServerClient
+from auth0_server_python.auth_server import ServerClient
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.error import (
     AccessTokenError,
@@ -20,9 +19,9 @@ from auth0_server_python.error import (
 )
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
-from . import errors, redirects
+from . import errors, redirects, signals
 from .session_door import SessionDoor, end_logins, verify_id_token
-from .settings import Settings, SetupError
+from .settings import Settings, network_setup_error
 from .stores import FlaskSessionStateStore, FlaskSessionTransactionStore, request_state
 from .stores.cookies import TRANSACTION_PREFIX
 from .stores.encryption import Json
@@ -33,7 +32,6 @@ from .verification import Verifier, claims_for_sdk, http_options
 _NONCE = "_auth0_nonce"  # beside an app_state
 #: Seconds for a login, however slowly bytes arrive; for a second request of a callback.
 _LOGIN_SECONDS, _CALLBACK_SECONDS = 8.0, 30.0
-_PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 _oauth_of_login = ContextVar[AsyncOAuth2Client | None]("oauth_of_login", default=None)
 
 
@@ -81,7 +79,7 @@ class Auth0Client(ServerClient[Any]):
                 organization=settings.organization,
             )
         except (OSError, ImportError, ValueError) as error:
-            raise _network_setup_error(error) from None
+            raise network_setup_error(error) from None
 
     # Private names of the SDK: it reaches the network through ``_oauth`` in
     # `complete_interactive_login` and through ``_get_http_client`` elsewhere, and
@@ -232,7 +230,7 @@ class Auth0Client(ServerClient[Any]):
         found.app_state = app_state
         if isinstance(found, errors.ProviderDown) or found.error == "invalid_token":
             self.verifier.forget()
-        await errors.send(errors.login_failed, error=found)
+        await signals.send(signals.login_failed, error=found)
         raise found from (None if found is error else error)
 
     # Sessions and logout
@@ -263,7 +261,7 @@ class Auth0Client(ServerClient[Any]):
             self._door.end(state)
             if token := state.get("refresh_token"):
                 await self.refresher.revoke(token)
-            await errors.send(errors.user_logged_out, user=state["user"])
+            await signals.send(signals.user_logged_out, user=state["user"])
         return await redirects.at_browser_origin(url, self.verifier)
 
     async def logout_everywhere(self) -> None:
@@ -276,7 +274,7 @@ class Auth0Client(ServerClient[Any]):
         if state := self.sessions.load():
             sub = state["user"]["sub"]
             self.sessions.lifetime.end_all(sub=sub)
-            await errors.send(errors.session_revoked, sub=sub, sid=None)
+            await signals.send(signals.session_revoked, sub=sub, sid=None)
 
     async def sessions_of(self, sub: str) -> list[Device]:
         """Return the sessions of a user: begun and last used when, in which browser.
@@ -317,7 +315,7 @@ class Auth0Client(ServerClient[Any]):
             claims = await self.verifier.verify_logout_token(logout_token)
         await self.sessions.delete_by_logout_token(claims)
         named = {name: claims.get(name) for name in ("sub", "sid")}
-        await errors.send(errors.session_revoked, **named)
+        await signals.send(signals.session_revoked, **named)
 
     # Access tokens
 
@@ -387,14 +385,3 @@ def current_client() -> Auth0Client:
     """Return the client of the current app; raise where it has none."""
     client: Auth0Client = redirects.extension().client
     return client
-
-
-def _network_setup_error(error: Exception) -> SetupError:
-    """Name the variable that keeps an HTTP client from being made."""
-    if isinstance(error, OSError) and os.environ.get("SSL_CERT_FILE"):
-        cure = "Name a file of certificates in PEM, or unset it."
-        return SetupError((f"SSL_CERT_FILE cannot be read. {cure}",))
-    names = [n for n in os.environ if n.lower() in _PROXIES and os.environ[n]]
-    cure = "Set an address such as http://proxy:3128 (socks5:// needs httpx[socks])."
-    which = " or ".join(sorted(names)) or "The proxy of this system"
-    return SetupError((f"{which} is not a proxy that can be used. {cure}",))

@@ -1,4 +1,4 @@
-"""What an app may catch, and the signals that it may listen to.
+"""What an app may catch.
 
 ``LoginError``
     ``ConfigurationError`` (500): this app or the tenant is set up wrongly.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
 import httpx
@@ -28,8 +28,7 @@ from auth0_server_python.error import (
     SessionExpiredError,
 )
 from authlib.integrations.base_client.errors import OAuthError
-from blinker import NamedSignal, Namespace
-from flask import Response, current_app, has_request_context, jsonify, request
+from flask import Response, has_request_context, jsonify, request
 from markupsafe import escape
 from werkzeug.exceptions import (
     BadGateway,
@@ -44,22 +43,6 @@ from .settings import SetupError
 
 logger = logging.getLogger(__name__)
 E_ = TypeVar("E_", bound=BaseException)
-
-_signals = Namespace()
-# Receivers may be sync or async, and are connected with blinker, as Flask's own; the
-# sender is the app: ``auth.user_logged_in.connect(receiver, app)``.
-
-#: Before a session begins; with ``user``, the claims. A receiver that raises signs
-#: nobody in; `LoginRefused` says why on the page.
-user_logged_in = _signals.signal("user-logged-in")
-#: After a session was ended here; with ``user``, the claims.
-user_logged_out = _signals.signal("user-logged-out")
-#: After a login that failed; with ``error``, one of the kinds of `LoginError`.
-login_failed = _signals.signal("login-failed")
-#: After sessions were ended elsewhere; with ``sub`` or ``sid``.
-session_revoked = _signals.signal("session-revoked")
-#: After an access token was refreshed; with ``user``, the claims.
-tokens_refreshed = _signals.signal("tokens-refreshed")
 
 _RETRY_AFTER = 5  # seconds
 _AGAIN = "Please sign in again."
@@ -372,17 +355,3 @@ def _described(error: BaseException) -> str:
         frame = frame.tb_next
     place = f" at {frame.tb_frame.f_code.co_name}:{frame.tb_lineno}" if frame else ""
     return f"{type(error).__name__}{f'({code!r:.60})' if code else ''}{place}"
-
-
-async def send(signal: NamedSignal, **values: Any) -> None:
-    """Send a signal to receivers of both kinds, with the current app as sender."""
-    if signal.receivers:
-        app = current_app._get_current_object()  # type: ignore[attr-defined]  # Flask documents it
-        await signal.send_async(app, _sync_wrapper=_awaitable, **values)
-
-
-def _awaitable(receiver: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        return receiver(*args, **kwargs)
-
-    return call

@@ -13,8 +13,9 @@ from auth0_server_python.store import StateStore
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 
-from .errors import CheckFailed, StoreUnavailable, send, user_logged_in, user_logged_out
+from .errors import CheckFailed, StoreUnavailable
 from .settings import Settings
+from .signals import send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import as_dict
 from .stores.cookies import STATE_KEY

@@ -42,6 +42,7 @@ _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?")
 _QUOTED = re.compile(r"""(["']).*\1""", re.DOTALL)
 _CREDENTIALS = ("AUTH0_CLIENT_SECRET", "AUTH0_CLIENT_ASSERTION_SIGNING_KEY")
 _TRUE = {"1", "true", "t", "yes", "y"}
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 
 
 class SetupError(click.ClickException):
@@ -60,6 +61,17 @@ class SetupError(click.ClickException):
             "Settings are read from the environment and from the file .env "
             "(.env.example shows them all)."
         )
+
+
+def network_setup_error(error: Exception) -> SetupError:
+    """Name the variable that keeps an HTTP client from being made."""
+    if isinstance(error, OSError) and os.environ.get("SSL_CERT_FILE"):
+        cure = "Name a file of certificates in PEM, or unset it."
+        return SetupError((f"SSL_CERT_FILE cannot be read. {cure}",))
+    names = [n for n in os.environ if n.lower() in _PROXIES and os.environ[n]]
+    cure = "Set an address such as http://proxy:3128 (socks5:// needs httpx[socks])."
+    which = " or ".join(sorted(names)) or "The proxy of this system"
+    return SetupError((f"{which} is not a proxy that can be used. {cure}",))
 
 
 def is_loopback(hostname: str | None) -> bool:

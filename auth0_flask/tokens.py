@@ -26,9 +26,10 @@ from auth0_server_python.error import (
 from flask import Response, has_request_context, session
 from werkzeug.exceptions import HTTPException
 
-from .errors import LoginError, StoreUnavailable, login_error, send, tokens_refreshed
+from .errors import LoginError, StoreUnavailable, login_error
 from .refresh_lock import EXCHANGE_SECONDS, newest_refresh_token, refresh_once
 from .settings import Settings
+from .signals import send, tokens_refreshed
 from .stores import FlaskSessionStateStore, request_state
 from .stores.session import apply_expiry_margin
 from .stores.shared import shared_store
