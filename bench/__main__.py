@@ -1,45 +1,50 @@
-"""All measurements, or those named: ``python -m bench [part …]``."""
+"""All tables, or those named: ``python -m bench [--cpu] [--rounds 5] [table …]``."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
 import sys
-import tempfile
 from datetime import UTC, datetime
 
-from .processes import environment
+from . import in_process, logins, rounds, worker
+from .processes import set_environment
 
-PARTS = (
-    "in_process",
-    "servers",
-    "login",
-    "encryption",
-    "memory",
-    "revocations",
-    "starting",
-    "sizes",
-)
+TABLES = {
+    "requests": in_process.requests,
+    "pages": in_process.pages,
+    "stores": in_process.stores,
+    "devices": in_process.devices,
+    "logins": logins.main,
+    "memory": worker.memory,
+    "starting": worker.starting,
+}
 
 
-def main(wanted: list[str]) -> None:
-    """Run parts one after the other, each in a process of its own.
-
-    Args:
-        wanted: Their names; all of them where there is none.
-    """
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"There is no {', '.join(unknown)}: {', '.join(PARTS)}.")
-    today = datetime.now(UTC).date()
+def main() -> None:
+    """Print tables, each in a process of its own."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("table", nargs="*", choices=TABLES, default=[*TABLES])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--cpu", action="store_true", help="CPU time, where a machine is busy"
+    )
+    options = parser.parse_args()
+    rounds.use(options.rounds, cpu=options.cpu)
+    if len(options.table) == 1:
+        with set_environment():
+            TABLES[options.table[0]]()
+        return
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    today = datetime.now(UTC).date()
     print(f"{today}, {machine}, Python {platform.python_version()}\n", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for part in wanted or PARTS:
-            print(f"## {part}\n", flush=True)
-            command = [sys.executable, "-m", f"bench.{part}"]
-            subprocess.run(command, env=environment(folder), check=True)  # noqa: S603 - our own modules
+    for table in options.table:
+        again = [*sys.argv[1:], table] if table not in sys.argv else [table]
+        command = [sys.executable, "-m", "bench", *again]
+        subprocess.run(command, check=True)  # noqa: S603 - our own tables
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

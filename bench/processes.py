@@ -17,23 +17,22 @@ from pathlib import Path
 _PATIENCE = 20.0
 
 
-def environment(folder: str) -> dict[str, str]:
-    """Return settings that reach no tenant, the same for all processes of one run.
-
-    Args:
-        folder: For the file of revocations; of this run alone.
-    """
-    kept = {n: v for n, v in os.environ.items() if not n.startswith("AUTH0_")}
-    return {
-        **kept,
-        "AUTH0_DOMAIN": "tenant.eu.auth0.com",
-        "AUTH0_CLIENT_ID": "kXvT1bR7xW3dQ9mZ5nLcPf0sYhUjE2oA",
-        "AUTH0_CLIENT_SECRET": secrets.token_urlsafe(48),
-        "AUTH0_SECRET": secrets.token_hex(32),
-        "AUTH0_REDIRECT_URI": "http://localhost:5000/callback",
-        "AUTH0_REVOCATIONS_PATH": str(Path(folder, "revocations.sqlite3")),
-        "PYTHON_DOTENV_DISABLED": "1",
-    }
+@contextmanager
+def set_environment() -> Iterator[None]:
+    """Have settings that reach no tenant, and files of this process alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in [name for name in os.environ if name.startswith("AUTH0_")]:
+            del os.environ[name]
+        os.environ |= {
+            "AUTH0_DOMAIN": "tenant.eu.auth0.com",
+            "AUTH0_CLIENT_ID": "kXvT1bR7xW3dQ9mZ5nLcPf0sYhUjE2oA",
+            "AUTH0_CLIENT_SECRET": secrets.token_urlsafe(48),
+            "AUTH0_SECRET": secrets.token_hex(32),
+            "AUTH0_REDIRECT_URI": "http://localhost:5000/callback",
+            "AUTH0_REVOCATIONS_PATH": str(Path(folder, "revocations.sqlite3")),
+            "PYTHON_DOTENV_DISABLED": "1",
+        }
+        yield
 
 
 def program(name: str) -> str | None:

@@ -2,46 +2,83 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from typing import Any, NamedTuple
 
-Rows = dict[str, list[float]]
+_options: dict[str, Any] = {"rounds": 7, "clock": time.perf_counter, "is_cpu": False}
 
 
-def in_turn(subjects: Mapping[str, Callable[[], float]], rounds: int) -> Rows:
-    """Measure every subject once a round.
+class Row(NamedTuple):
+    """What a row of a table shows.
 
-    Args:
-        subjects: By name; each returns one measurement.
-        rounds: How many times; the first one, which warms up, is not counted.
+    Attributes:
+        name: In words.
+        measures: What returns a measurement, one for each column.
+        base: The name of the row that it is held against; the first row if left out.
     """
-    rows: Rows = {name: [] for name in subjects}
-    for turn in range(rounds + 1):
-        for name, measure in subjects.items():
-            value = measure()
-            if turn:
-                rows[name].append(value)
-    return rows
+
+    name: str
+    measures: Sequence[Callable[[], float]]
+    base: str = ""
 
 
-def ratios(rows: Rows, name: str, base: str) -> list[float]:
-    """Return what one is of the other, round by round, sorted."""
-    return sorted(a / b for a, b in zip(rows[name], rows[base], strict=True))
+def use(rounds: int, *, cpu: bool) -> None:
+    """Set how often everything is measured, and by which clock."""
+    clock = time.process_time if cpu else time.perf_counter
+    _options.update(rounds=rounds, clock=clock, is_cpu=cpu)
 
 
-def show(rows: Rows, *, unit: str, base: str, form: str = ",.0f") -> None:
-    """Print a table of medians, and of ratios with their spread.
+def each(
+    do: Callable[[Any], object],
+    given: Sequence[Any],
+    times: int = 500,
+    clock: Callable[[], float] | None = None,
+) -> Callable[[], float]:
+    """Return what times one call, in µs; it goes on in ``given`` from time to time."""
+    turn, clock = cycle(given), clock or _options["clock"]
 
-    Args:
-        rows: What `in_turn` returned.
-        unit: Of the measurements.
-        base: The subject that the others are held against.
-        form: How a measurement is written.
+    def microseconds() -> float:
+        chosen = list(islice(turn, times))
+        gc.collect()
+        began = clock()
+        for one in chosen:
+            do(one)
+        return (clock() - began) / times * 1e6
+
+    return microseconds
+
+
+def show(
+    title: str, columns: Sequence[str], rows: Sequence[Row], form: str = ",.0f"
+) -> None:
+    """Measure all rows once a round, after one to warm up; print a table.
+
+    Medians, and beside each the median and the spread of its ratios to the first
+    column of the row it is held against, round by round.
     """
-    print(f"| | {unit} | of {base} |\n|---|--:|--:|")
-    for name, values in rows.items():
-        of_base = ratios(rows, name, base)
-        spread = f"{of_base[0]:.2f} to {of_base[-1]:.2f}"
-        middle = f"{statistics.median(values):{form}}"
-        print(f"| {name} | {middle} | {statistics.median(of_base):.2f} ({spread}) |")
-    print()
+    found: dict[tuple[str, int], list[float]] = {}
+    for turn in range(_options["rounds"] + 1):
+        for row in rows:
+            for column, measure in enumerate(row.measures):
+                value = measure()
+                if turn:
+                    found.setdefault((row.name, column), []).append(value)
+    is_cpu = " (CPU time)" if _options["is_cpu"] else ""
+    print(f"{title}{is_cpu}:\n")
+    print("| |", "".join(f" {name} | ratio |" for name in columns))
+    print("|---|", "--:|--:|" * len(columns), sep="")
+    for row in rows:
+        cells, base = [row.name], found[row.base or rows[0].name, 0]
+        for column in range(len(row.measures)):
+            values = found[row.name, column]
+            ratios = [a / b for a, b in zip(values, base, strict=True)]
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            cells.append(f"{statistics.median(values):{form}}")
+            cells.append(f"{statistics.median(ratios):.2f} ({spread})")
+        cells += ["", ""] * (len(columns) - len(row.measures))
+        print("|", " | ".join(cells), "|")
+    print(flush=True)

@@ -1,20 +1,45 @@
-"""What is compared: apps that answer the same claims at /api/me, and who asks."""
+"""What is compared: apps that answer the user's claims at /api/me, and who asks."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import base64
+import json
+import random
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, jsonify, render_template, session
 from werkzeug.test import EnvironBuilder
 
-from .sessions import CLAIMS, api_token, opaque, state
+if TYPE_CHECKING:
+    from redis import Redis
 
 ADDRESS = "http://localhost:5000"
+#: So many different users ask in turn.
+USERS = 3_000
 #: Characters of an access token that make a session of about 7 KB of cookies.
 LONG_TOKEN = 6_450
+_random = random.Random(0)  # noqa: S311 - the same sizes at every run
+
+CLAIMS: dict[str, Any] = {
+    "sub": "auth0|65f0c0ffee65f0c0ffee65f0",
+    "name": "Alice Archer",
+    "nickname": "alice",
+    "given_name": "Alice",
+    "family_name": "Archer",
+    "picture": "https://s.gravatar.com/avatar/23463b99b62a72f26ed677cc556c44e8?s=480",
+    "email": "alice@example.com",
+    "email_verified": True,
+    "updated_at": "2026-11-21T06:53:00.000Z",
+    "iss": "https://tenant.eu.auth0.com/",
+    "aud": "kXvT1bR7xW3dQ9mZ5nLcPf0sYhUjE2oA",
+    "iat": 1795244000,
+    "exp": 1795280000,
+    "sid": "Qm7Yx2Lk9Vb4Nc8Zt1Rf6Hs3Wd5Jg0Pa",
+}
+
+# Apps
 
 
 def bare() -> Flask:
@@ -51,29 +76,63 @@ def quickstart() -> Flask:
     return app
 
 
-def ours() -> Flask:
-    """Return the app of this project."""
+def ours(*, redis: Redis | None = None, pushed: bool = False) -> Flask:
+    """Return an app as the README shows, with views of both kinds.
+
+    Args:
+        redis: Where its sessions are kept, if not in cookies.
+        pushed: Whether its authorization requests are pushed (RFC 9126).
+    """
+    import auth
+    from auth0_flask import Auth0Client
+
+    app, client = Flask(__name__), auth.auth0
+    if pushed:
+        changed = {"pushed_authorization_requests": True}
+        client = Auth0Client(
+            auth.settings.model_copy(update=changed),
+            state_store=client.sessions,
+            transaction_store=client.transactions,
+        )
+    auth.init_app(app, redis=redis, client=client)
+    app.register_blueprint(auth.routes)
+
+    @app.get("/api/me")
+    @auth.login_required
+    def me() -> Response:
+        return jsonify(auth.auth_user)
+
+    @app.get("/async")
+    @auth.login_required
+    async def me_too() -> Response:
+        return jsonify(await auth.auth0.get_user())
+
+    app.add_url_rule("/token", view_func=token)
+    return app
+
+
+async def token() -> str:
+    """Return an access token; a view."""
+    from auth import auth0
+
+    return str(await auth0.get_access_token())
+
+
+def demo(*, redis: Redis | None = None) -> Flask:
+    """Return the app of this project, whose async views reuse event loops."""
+    import auth
     from app import create_app
 
-    return create_app()
-
-
-def ours_in_redis() -> Flask:
-    """Return the app of this project with its sessions in ``BENCH_REDIS_URL``."""
-    import auth
-    from auth0_flask.stores.redis import connect
-
-    client = connect(os.environ["BENCH_REDIS_URL"])
-    usual, auth.init_app = auth.init_app, partial(auth.init_app, redis=client)
+    usual, auth.init_app = auth.init_app, partial(auth.init_app, redis=redis)
     try:
-        return ours()
+        return create_app()
     finally:
         auth.init_app = usual
 
 
 def bare_home(user: dict[str, Any] | None) -> Flask:
     """Return an app that draws our home page for this user, and does nothing else."""
-    app = ours()
+    app = demo()
     app.before_request_funcs.clear()
     app.after_request_funcs.clear()
     app.session_interface = Flask.session_interface
@@ -87,42 +146,110 @@ def bare_home(user: dict[str, Any] | None) -> Flask:
     return app
 
 
-def quickstart_cookie() -> str:
-    """Return the Cookie header of somebody signed in to `quickstart`."""
-    app = quickstart()
-    with app.test_request_context():
-        session["user"] = CLAIMS
-        return _cookies_of(app.process_response(Response()))
+# Users
+
+
+def claims(number: int) -> dict[str, Any]:
+    """Return the claims of one of many users; all are of the same length."""
+    name = f"user{number:06}"
+    own = {"nickname": name, "email": f"{name}@example.com", "sid": opaque(32)}
+    return {**CLAIMS, **own, "sub": f"auth0|{number:024}"}
+
+
+def opaque(length: int) -> str:
+    """Return a random token of that many characters."""
+    return base64.urlsafe_b64encode(_random.randbytes(length)).decode()[:length]
+
+
+def jwt(payload: dict[str, Any]) -> str:
+    """Return what a JWT signed by RS256 looks like."""
+    header = {"alg": "RS256", "typ": "JWT", "kid": opaque(21)}
+    parts = [json.dumps(part, separators=(",", ":")) for part in (header, payload)]
+    encoded = [base64.urlsafe_b64encode(part.encode()).decode() for part in parts]
+    return ".".join([*(part.rstrip("=") for part in encoded), opaque(342)])
+
+
+def api_token(length: int) -> str:
+    """Return a JWT access token of about that length: permissions, and more."""
+    payload = {**CLAIMS, "aud": "https://api.example.com", "permissions": []}
+    while len(token := jwt(payload)) < length:
+        payload["permissions"].append(f"{opaque(6)}:{opaque(8)}")
+    return token
+
+
+def state(user: dict[str, Any], access_token: str | None = None) -> dict[str, Any]:
+    """Return what the SDK keeps after a login."""
+    tokens = {
+        "audience": "default",
+        "access_token": access_token or opaque(43),
+        "scope": "openid profile email offline_access",
+        "expires_at": 1795330400,
+    }
+    return {
+        "user": user,
+        "id_token": jwt(user),
+        "refresh_token": opaque(43),
+        "token_sets": [tokens],
+        "domain": "tenant.eu.auth0.com",
+        "internal": {"sid": user["sid"], "created_at": 1795244000},
+    }
 
 
 def cookie(
     app: Flask,
+    user: dict[str, Any],
     access_token: str | None = None,
-    claims: dict[str, Any] | None = None,
+    *,
+    unused: float = 0,
 ) -> str:
-    """Return the Cookie header of somebody signed in to `ours`, for a week.
+    """Return the Cookie header of a user who is signed in to ours.
 
     Args:
-        app: What `ours` returned, in a process with the same settings.
+        app: Ours or the demo, in a process with the same settings.
+        user: Their claims.
         access_token: A longer one than the usual.
-        claims: Of somebody else than usual.
+        unused: Since how many seconds they have not been there.
     """
     from auth import auth0
 
     with app.test_request_context(base_url=ADDRESS):
-        auth0.sessions.save(state(claims or CLAIMS, access_token or opaque(43)))
+        kept = auth0.sessions.save(state(user, access_token))
+        if unused:
+            kept["session"]["used_at"] -= unused
+            auth0.sessions.adopt(kept)
         return _cookies_of(app.process_response(Response()))
 
 
-def long_cookie(app: Flask) -> str:
-    """Return that of a session of 7 KB: a long access token, the same claims."""
-    return cookie(app, api_token(LONG_TOKEN))
+def cookies(
+    app: Flask, access_token: str | None = None, *, unused: float = 0
+) -> list[str]:
+    """Return those of all users; they are on no list of devices."""
+    from auth0_flask.stores import SharedStore
+
+    extension = app.extensions["auth0"]
+    store, extension.shared_store = extension.shared_store, SharedStore()
+    store.check()  # what remembers logouts has to be older than a session
+    try:
+        made = range(USERS)
+        return [cookie(app, claims(n), access_token, unused=unused) for n in made]
+    finally:
+        extension.shared_store = store
 
 
-def request(path: str, cookie: str = "") -> dict[str, Any]:
-    """Return the WSGI environment of a request."""
-    headers = [("Cookie", cookie)] if cookie else []
-    return EnvironBuilder(path, base_url=ADDRESS, headers=headers).get_environ()
+def quickstart_cookies() -> list[str]:
+    """Return the Cookie headers of all users, signed in to `quickstart`."""
+    app, made = quickstart(), []
+    for number in range(USERS):
+        with app.test_request_context():
+            session["user"] = claims(number)
+            made.append(_cookies_of(app.process_response(Response())))
+    return made
+
+
+def requests(path: str, cookies: Iterable[str] = ("",)) -> list[dict[str, Any]]:
+    """Return the WSGI environments of requests with these Cookie headers."""
+    headers = ([("Cookie", each)] if each else [] for each in cookies)
+    return [EnvironBuilder(path, ADDRESS, headers=h).get_environ() for h in headers]
 
 
 def answer(app: Flask, environ: Mapping[str, Any]) -> tuple[str, bytes]:

@@ -23,7 +23,7 @@ from flask.testing import FlaskClient
 from auth0_flask.tenant import Tenant
 
 from . import subjects
-from .login import sign_in
+from .logins import get, settings, sign_in
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FOLDERS = {"auth0_flask", "stores"}
@@ -75,10 +75,10 @@ def main(*options: str) -> None:
     calls = Calls()
     calls.watch()
     with Tenant() as tenant, tempfile.TemporaryDirectory() as folder:
-        os.environ.update(tenant.environ(f"{subjects.ADDRESS}/callback"))
+        os.environ.update(settings(tenant))
         os.environ["AUTH0_REVOCATIONS_PATH"] = str(Path(folder, "r.sqlite3"))
-        os.environ["AUTH0_SCOPE"] = "openid profile email offline_access"
-        app = _app()
+        app = subjects.demo()
+        app.add_url_rule("/token", view_func=subjects.token)
         counted = {n: _count(calls, app, tenant, p) for n, p in _REQUESTS.items()}
     if "--calls" in options:
         for name, seen in counted.items():
@@ -127,46 +127,28 @@ def _beginning(code: CodeType) -> int:
     return next(step.offset for step in steps if step.opname == "RESUME")
 
 
-def _app() -> Flask:
-    app = subjects.ours()
-    from auth import auth0
-
-    @app.get("/token")
-    async def token() -> str:
-        return await auth0.get_access_token()
-
-    return app
-
-
 def _count(calls: Calls, app: Flask, tenant: Tenant, path: str) -> list[Call]:
     """Do a request twice, each time as somebody new; return the calls of the second."""
     for _ in range(2):
         client = app.test_client()
-        address = _get_ready(client, tenant, path)
-        seen = calls.during(partial(_get, client, address))
+        path_now = _get_ready(client, tenant, path)
+        seen = calls.during(partial(get, client, path_now))
     return seen
 
 
 def _get_ready(client: FlaskClient, tenant: Tenant, path: str) -> str:
-    """Do what comes before a request; return its address."""
-    address, usual = f"{subjects.ADDRESS}{path}", tenant.access_token_lifetime
+    """Do what comes before a request; return its path."""
+    usual = tenant.access_token_lifetime
     if path == "/login":
-        return address
+        return path
     if path == "/token":
         tenant.access_token_lifetime = 0
-    callback = sign_in(_get(client, f"{subjects.ADDRESS}/login"), tenant)
+    callback = sign_in(get(client, "/login"))
     if path == "/callback":
         return callback
-    _get(client, callback)
+    get(client, callback)
     tenant.access_token_lifetime = usual
-    return address
-
-
-def _get(client: FlaskClient, address: str) -> str:
-    """Ask for an address; return where that leads."""
-    answer = client.get(address)
-    assert answer.status_code in {200, 302}, answer.text  # noqa: S101 - a failure is not worth counting
-    return answer.headers.get("Location", "")
+    return path
 
 
 if __name__ == "__main__":
