@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,18 @@ import httpx
 import jwt
 import pytest
 from auth0_server_python.auth_schemes.client_assertion import build_client_assertion
+from auth0_server_python.auth_server.server_client import ServerClient
+from auth0_server_python.auth_types import (
+    OtpEnrollmentResponse,
+    StartInteractiveLoginOptions,
+    StateData,
+)
+from auth0_server_python.error import (
+    MfaChallengeError,
+    MfaListAuthenticatorsError,
+    MfaRequiredError,
+    MfaVerifyError,
+)
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from flask import Flask, request
@@ -38,6 +50,7 @@ FEDERATED = (
     "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
 )
 FEDERATED_TYPE = "http://auth0.com/oauth/token-type/federated-connection-access-token"
+MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 
@@ -79,6 +92,11 @@ class Client:
         form["state"] = sent_back(answer)["state"]
         return self.http.post(f"{self.tenant.origin}/u/login", data=form)
 
+    def prove(self, answer: httpx.Response, code: str) -> httpx.Response:
+        """Give a code at the page that an answer leads to."""
+        form = {"action": "login", "code": code, "state": sent_back(answer)["state"]}
+        return self.http.post(f"{self.tenant.origin}/u/factor", data=form)
+
     def redeem(self, answer: httpx.Response) -> dict[str, Any]:
         """Exchange the code that an answer brings."""
         answer = self.token(
@@ -94,8 +112,10 @@ class Client:
     def login(self, username: str = "alice", **changes: str | None) -> dict[str, Any]:
         """Sign in and return the tokens."""
         answer = self.authorize(**changes)
-        if "code" not in sent_back(answer):  # nobody is signed in yet
+        if "/u/login?" in answer.headers["location"]:
             answer = self.choose(answer, username)
+        if "/u/factor?" in answer.headers["location"]:
+            answer = self.prove(answer, self.tenant.otp_for(username))
         return self.redeem(answer)
 
     def post(
@@ -492,7 +512,7 @@ def test_a_second_factor_can_be_wanted(client: Client, tenant: Tenant) -> None:
     tenant.require_mfa = True
     answer = client.refresh(token)
     assert answer.status_code == 403
-    assert answer.json().pop("mfa_token")
+    assert answer.json()["mfa_token"]
     assert answer.json()["error"] == "mfa_required"
     assert answer.json()["error_description"] == "Multifactor authentication required"
     tenant.require_mfa = False
@@ -692,6 +712,171 @@ def test_parts_of_a_logout_token_can_be_changed(client: Client, tenant: Tenant) 
     for kind in ("absent", "nonsense"):
         with pytest.raises(ValueError, match=kind):
             tenant.logout_token(sub="a", forge=kind)
+
+
+# What the SDK asks for, by the SDK itself
+
+
+class Memory:
+    """A store of the SDK for one browser, which gives sessions as dicts."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+
+    async def get(self, key: str, options: Any = None) -> Any:
+        return self.kept.get(key)
+
+    async def set(self, key: str, state: Any, *_: Any, **__: Any) -> None:
+        self.kept[key] = state.model_dump() if isinstance(state, StateData) else state
+
+    async def delete(self, key: str, options: Any = None) -> None:
+        self.kept.pop(key, None)
+
+
+@pytest.fixture
+async def sdk(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ServerClient[Any]]:
+    """The SDK as it comes, with a session of its own."""
+    monkeypatch.setenv("SSL_CERT_FILE", tenant.ca_file)
+    sdk: ServerClient[Any] = ServerClient(
+        domain=tenant.domain,
+        client_id=tenant.client_id,
+        client_secret=tenant.client_secret,
+        secret="s" * 32,
+        redirect_uri=CALLBACK,
+        state_store=Memory(),
+        transaction_store=Memory(),
+        authorization_params={"scope": "openid profile email offline_access"},
+    )
+    yield sdk
+    await sdk._oauth.aclose()
+
+
+async def user_of(sdk: ServerClient[Any]) -> dict[str, Any]:
+    user: dict[str, Any] = await sdk.get_user() or {}
+    return user
+
+
+async def sign_in(sdk: ServerClient[Any], client: Client, **asked: str) -> None:
+    """Sign in with the SDK, as Alice unless the browser is somebody's."""
+    options = StartInteractiveLoginOptions(authorization_params=asked)
+    answer = client.http.get(await sdk.start_interactive_login(options))
+    if answer.headers["location"].startswith(f"{client.tenant.origin}/u/login"):
+        answer = client.choose(answer, "alice")
+    if "/u/factor" in answer.headers["location"]:
+        answer = client.prove(answer, client.tenant.otp_for("alice"))
+    await sdk.complete_interactive_login(answer.headers["location"])
+
+
+async def test_a_refresh_goes_on_after_a_second_factor(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    await sign_in(sdk, client)
+    tenant.require_mfa = True
+    api = "https://bank.example/"
+    with pytest.raises(MfaRequiredError) as refused:
+        await sdk.get_access_token(audience=api)
+    pending = {"mfa_token": refused.value.mfa_token}
+    assert refused.value.mfa_requirements.enroll[0].type == "otp"
+    assert await sdk.mfa.list_authenticators(pending) == []
+    with pytest.raises(MfaChallengeError, match="not enrolled"):
+        await sdk.mfa.challenge_authenticator({**pending, "factor_type": "otp"})
+
+    made = await sdk.mfa.enroll_authenticator({**pending, "factor_type": "otp"})
+    assert isinstance(made, OtpEnrollmentResponse)
+    assert made.secret in made.barcode_uri
+    challenge = await sdk.mfa.challenge_authenticator({**pending, "factor_type": "otp"})
+    assert challenge.challenge_type == "otp"
+    code = tenant.otp_for("alice")
+    for wrong in ({"otp": f"{(int(code) + 1) % 10**6:06}"}, {"recovery_code": "x"}):
+        with pytest.raises(MfaVerifyError):
+            await sdk.mfa.verify({**pending, **wrong})
+    await sdk.mfa.verify({**pending, "otp": code, "persist": True})
+
+    assert api in claims_of(await sdk.get_access_token(audience=api))["aud"]
+    await sdk.get_access_token(audience="https://other.example/")  # of the same proof
+    tokens = client.refresh((await sdk.get_session() or {})["refresh_token"]).json()
+    assert claims_of(tokens["id_token"])["amr"] == ["mfa"]
+    with pytest.raises(MfaListAuthenticatorsError, match="expired"):  # it is spent
+        await sdk.mfa.list_authenticators(pending)
+
+
+def test_a_recovery_code_is_good_once_and_brings_the_next(
+    client: Client, tenant: Tenant
+) -> None:
+    token, code = client.login()["refresh_token"], tenant.enroll("alice")
+    tenant.require_mfa = True
+    refused = client.refresh(token).json()
+    assert refused["mfa_requirements"] == {
+        "challenge": [{"type": "otp"}, {"type": "recovery-code"}]
+    }
+    grant = "http://auth0.com/oauth/grant-type/mfa-recovery-code"
+    form = {"grant_type": grant, "mfa_token": refused["mfa_token"]}
+    tokens = client.token(**form, recovery_code=code).json()
+    assert claims_of(tokens["id_token"])["amr"] == ["mfa"]
+    assert client.token(**form, recovery_code=code).json()["error"] == "expired_token"
+    answer = client.choose(client.authorize(prompt="login"), "alice")
+    assert "This code is wrong" in client.prove(answer, code).text
+    assert "code" in sent_back(client.prove(answer, tokens["recovery_code"]))
+
+
+# A second factor in the browser
+
+
+def test_an_app_can_ask_for_a_second_factor_each_time(
+    client: Client, tenant: Tenant
+) -> None:
+    first = claims_of(client.login()["id_token"])
+    assert not {"amr", "acr"} & first.keys()
+    asked = {"acr_values": MFA, "prompt": "none"}
+    assert sent_back(client.authorize(**asked))["error"] == "interaction_required"
+    for _ in range(2):
+        tenant.clock_offset += 60
+        answer = client.authorize(acr_values=MFA)
+        assert "/u/factor?" in answer.headers["location"]
+        page = client.http.get(answer.headers["location"]).text
+        assert "<strong>Alice</strong>" in page
+        assert (
+            tenant.otp_for("alice") in client.http.get(f"{tenant.origin}/u/inbox").text
+        )
+        claims = claims_of(
+            client.redeem(client.prove(answer, tenant.otp_for("alice")))["id_token"]
+        )
+        assert (claims["amr"], claims["acr"]) == (["mfa"], MFA)
+        assert claims["auth_time"] >= first["auth_time"] + 60
+        assert claims["sid"] == first["sid"]
+        first = claims
+    assert claims_of(client.login(**asked)["id_token"])["amr"] == ["mfa"]
+
+
+def test_a_wrong_code_gets_nowhere_and_nobody_in(
+    client: Client, tenant: Tenant
+) -> None:
+    tenant.enroll("alice")
+    answer = client.choose(client.authorize(), "alice")
+    for wrong in ("", "000", "x" * 300, "é"):
+        page = client.prove(answer, wrong)
+        assert "This code is wrong" in page.text
+        assert "set-cookie" not in page.headers
+    tenant.clock_offset = 90
+    old = tenant.otp_for("alice")
+    tenant.clock_offset = 0
+    assert client.prove(answer, old).status_code == 200
+    assert sent_back(client.authorize(prompt="none"))["error"] == "login_required"
+    form = {"action": "deny", "state": sent_back(answer)["state"]}
+    denied = client.http.post(f"{tenant.origin}/u/factor", data=form)
+    assert sent_back(denied)["error"] == "access_denied"
+    assert client.prove(answer, tenant.otp_for("alice")).status_code == 400
+
+
+def test_who_has_a_second_factor_is_asked_at_each_login(
+    client: Client, tenant: Tenant
+) -> None:
+    tenant.enroll("alice")
+    assert claims_of(client.login()["id_token"])["amr"] == ["mfa"]
+    assert "code" in sent_back(client.authorize())  # still signed in
+    assert "amr" not in claims_of(client.login("bob", prompt="login")["id_token"])
 
 
 # As a whole

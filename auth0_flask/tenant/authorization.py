@@ -26,7 +26,8 @@ class RequestError(Exception):
 class AuthorizationRequest:
     """A request in order (RFC 6749, section 4.1.1; OpenID Connect Core, 3.1.2.1).
 
-    ``max_age`` is in seconds, ``organization`` an identifier or a name.
+    ``max_age`` is in seconds, ``organization`` an identifier or a name; ``acr`` is
+    the first of the ``acr_values``, all of which a second factor meets here.
     """
 
     redirect_uri: str
@@ -42,6 +43,7 @@ class AuthorizationRequest:
     organization: str = ""
     invitation: str = ""
     connection: str = ""
+    acr: str | None = None
 
     @property
     def wants_login_page(self) -> bool:
@@ -70,6 +72,7 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
         organization=query.get("organization", ""),
         invitation=query.get("invitation", ""),
         connection=query.get("connection", ""),
+        acr=next(iter(query.get("acr_values", "").split()), None),
     )
 
 

@@ -18,7 +18,6 @@ from auth0_flask.tenant.messages import (
     parameters,
     private,
     public,
-    refuse,
     required,
 )
 from auth0_flask.tenant.provider import Provider
@@ -51,7 +50,6 @@ class BackChannel:
             "/userinfo", view_func=self.userinfo, methods=["GET", "POST"]
         )
         routes.add_url_rule("/api/things", view_func=self.things)
-        routes.register_error_handler(TokenError, refuse)
         return routes
 
     def discovery(self) -> Response:

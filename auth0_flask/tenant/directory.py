@@ -6,10 +6,12 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from auth0_flask.tenant.authorization import AuthorizationRequest
-from auth0_flask.tenant.users import Grant, PendingCode, Session, User
+from auth0_flask.tenant.factors import Methods
+from auth0_flask.tenant.users import Grant, PendingCode, PendingFactor, Session, User
 
 T = TypeVar("T")
 
@@ -124,6 +126,13 @@ class RefreshTokens:
             family = self._family(token)
             return self._next(family) if family else None
 
+    def prove(self, token: str, session: Session) -> None:
+        """Have a token's family go on for a session whose user proved more."""
+        with self._lock:
+            family = self._families.get(token)
+            if family is not None:
+                family.grant = replace(family.grant, session=session)
+
     def revoke(self, token: str) -> None:
         """End a token's family, if it is known."""
         with self._lock:
@@ -165,6 +174,9 @@ class Directory:
         self.access_tokens: Store[Grant] = Store(clock, _DAY)
         self.pushed: Store[Mapping[str, str]] = Store(clock, 90)
         self.assertions: Store[bool] = Store(clock, 60)
+        self.mfa_tokens: Store[PendingFactor] = Store(clock, 600)
+        self.unproved: Store[tuple[AuthorizationRequest, Session]] = Store(clock, 600)
+        self.methods = Methods(clock)
         self.refresh_tokens = RefreshTokens(clock)
         self._clock = clock
         self._users: dict[str, User] = {}
@@ -179,6 +191,19 @@ class Directory:
         """Return one user, or None where the name is unknown."""
         with self._lock:
             return self._users.get(username)
+
+    def find(self, name: User | str) -> User:
+        """Return a user by name, ``sub`` or email.
+
+        Raises:
+            LookupError: If there is none.
+        """
+        if isinstance(name, User):
+            return name
+        for user in self.users():
+            if name in {user.username, user.sub, user.claims.get("email")}:
+                return user
+        raise LookupError(f"No user {name!r} here.")
 
     def add(self, username: str, claims: Mapping[str, Any]) -> User:
         """Add a user, or replace the one of that name; None leaves a claim out."""

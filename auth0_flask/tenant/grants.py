@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from auth0_flask.tenant import mfa
+from auth0_flask.tenant.factors import same
 from auth0_flask.tenant.messages import (
     TokenError,
     invalid_grant,
@@ -16,9 +18,8 @@ from auth0_flask.tenant.messages import (
     required,
 )
 from auth0_flask.tenant.provider import Provider
-from auth0_flask.tenant.tokens import token_response
+from auth0_flask.tenant.tokens import issue, token_response
 from auth0_flask.tenant.users import Grant, PendingCode
-from auth0_flask.tenant.verification import same
 
 #: Access tokens of the services that users signed in through (Token Vault).
 CONNECTION_GRANT = (
@@ -43,6 +44,10 @@ class Grants:
             "authorization_code": self._redeem_code,
             "refresh_token": self._refresh,
             CONNECTION_GRANT: self._connection_token,
+            "http://auth0.com/oauth/grant-type/mfa-otp": mfa.verify_otp,
+            "http://auth0.com/oauth/grant-type/mfa-recovery-code": (
+                mfa.verify_recovery_code
+            ),
         }
 
     def exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
@@ -66,11 +71,7 @@ class Grants:
         if pending is None:
             raise invalid_grant("Invalid authorization code")
         _check_proof(pending, form)
-        grant = self._present(pending.grant)
-        token = None
-        if "offline_access" in grant.scope:
-            token = self._provider.directory.refresh_tokens.begin(grant)
-        return token_response(self._provider, grant, token)
+        return issue(self._provider, self._present(pending.grant))
 
     def _refresh(self, form: Mapping[str, str]) -> dict[str, Any]:
         """Exchange a refresh token (RFC 6749, section 6)."""
@@ -78,11 +79,10 @@ class Grants:
         grant = self._provider.directory.refresh_tokens.grant(old) or _unknown()
         # What is refused below uses no token up: the app may well come again.
         self._check_audience(form.get("audience"))
-        self._check_mfa()
-        successor = self._successor(old)
         # The nonce belongs to the login alone (OpenID Connect Core, 12.2).
-        grant = replace(self._present(grant), nonce=None)
-        return token_response(self._provider, _narrowed(grant, form), successor)
+        grant = _narrowed(replace(self._present(grant), nonce=None), form)
+        mfa.demand(self._provider, grant, old)
+        return token_response(self._provider, grant, self._successor(old))
 
     def _connection_token(self, form: Mapping[str, str]) -> dict[str, Any]:
         """Exchange a refresh token for a token of a connection; it stays good."""
@@ -95,15 +95,6 @@ class Grants:
     def _check_audience(self, audience: str | None) -> None:
         if audience and not self._provider.knows_audience(audience):
             raise TokenError(403, "access_denied", f"Service not found: {audience}")
-
-    def _check_mfa(self) -> None:
-        if self._provider.require_mfa:
-            raise TokenError(
-                403,
-                "mfa_required",
-                "Multifactor authentication required",
-                mfa_token=secrets.token_urlsafe(32),
-            )
 
     def _successor(self, token: str) -> str | None:
         if not self._provider.rotate_refresh_tokens:

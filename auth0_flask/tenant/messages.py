@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from werkzeug.wrappers import Response
 class TokenError(Exception):
     """A refusal in the form of RFC 6749, section 5.2."""
 
-    def __init__(self, status: int, error: str, description: str, **more: str) -> None:
+    def __init__(self, status: int, error: str, description: str, **more: Any) -> None:
         """Take the HTTP status, the error code, a sentence about it and the rest."""
         super().__init__(description)
         self.status = status
@@ -31,7 +32,10 @@ def parameters() -> dict[str, str]:
     document = request.get_json(silent=True)
     if not isinstance(document, dict):
         raise invalid_request("The body is not a JSON object")
-    return {name: str(value) for name, value in document.items()}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in document.items()
+    }
 
 
 def required(form: Mapping[str, str], name: str) -> str:
@@ -72,7 +76,7 @@ def refuse(error: TokenError) -> Response:
     return answer
 
 
-def private(document: Mapping[str, Any]) -> Response:
+def private(document: Mapping[str, Any] | list[Any]) -> Response:
     """Answer with what only the one who asked may keep."""
     answer = jsonify(document)
     answer.headers["Cache-Control"] = "no-store"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from flask import current_app
+from werkzeug.local import LocalProxy
 
 from auth0_flask.tenant import urls
 from auth0_flask.tenant.authorization import (
@@ -24,7 +26,7 @@ from auth0_flask.tenant.forgery import Forgeries
 from auth0_flask.tenant.keys import SigningKeys
 from auth0_flask.tenant.notices import Notices
 from auth0_flask.tenant.server import Seen
-from auth0_flask.tenant.users import Organization, Organizations, User
+from auth0_flask.tenant.users import ROLES, Organization, Organizations, User
 
 
 class Settings:
@@ -44,7 +46,8 @@ class Settings:
         require_pushed_authorization_requests: Whether requests have to be
             pushed (RFC 9126).
         rotate_refresh_tokens: Whether each is good once; otherwise they stay.
-        require_mfa: Whether a refresh is refused for want of a second factor.
+        require_mfa: Whether logins and refreshes need a second factor. Logins ask
+            users who have one for it in any case.
         backchannel_answers: The status of each answer to a logout token; 0
             where there was none.
     """
@@ -218,6 +221,48 @@ class Provider(Settings):
             raise ValueError("Every user has a sub.")
         return self.directory.add(username, merged)
 
+    def change_user(
+        self, user: User | str, *, roles: Sequence[str] | None = None, **claims: Any
+    ) -> User:
+        """Change claims of a user, also while signed in; None removes one.
+
+        What is in a session changes with the next refresh, as at Auth0.
+
+        Args:
+            user: Who, by name, ``sub`` or email as well.
+            roles: The roles that the user has from now on.
+            claims: Other claims.
+
+        Raises:
+            LookupError: If there is no such user.
+        """
+        known = self.directory.find(user)
+        if roles is not None:
+            claims[ROLES] = list(roles) or None
+        return self.directory.add(known.username, {**known.claims, **claims})
+
+    def enroll(self, user: User | str) -> str:
+        """Give a user a second factor, which logins ask for from now on.
+
+        Returns:
+            A recovery code; ``otp_for`` says what the authenticator shows.
+
+        Raises:
+            LookupError: If there is no such user.
+        """
+        sub = self.directory.find(user).sub
+        self.directory.methods.add_totp(sub, confirmed=True)
+        return self.directory.methods.add_recovery_code(sub).secret
+
+    def otp_for(self, user: User | str) -> str:
+        """Return the code that a user's authenticator shows now.
+
+        Raises:
+            LookupError: If there is no such user, or the user has none.
+        """
+        methods = self.directory.methods
+        return methods.code(methods.of(self.directory.find(user).sub, "totp")[-1])
+
     def add_organization(
         self,
         name: str,
@@ -322,3 +367,7 @@ class Provider(Settings):
         )
         self.add_user("bob")
         self.add_user("nobody", name=None, email=None, email_verified=None)
+
+
+#: The provider that the present request came to.
+here: Provider = LocalProxy(lambda: current_app.extensions["tenant"])  # type: ignore[assignment]  # as Flask types its own

@@ -40,14 +40,11 @@ import httpx
 import pytest
 
 from auth0_flask.tenant.tenant import Tenant
-from auth0_flask.tenant.users import User
+from auth0_flask.tenant.users import ROLES, User
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
     from werkzeug.test import TestResponse
-
-#: The claim that ``tenant_user`` puts roles into.
-ROLES = "https://example.com/roles"
 
 _CALLBACK = "http://localhost/callback"
 _PAGE = {"Accept": "text/html"}
@@ -171,6 +168,11 @@ def _sign_in(url: str, username: str) -> str:
             if not str(page).startswith(f"{_tenant.origin}/u/login"):
                 return str(page)
             form = {"action": "login", "username": username}
+            form["state"] = page.params["state"]
+            answer = browser.post(page.copy_with(query=None), data=form)
+        if "/u/factor?" in answer.headers.get("location", "") and answer.next_request:
+            page = answer.next_request.url
+            form = {"action": "login", "code": _tenant.otp_for(username)}
             form["state"] = page.params["state"]
             answer = browser.post(page.copy_with(query=None), data=form)
     if not answer.has_redirect_location:

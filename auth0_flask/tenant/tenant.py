@@ -14,9 +14,10 @@ from flask import Flask, render_template
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from auth0_flask.tenant import browser, mfa
 from auth0_flask.tenant.backchannel import BackChannel
-from auth0_flask.tenant.browser import Browser, SigningOut, content_security_policy
 from auth0_flask.tenant.forgery import Forgery
+from auth0_flask.tenant.messages import TokenError, refuse
 from auth0_flask.tenant.provider import Provider
 from auth0_flask.tenant.server import Connections, Front, Listener, Seen, server_context
 from auth0_flask.tenant.tokens import logout_token
@@ -229,8 +230,11 @@ def create_app(provider: Provider) -> Flask:
     # Another name for 127.0.0.1 would let any web site talk to the tenant as
     # if it were of the same origin (DNS rebinding).
     app.config["TRUSTED_HOSTS"] = list(_HOSTS)
-    for part in (Browser, SigningOut, BackChannel):
-        app.register_blueprint(part(provider).blueprint())
+    app.register_blueprint(BackChannel(provider).blueprint())
+    for part in (browser, mfa):
+        app.register_blueprint(part.routes)
+    app.register_error_handler(TokenError, refuse)
+    app.extensions["tenant"] = provider
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_add_headers)
     return app
@@ -247,7 +251,7 @@ def _error_page(error: HTTPException) -> tuple[str, int, dict[str, str]]:
 def _add_headers(response: Response) -> Response:
     headers = response.headers
     headers.setdefault("Cache-Control", "no-store")
-    headers.setdefault("Content-Security-Policy", content_security_policy())
+    headers.setdefault("Content-Security-Policy", browser.content_security_policy())
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"
     return response

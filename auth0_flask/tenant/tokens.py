@@ -66,6 +66,13 @@ def token_response(
     return {name: value for name, value in answer.items() if value is not None}
 
 
+def issue(provider: Provider, grant: Grant) -> dict[str, Any]:
+    """Return the answer to a login, with a refresh token where it asked for one."""
+    offline = "offline_access" in grant.scope
+    token = provider.directory.refresh_tokens.begin(grant) if offline else None
+    return token_response(provider, grant, token)
+
+
 def _access_token(provider: Provider, grant: Grant) -> str:
     token = _jwt_access_token(provider, grant) if grant.audience else None
     return provider.directory.access_tokens.put(
@@ -113,7 +120,9 @@ def _id_claims(provider: Provider, grant: Grant) -> dict[str, Any]:
         "auth_time": int(grant.session.auth_time),
         "sid": grant.session.sid,
     }
-    return claims if grant.nonce is None else {**claims, "nonce": grant.nonce}
+    session = grant.session
+    more = {"nonce": grant.nonce, "amr": list(session.amr), "acr": session.acr}
+    return {**claims, **{name: value for name, value in more.items() if value}}
 
 
 def draft(provider: Provider, claims: Mapping[str, Any]) -> Draft:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+#: The claim that roles are in, which an Action would set at Auth0.
+ROLES = "https://example.com/roles"
+
 
 @dataclass(frozen=True)
 class Organization:
@@ -89,11 +92,21 @@ class User:
 
 @dataclass(frozen=True)
 class Session:
-    """A browser signed in at the tenant; ``auth_time`` in seconds since 1970."""
+    """A browser signed in at the tenant.
+
+    Attributes:
+        user: Who is.
+        auth_time: When the user last proved it, in seconds since 1970.
+        sid: Its identifier.
+        amr: "mfa" where there was a second factor (RFC 8176).
+        acr: What the app asked this proof to be good for.
+    """
 
     user: User
     auth_time: float
     sid: str
+    amr: tuple[str, ...] = ()
+    acr: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,3 +127,19 @@ class PendingCode:
     grant: Grant
     redirect_uri: str
     code_challenge: str
+
+
+@dataclass(frozen=True)
+class PendingFactor:
+    """A grant that waits for a second factor.
+
+    ``family`` is the refresh token that asked for it, or None at a login.
+    """
+
+    grant: Grant
+    family: str | None
+
+    @property
+    def sub(self) -> str:
+        """Whose factor it is."""
+        return self.grant.session.user.sub

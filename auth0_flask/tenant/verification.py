@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from flask import request
 
+from auth0_flask.tenant.factors import same
 from auth0_flask.tenant.messages import TokenError
 from auth0_flask.tenant.provider import Provider
 
@@ -129,8 +129,3 @@ def _check_time(claims: dict[str, Any], now: float) -> None:
         raise jwt.DecodeError("exp is not a number")
     if expires <= now:
         raise jwt.ExpiredSignatureError("The token has expired")
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two texts are equal, in a time that tells nothing about them."""
-    return hmac.compare_digest(one.encode(), other.encode())
