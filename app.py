@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from flask import (
     render_template,
     request,
 )
+from flask.cli import cli
 from werkzeug.exceptions import (
     BadGateway,
     BadHost,
@@ -52,7 +54,8 @@ _HEADERS = (
     ("Referrer-Policy", "same-origin"),
 )
 _UNSTORED = (*_HEADERS, ("Cache-Control", "no-store"))
-_PAGES = ("home", "profile")  # those that can be asked for again
+#: Claims that are times, as seconds since 1970 or in ISO 8601.
+_TIMES = {"auth_time", "exp", "iat", "nbf", "session_expiry", "updated_at"}
 _OWNERS = {
     "apple": "Apple",
     "facebook": "Facebook",
@@ -120,11 +123,12 @@ def _add_login(app: Flask) -> None:
 
 def _add_pages(app: Flask) -> None:
     @app.get("/")
-    async def home() -> str:
-        user = await auth0.get_user()
-        here_only = _marker() in request.cookies
+    def home() -> str:  # it awaits nothing, and a sync view is faster
         return render_template(
-            "home.html", user=user, connections=_connections(), here_only=here_only
+            "home.html",
+            user={**auth.auth_user},
+            connections=_connections(),
+            here_only=_marker() in request.cookies,
         )
 
     @app.get("/profile")
@@ -134,6 +138,7 @@ def _add_pages(app: Flask) -> None:
         return render_template(
             "profile.html",
             user=state["user"],
+            claims=[(n, v, _time_in(n, v)) for n, v in state["user"].items()],
             session=_times(state),
             dumps=json.dumps,
             everywhere=current_app.extensions["auth0"].shared_store.remembers,
@@ -289,9 +294,7 @@ def _known_user() -> Mapping[str, Any]:
 def _retry_url(error: HTTPException) -> str | None:
     if isinstance(error, auth.LoginError):
         return languages.link("login", return_to=_wanted_page(error))
-    if (error.code or 500) >= 500 and request.endpoint in _PAGES:
-        return languages.link(str(request.endpoint))
-    return None
+    return languages.this_page() if (error.code or 500) >= 500 else None
 
 
 def _wanted_page(error: auth.LoginError) -> str:
@@ -304,5 +307,19 @@ def _times(state: Mapping[str, Any]) -> dict[str, datetime]:
     return {name: _moment(state["session"][name]) for name in names}
 
 
+def _time_in(claim: str, value: Any) -> datetime | None:
+    """Return the time that a claim is; None where it is none, or an odd one."""
+    try:
+        if claim in _TIMES and isinstance(value, str):
+            return datetime.fromisoformat(value).astimezone(UTC)
+        return _moment(value) if claim in _TIMES else None
+    except (OSError, OverflowError, TypeError, ValueError):
+        return None
+
+
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+if __name__ == "__main__":
+    cli.main(["--app", __file__, "run", *sys.argv[1:]])  # as `flask run`

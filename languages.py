@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from auth0_server_python.auth_types import StartInteractiveLoginOptions
+from babel import Locale
 from flask import Flask, after_this_request, request, url_for
 from flask_babel import Babel, get_locale, get_translations
 from markupsafe import Markup, escape
@@ -36,6 +37,9 @@ LANGUAGES = {
     "zh-Hans": Language("简体中文", "zh-CN"),
 }
 _BY_NAME = {tag.partition("-")[0]: tag for tag in LANGUAGES}
+_LOCALES = {tag: Locale.parse(tag, sep="-") for tag in LANGUAGES}
+_TAGS: dict[Locale | None, str] = {locale: tag for tag, locale in _LOCALES.items()}
+_NO_PAGES = {None, "login", "callback", "logout"}  # endpoints
 _OF_LOGIN = "auth0.language_of_login"  # in the environ: of the page it leads to
 _NUMBER = re.compile(r"\b\d+\b")
 
@@ -75,6 +79,25 @@ def link(endpoint: str, **values: Any) -> str:
     return url_for(endpoint, **values)
 
 
+def this_page() -> str | None:
+    """Link to this page once more; None where it cannot be asked for again."""
+    if request.method != "GET" or request.endpoint in _NO_PAGES:
+        return None
+    page = url_for(str(request.endpoint), **(request.view_args or {}))
+    query = request.query_string.decode("ascii", "ignore")
+    return f"{page}?{query}" if query else page
+
+
+def choices() -> list[tuple[str, str, str]]:
+    """Return tag, name and link of each language: to this page, or else home."""
+    page, _, query = (this_page() or url_for("home")).partition("?")
+    kept = [(n, v) for n, v in parse_qsl(query, True) if n != "lang"]
+    return [
+        (tag, known.name, f"{page}?{urlencode([*kept, ('lang', tag)])}")
+        for tag, known in LANGUAGES.items()
+    ]
+
+
 def translated(text: str | None) -> str:
     """Return an error's text in the language of the page.
 
@@ -93,15 +116,15 @@ def translated(text: str | None) -> str:
 def _in_templates() -> dict[str, Any]:
     return {
         "_": _translator(),
-        "language": str(get_locale()).replace("_", "-"),
-        "languages": LANGUAGES,
+        "language": _TAGS[get_locale()],
+        "languages": choices,
         "link": link,
     }
 
 
-def _locale() -> str:
-    """Name the language of this page as Babel does; Flask-Babel asks once a request."""
-    return (chosen() or _accepted()).replace("-", "_")
+def _locale() -> Locale:
+    """Return the locale of this page; Flask-Babel asks once a request."""
+    return _LOCALES[chosen() or _accepted()]
 
 
 def _translator() -> Callable[..., Markup]:
@@ -129,5 +152,7 @@ def _accepted() -> str:
 
 
 def _vary_by_language(response: Response) -> Response:
-    response.vary.add("Accept-Language")
+    varies = response.headers.get("Vary")  # as text: `response.vary` is slower
+    name = "Accept-Language"
+    response.headers["Vary"] = f"{varies}, {name}" if varies else name
     return response

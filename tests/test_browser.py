@@ -135,6 +135,7 @@ def test_the_button_signs_out_on_all_devices(
         phone.goto(f"{stand_in}/profile")
         phone.get_by_role("button", name="Bob").click()
         expect(phone).to_have_url(f"{stand_in}/profile")
+        page.get_by_text("More ways to sign out").click()
         page.get_by_role("button", name="Sign out on all devices").click()
         expect(page).to_have_url(f"{stand_in}/")
         expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
@@ -155,6 +156,7 @@ def test_there_is_no_such_button_where_nobody_notes_who_signed_out(
         page = context.new_page()
         page.goto(f"{server.site}/profile")
         page.get_by_role("button", name="Alice").click()
+        page.get_by_text("More ways to sign out").click()
         expect(
             page.get_by_role("link", name="Sign out of this app only")
         ).to_be_visible()

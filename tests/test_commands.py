@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from flask import Flask
 from auth0_flask import SetupError
 from auth0_flask.tenant import Fault, Tenant
 from redis_server import RedisServer
-from servers import REVOCATIONS, flask, free_port
+from servers import REVOCATIONS, ROOT, clean_environment, flask, free_port, serving
 from shop import copy_of_auth, make_shop
 
 Check = Callable[..., Result]
@@ -496,6 +497,25 @@ def test_the_command_as_it_is_typed(tenant: Tenant, with_settings: bool) -> None
     assert "Traceback" not in ended.stderr
     assert ended.stdout.count("wrong    AUTH0_") == (0 if with_settings else 5)
     assert ("Allowed Logout URLs:" in ended.stdout) == with_settings
+
+
+def test_the_demo_starts_by_python_app_py_as_well(tenant: Tenant) -> None:
+    port = free_port()
+    command = [sys.executable, "app.py", "--port", "{port}"]
+    with serving(command, tenant.environ(), port) as server:
+        assert "Auth0 + Flask" in httpx.get(server.site).text
+
+    ended = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "AUTH0_DOMAIN is missing" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_name_that_no_setting_has_is_told_with_the_nearest(check: Check) -> None:

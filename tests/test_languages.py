@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import read_mo, write_mo
-from flask import Flask
+from flask import Flask, render_template
 from flask.testing import FlaskClient
+from jinja2 import ChoiceLoader, DictLoader
 from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.test import TestResponse
 
@@ -132,6 +133,52 @@ def test_a_language_that_was_chosen_wins_and_stays_from_page_to_page(
     switched = client.get(links_of(profile)["简体中文"])
     assert switched.request.path == "/profile"
     assert language_of(switched) == "zh-Hans"
+
+
+NEW_PAGE = """{% extends "base.html" %}{% block title %}{{ _("News") }}{% endblock %}
+{% block main %}<h1>{{ _("News") }}</h1>{% endblock %}"""
+
+
+def test_a_new_page_takes_a_template_and_a_route() -> None:
+    """It works in English, and its language links lead to it, whatever was asked."""
+    app = create_app()
+    loaders = [DictLoader({"news.html": NEW_PAGE}), app.jinja_loader]
+    app.jinja_loader = ChoiceLoader(list(filter(None, loaders)))
+    app.add_url_rule("/<path:of>", "news", lambda of: render_template("news.html"))
+    client = app.test_client()
+
+    for path in ("/the news/of é", "/%5Cx.example", "/a?page=2&page=3&_scheme=x&q=%26"):
+        page = client.get(path)
+        assert "<h1>News</h1>" in page.text
+        links = links_of(page)
+        assert links["Sign in"] == "/login"
+        french = client.get(links["Français"])
+        assert "<h1>News</h1>" in french.text
+        assert language_of(french) == "fr"
+        assert french.request.path == page.request.path
+        assert [*french.request.args.items(multi=True)] == [
+            *page.request.args.items(multi=True),
+            ("lang", "fr"),
+        ]
+        assert links_of(french)["English"] == links["English"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "//x.example/nowhere"),
+        ("GET", "/callback?code=x&state=y"),
+        ("POST", "/profile"),
+        ("POST", "/logout/everywhere"),
+    ],
+)
+def test_the_languages_of_a_page_that_cannot_be_asked_for_again_lead_home(
+    client: FlaskClient, method: str, path: str
+) -> None:
+    page = client.open(path, method=method, headers=HTML)
+
+    assert page.status_code >= 400
+    assert links_of(page)["Français"] == "/?lang=fr"
 
 
 @pytest.mark.parametrize("unknown", ["", "de", "xx", "../fr", "FR", "fr'\"><b>", "%00"])
@@ -318,9 +365,35 @@ def test_times_are_written_as_the_language_writes_them(
     page = client.get("/profile", query_string={"lang": lang})
 
     times = re.findall(r'<time datetime="[^"]+\+00:00">([^<]*)</time>', page.text)
-    assert len(times) == 5  # of the session, and of it among the devices
+    assert len(times) == 7  # of the session, of it among the devices, in its claims
     for time in times:
         assert re.fullmatch(shape, time), time
+
+
+@pytest.mark.parametrize(
+    ("claim", "shown"),
+    [
+        (1_700_000_000, '<time datetime="2023-11-14T22:13:20+00:00">Nov 14, 2023'),
+        (
+            "2023-11-14T22:13:20.5Z",
+            '<time datetime="2023-11-14T22:13:20.500000+00:00">',
+        ),
+        ("yesterday", "yesterday"),
+        (1e300, "1e+300"),
+        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),
+        ([7], "7"),
+        (None, '<span class="quiet">none</span>'),
+    ],
+)
+def test_a_claim_that_is_a_time_is_shown_as_one_and_an_odd_one_as_it_is(
+    client: FlaskClient, claim: object, shown: str
+) -> None:
+    auth.login_as(client, updated_at=claim)
+
+    page = client.get("/profile")
+
+    of_claim = page.text.partition("<code>updated_at</code>")[2]
+    assert of_claim.partition('<dd dir="auto">')[2].startswith(shown)
 
 
 @pytest.mark.parametrize("lang", TAGS)

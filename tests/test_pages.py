@@ -95,6 +95,7 @@ def _profile(visit: Visit) -> None:
     visit.page.context.clear_cookies()  # as on another device
     visit.sign_in("/profile", "zoe")
     visit.page.get_by_text("As JSON").click()
+    visit.page.get_by_text("More ways").click()
 
 
 def _denied(visit: Visit) -> None:
@@ -218,6 +219,7 @@ def test_everything_can_be_done_without_script(
         page.get_by_text("As JSON").click()
         expect(page.get_by_text('"email": "alice@example.com"')).to_be_visible()
         page.get_by_role("link", name="日本語").click()
+        page.get_by_text("その他のサインアウト方法").click()
         page.get_by_role("button", name="すべてのデバイスからサインアウト").click()
 
         expect(page).to_have_url(f"{site}/")
@@ -243,7 +245,11 @@ def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
     expect(page.get_by_role("link", name="Profile", exact=True)).to_be_focused()
     press("Enter")
     expect(page).to_have_url(f"{visit.site}/profile")
-    page.get_by_role("link", name="Sign out of this app only").focus()
+    page.get_by_text("More ways to sign out").focus()
+    press("Enter")
+    for name in ("Sign out of this app only", "Sign out of your identity provider"):
+        press("Tab")
+        expect(page.get_by_role("link", name=name)).to_be_focused()
     press("Tab")
     expect(page.get_by_role("button", name="Sign out on all devices")).to_be_focused()
     for _ in page.get_by_role("button", name=re.compile("Sign out (there|of)")).all():
@@ -258,6 +264,7 @@ def test_signing_out_of_this_app_only_asks_for_nobody_at_the_next_login(
 ) -> None:
     page = visit.page
     visit.sign_in("/profile?lang=fr", "Alice")
+    page.get_by_text("Autres façons de se déconnecter").click()
     page.get_by_role("link", name="Se déconnecter de cette application").click()
     expect(page).to_have_url(f"{visit.site}/?lang=fr")
     sign_in = page.get_by_role("main").get_by_role("link", name="Se connecter")
