@@ -7,13 +7,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from secrets import token_urlsafe
-from typing import Any
 
 from auth0_flask.errors import StoreUnavailable
 
@@ -39,7 +37,6 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS devices_owner ON devices (owner)",
     "CREATE TABLE IF NOT EXISTS identity (inode INTEGER, birth REAL)",
 )
-_NO_LOG = "PRAGMA journal_mode=DELETE"
 _IDENTITY = "SELECT inode, birth FROM identity"
 _ENDED_AFTER = "SELECT number, key, at FROM ended WHERE number > ? AND until > ?"
 _END = "INSERT INTO ended (key, at, until) VALUES (?, ?, ?)"
@@ -68,6 +65,16 @@ _KEEP_RESULT = "INSERT OR REPLACE INTO refreshes VALUES (?, '', ?, ?)"
 #: Tells one state of the file from another: device, inode, time.
 _State = tuple[int, int, int]
 
+#: One thread of a process uses a file at a time: SQLite's own waiting starves among
+#: many. It notes its locks in the process, and a child that is forked while a thread
+#: has one inherits the note for ever: so a fork waits, too.
+_lock = threading.Lock()
+os.register_at_fork(
+    before=_lock.acquire,
+    after_in_parent=_lock.release,
+    after_in_child=_lock.release,
+)
+
 
 @dataclass(frozen=True)
 class _Snapshot:
@@ -84,7 +91,7 @@ class SqliteStore(SharedStore):
     """Shares both among all processes of one machine, in a SQLite file.
 
     Each process keeps the ended sessions in memory and reads on when the file's time
-    has changed. Connections are opened for each use, so none is ever carried into a
+    has changed. A connection is opened for each use, so none is ever carried into a
     forked child or into a file that was deleted.
     A file that is deleted or replaced may have known of logouts: sessions older than
     the one that is there now are over.
@@ -104,33 +111,29 @@ class SqliteStore(SharedStore):
         self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
     ) -> bool:
         """See `SharedStore.revoke`."""
-        with self._writing(durable=True) as connection:
+        with self._writing(durable=True) as sql:
             if jti is not None:
-                taken = connection.execute(_TAKE, (digest(jti), until, time.time()))
+                taken = sql.execute(_TAKE, (digest(jti), until, time.time()))
                 if not taken.rowcount:
                     return False
-            rows = [(digest(key), at, until) for key in keys]
-            connection.executemany(_END, rows)
+            sql.executemany(_END, [(digest(key), at, until) for key in keys])
         return True
 
     def revoked_at(self, keys: Sequence[str]) -> float:
         """See `SharedStore.revoked_at`; never less than the birth of the file."""
-        known = previous = self._snapshot
-        is_old = known is None or time.monotonic() > known.reload_at
-        if known is None or is_old or known.file != self._file():
-            known = self._snapshot = self._read(previous)
-            if previous is not None and previous.birth != known.birth:
-                self._log_replaced(known.birth)
+        known = self._snapshot
+        if known is None or known.file != self._file() or _is_old(known):
+            known = self._read(known)
         if not (times := known.times):
             return known.birth
         return max([known.birth, *[times.get(digest(key), 0.0) for key in keys]])
 
     def check(self) -> None:
         """See `SharedStore.check`."""
-        with self._writing() as connection:
+        with self._writing() as sql:
             # a page that changes is really written, also on a disk that is full
-            connection.execute("UPDATE identity SET birth = birth + 1e-6")
-            connection.execute("UPDATE identity SET birth = birth - 1e-6")
+            sql.execute("UPDATE identity SET birth = birth + 1e-6")
+            sql.execute("UPDATE identity SET birth = birth - 1e-6")
 
     def register(self, owner: str, device: Device) -> None:
         """See `SharedStore.register`."""
@@ -138,15 +141,15 @@ class SqliteStore(SharedStore):
 
     def unregister(self, owner: str, session_ids: Sequence[str]) -> None:
         """See `SharedStore.unregister`."""
-        with self._writing() as connection:
+        with self._writing() as sql:
             rows = [(session_id, digest(owner)) for session_id in session_ids]
-            connection.executemany(_UNREGISTER, rows)
+            sql.executemany(_UNREGISTER, rows)
 
     def devices(self, owner: str) -> list[Device]:
         """See `SharedStore.devices`."""
-        with self._open() as (connection, _, _):
-            rows = connection.execute(_DEVICES, (digest(owner), time.time()))
-            return [Device(*row) for row in rows.fetchall()]
+        with self._open() as (sql, _, _):
+            rows = sql.execute(_DEVICES, (digest(owner), time.time())).fetchall()
+        return [Device(*row) for row in rows]
 
     def lock(self, key: str, seconds: float) -> Callable[[], object] | None:
         """See `SharedStore.lock`."""
@@ -156,27 +159,30 @@ class SqliteStore(SharedStore):
 
     def result(self, key: str) -> str | None:
         """See `SharedStore.result`."""
-        with self._open() as (connection, _, _):
-            row = connection.execute(_RESULT, (key, time.time())).fetchone()
+        with self._open() as (sql, _, _):
+            row = sql.execute(_RESULT, (key, time.time())).fetchone()
         return row[0] if row else None
 
     def keep_result(self, key: str, encrypted: str, seconds: float) -> None:
         """See `SharedStore.keep_result`."""
         self._write(_KEEP_RESULT, (key, encrypted, time.time() + seconds))
 
-    def _read(self, known: _Snapshot | None) -> _Snapshot:
+    def _read(self, previous: _Snapshot | None) -> _Snapshot:
         """Read on, or all anew where that is another file or was long ago."""
-        with self._open() as (connection, birth, file):
+        known = previous
+        with self._open() as (sql, birth, file):
             if known is None or known.birth != birth or _is_old(known):
                 reload_at = time.monotonic() + _RELOAD_SECONDS
                 known = _Snapshot(file, birth, reload_at=reload_at)
-            after = known.number, time.time()
-            rows = connection.execute(_ENDED_AFTER, after).fetchall()
+            rows = sql.execute(_ENDED_AFTER, (known.number, time.time())).fetchall()
         # other threads read the one that is there
         number, times = known.number, dict(known.times) if rows else known.times
         for row, key, at in rows:
             number, times[key] = max(number, row), max(times.get(key, 0.0), at)
-        return _Snapshot(file, birth, number, times, known.reload_at)
+        if previous is not None and previous.birth != birth:
+            self._log_replaced(birth)
+        self._snapshot = _Snapshot(file, birth, number, times, known.reload_at)
+        return self._snapshot
 
     def _log_replaced(self, birth: float) -> None:
         mine = object()
@@ -201,51 +207,53 @@ class SqliteStore(SharedStore):
 
         Where anything in the block fails, `StoreUnavailable` is raised.
         """
-        with _door:
-            _inside.append(None)
         try:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            opened = sqlite3.connect(
-                self.path, timeout=0.004, isolation_level=None, factory=_Connection
-            )
-            with closing(opened) as connection:
-                # a logout is not forgotten in a power cut
-                synchronous = "EXTRA" if durable else "NORMAL"
-                connection.execute(f"PRAGMA synchronous={synchronous}")
-                found = os.stat(self.path)
-                if not found.st_size:  # SQLite has made it, and its journal follows it
-                    with suppress(PermissionError):
-                        os.chmod(self.path, 0o600)
-                file = found.st_dev, found.st_ino, found.st_mtime_ns
-                birth = _birth(connection, found.st_ino)
-                # workers of version 1.0 write a log of their own beside the file, so
-                # its time says nothing while they are there
-                if os.path.exists(f"{self.path}-wal"):
-                    file = 0, found.st_ino, 0
-                    with suppress(sqlite3.OperationalError):
-                        sqlite3.Connection.execute(connection, _NO_LOG)
-                yield connection, birth, file
+            if not _lock.acquire(timeout=_PATIENCE):
+                raise TimeoutError("other threads have used it for too long")
+            try:
+                os.makedirs(os.path.dirname(self.path), exist_ok=True)
+                opened = sqlite3.connect(
+                    self.path, timeout=_PATIENCE, isolation_level=None
+                )
+                with closing(opened) as sql:
+                    # a logout is not forgotten in a power cut
+                    synchronous = "EXTRA" if durable else "NORMAL"
+                    sql.execute(f"PRAGMA synchronous={synchronous}")
+                    found = os.stat(self.path)
+                    if not found.st_size:  # SQLite has made it; its journal follows it
+                        with suppress(PermissionError):
+                            os.chmod(self.path, 0o600)
+                    file = found.st_dev, found.st_ino, found.st_mtime_ns
+                    birth = _birth(sql, found.st_ino)
+                    # workers of version 1.0 write a log of their own beside the file,
+                    # so its time says nothing while they are there
+                    if os.path.exists(f"{self.path}-wal"):
+                        file = 0, found.st_ino, 0
+                        with suppress(sqlite3.OperationalError):
+                            sql.execute("PRAGMA journal_mode=DELETE")
+                    yield sql, birth, file
+            finally:
+                _lock.release()
         except (sqlite3.Error, OSError) as error:
             where = sqlite3.OperationalError(f"{self.path}: {error}")
             raise StoreUnavailable("revocations_unavailable", where) from error
-        finally:
-            _inside.pop()
 
     def _write(self, statement: str, row: tuple[object, ...]) -> int:
-        with self._writing() as connection:
-            return connection.execute(statement, row).rowcount
+        with self._writing() as sql:
+            return sql.execute(statement, row).rowcount
 
     @contextmanager
     def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Open a connection within a transaction, and tell other processes after it."""
-        with self._open(durable=durable) as (connection, _, file):
-            with _transaction(connection):
-                yield connection
+        with self._open(durable=durable) as (sql, _, file):
+            sql.execute("BEGIN IMMEDIATE")
+            with sql:
+                yield sql
                 if time.monotonic() - self._tidied_at > 60:
                     self._tidied_at = time.monotonic()
                     for table in ("ended", "taken", "refreshes", "devices"):
                         statement = f"DELETE FROM {table} WHERE until <= ?"  # noqa: S608 - ours
-                        connection.execute(statement, (time.time(),))
+                        sql.execute(statement, (time.time(),))
             if os.stat(self.path).st_ino != file[1]:
                 raise FileNotFoundError("deleted or replaced while it was written to")
             try:  # file systems keep coarse times: two commits may have one time
@@ -260,78 +268,29 @@ def _is_old(known: _Snapshot) -> bool:
     return time.monotonic() > known.reload_at
 
 
-class _Connection(sqlite3.Connection):
-    """Tries often while others write; SQLite's own waiting starves among many."""
-
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        give_up = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return super().execute(sql, parameters)
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or time.monotonic() > give_up:
-                    raise
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.rollback()
-        raise
-
-
-def _birth(connection: sqlite3.Connection, inode: int) -> float:
+def _birth(sql: sqlite3.Connection, inode: int) -> float:
     """Return since when the file remembers; make its tables where it is new.
 
     A file of another inode than it had is a copy, and may lack what was ended after
     it was made.
     """
     with suppress(sqlite3.OperationalError):
-        row = connection.execute(_IDENTITY).fetchone()
+        row = sql.execute(_IDENTITY).fetchone()
         if row and row[0] == inode:
             return float(row[1])
-    connection.execute("PRAGMA auto_vacuum=FULL")  # before the first table
-    with _transaction(connection):
+    sql.execute("PRAGMA auto_vacuum=FULL")  # before the first table
+    sql.execute("BEGIN IMMEDIATE")
+    with sql:
         for statement in _SCHEMA:
-            connection.execute(statement)
-        row = connection.execute(_IDENTITY).fetchone()
+            sql.execute(statement)
+        row = sql.execute(_IDENTITY).fetchone()
         if row and row[0] == inode:
             return float(row[1])
         birth = time.time()
         if row is None:
             with suppress(sqlite3.OperationalError):  # where version 1.0 made it
-                found = connection.execute("SELECT total(at) FROM birth").fetchone()
+                found = sql.execute("SELECT total(at) FROM birth").fetchone()
                 birth = float(found[0]) or birth
-        connection.execute("DELETE FROM identity")
-        connection.execute("INSERT INTO identity VALUES (?, ?)", (inode, birth))
+        sql.execute("DELETE FROM identity")
+        sql.execute("INSERT INTO identity VALUES (?, ?)", (inode, birth))
     return birth
-
-
-# SQLite notes its locks in the process, and a child that is forked while a thread has
-# one inherits the note for ever: a fork waits until no connection is open.
-_door = threading.Lock()
-_inside: deque[None] = deque()
-
-
-def _before_fork() -> None:
-    _door.acquire()
-    give_up = time.monotonic() + _PATIENCE
-    while _inside and time.monotonic() < give_up:
-        time.sleep(0.001)
-
-
-def _after_fork_in_child() -> None:
-    _inside.clear()
-    _door.release()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_door.release,
-    after_in_child=_after_fork_in_child,
-)
