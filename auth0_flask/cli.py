@@ -23,7 +23,7 @@ from .errors import StoreUnavailable, error_chain
 from .guards import COVERED_GUARD, covered_guards
 from .redirects import ROLES, endpoints
 from .settings import Settings, misspelled_settings
-from .stores.cookies import CLOCK_TOLERANCE, own_cookie_name
+from .stores.cookies import CLOCK_TOLERANCE, OwnCookies
 from .stores.shared import shared_store
 from .verification import rs256_keys
 
@@ -278,7 +278,7 @@ def _secure_cookies(settings: Settings) -> Iterator[Finding]:
         yield WRONG, "browsers drop SameSite=None without SESSION_COOKIE_SECURE = True"
     # RFC 6265bis section 4.1.3
     name = interface.get_cookie_name(current_app).lower()
-    own = own_cookie_name(interface, current_app).lower()
+    own = OwnCookies(interface, current_app, {}).name.lower()
     if (name.startswith(("__host-", "__secure-")) and not secure) or (
         name.startswith("__host-") and not own.startswith("__host-")
     ):

@@ -21,7 +21,7 @@ from werkzeug.routing import BuildError
 from .errors import CheckFailed, ProblemResponse, prefers_json
 from .settings import Settings, is_loopback
 from .stores import request_state
-from .stores.cookies import cookie_attributes, own_cookie_name
+from .stores.cookies import OwnCookies
 from .verification import Verifier
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ MAX_RETURN_TO = 2_048
 _UNSAFE = re.compile(r"[\\\x00-\x20\x7f]|^//")
 #: Logins within so many seconds after each of which nobody was signed in.
 _MAX_ROUNDS, _ROUND_SECONDS = 3, 60
+_ROUNDS = "_rounds"  # ends the name of the cookie that counts them
 #: Seconds that a logout waits to learn where the local tenant serves browsers.
 _DISCOVERY_SECONDS = 2.0
 
@@ -208,38 +209,35 @@ def count_round() -> None:
 
 def forget_rounds() -> None:
     """Forget the count: somebody who signs out may sign in again at once."""
-    if _rounds_cookie() in request.cookies:
+    if _ROUNDS in request.headers.get("Cookie", ""):
         _set_rounds_cookie("", max_age=0, expires=0)
 
 
 def end_rounds(response: Response) -> Response:
     """Forget the count where somebody is signed in: logins lead somewhere."""
-    known = request_state()
-    if (
-        known.session is not None
-        and known.began is None
-        and not known.passive
-        and "_rounds=" in request.headers.get("Cookie", "")
-    ):
-        attributes = cookie_attributes(current_app.session_interface, current_app)
-        response.delete_cookie(_rounds_cookie(), **attributes)
+    if _ROUNDS in request.headers.get("Cookie", ""):
+        known = request_state()
+        if known.session and known.began is None and not known.passive:
+            cookies = _cookies()
+            response.delete_cookie(f"{cookies.name}{_ROUNDS}", **cookies.attributes)
     return response
 
 
 def _rounds() -> int:
-    number, _, at = request.cookies.get(_rounds_cookie(), "").partition(".")
+    value = request.cookies.get(f"{_cookies().name}{_ROUNDS}", "")
+    number, _, at = value.partition(".")
     if not (number.isdecimal() and at.isdecimal()):
         return 0
     return int(number[:3]) if time.time() - int(at[:12]) < _ROUND_SECONDS else 0
 
 
-def _rounds_cookie() -> str:
-    return f"{own_cookie_name(current_app.session_interface, current_app)}_rounds"
+def _cookies() -> OwnCookies:
+    return OwnCookies(current_app.session_interface, current_app, request.cookies)
 
 
 def _set_rounds_cookie(value: str, **until: Any) -> None:
     @after_this_request
     def add_cookie(response: Response) -> Response:
-        until.update(cookie_attributes(current_app.session_interface, current_app))
-        response.set_cookie(_rounds_cookie(), value, **until)
+        own = _cookies()
+        response.set_cookie(f"{own.name}{_ROUNDS}", value, **until, **own.attributes)
         return response

@@ -14,6 +14,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app, request, session
@@ -22,7 +23,7 @@ from flask.sessions import (
     SecureCookieSessionInterface,
     SessionInterface,
 )
-from itsdangerous import BadData, URLSafeTimedSerializer
+from itsdangerous import BadData
 
 from .encryption import Json
 
@@ -59,35 +60,14 @@ _MAX_TRIED = 8
 #: Of the session's cookie in the demo of version 1.0, where it could span several.
 _PREFIXES = "", "__Host-", "__Secure-"
 _TRANSACTION = re.compile(rf"{TRANSACTION_PREFIX}[A-Za-z0-9_-]{{1,64}}")
-_ATTRIBUTES = "domain", "path", "secure", "samesite", "httponly", "partitioned"
+_ATTRS = "domain", "path", "secure", "samesite", "httponly", "partitioned"
+_SLOTS = frozenset(str(slot) for slot in range(SLOTS + 1))
 _slot_numbers = itertools.count()
 
 
 def is_ours(key: object) -> bool:
     """Tell whether a key of ``flask.session`` is one of the stores'."""
     return isinstance(key, str) and key.startswith(_OURS)
-
-
-def cookie_attributes(interface: SessionInterface, app: Flask) -> Json:
-    """Return what every cookie of an app carries, by the app's own settings."""
-    getters = {n: getattr(interface, f"get_cookie_{n}", None) for n in _ATTRIBUTES}
-    # Flask knows of partitioned cookies since 3.1
-    return {name: get(app) for name, get in getters.items() if get}
-
-
-def own_cookie_name(interface: SessionInterface, app: Flask) -> str:
-    """Return the name of our cookies, with the prefix that browsers enforce.
-
-    RFC 6265bis section 4.1.3: no sibling subdomain can plant a ``__Host-`` cookie.
-    It is made from the app's own name, so that two apps on one host stay apart.
-    """
-    name = re.sub(r"^__(Host|Secure)-", "", interface.get_cookie_name(app)) + "_auth0"
-    if not interface.get_cookie_secure(app):
-        return name
-    is_shared = (
-        interface.get_cookie_domain(app) or interface.get_cookie_path(app) != "/"
-    )
-    return f"__Secure-{name}" if is_shared else f"__Host-{name}"
 
 
 def room_left() -> float:
@@ -106,27 +86,45 @@ def room_left() -> float:
     return _SINGLE_BYTES - len(interface.get_cookie_name(current_app)) - len(value)
 
 
-class TransactionCookies:
-    """The transactions of one browser, in cookies of their own.
+class OwnCookies:
+    """Our cookies in an app: their names and attributes, and the transactions in them.
 
-    There is a fixed number of slots, so however many logins are started at the same
-    moment, their cookies stay within the budget; the latest ones win.
+    There is a fixed number of slots for transactions, so however many logins are
+    started at the same moment, they stay within the budget; the latest ones win.
+
+    Attributes:
+        name: What all their names begin with, and the name of the session's. It has
+            the prefix that browsers enforce: no sibling subdomain can plant a
+            ``__Host-`` cookie (RFC 6265bis section 4.1.3). It is made from the app's
+            own name, so that two apps on one host stay apart.
     """
 
-    def __init__(self, interface: SessionInterface, app: Flask) -> None:
-        self._name = f"{own_cookie_name(interface, app)}_tx"
-        self._slots = [f"{self._name}{slot}" for slot in range(SLOTS + 1)]
+    def __init__(
+        self, interface: SessionInterface, app: Flask, received: Mapping[str, str]
+    ) -> None:
+        self._interface, self._app, self._received = interface, app, received
+        apps = interface.get_cookie_name(app)
+        self.name = re.sub(r"^__(Host|Secure)-", "", apps) + "_auth0"
+        if interface.get_cookie_secure(app):
+            path, domain = interface.get_cookie_path(app), interface.get_cookie_domain
+            is_shared = path != "/" or domain(app)
+            self.name = f"__{'Secure' if is_shared else 'Host'}-{self.name}"
+        self._slots = f"{self.name}_tx"
         # as version 1.0 named them
-        self._old_prefix = f"{interface.get_cookie_name(app)}_a0_tx."
-        # a sibling subdomain could plant one that has no prefix
-        self._takes_old = not self._name.startswith("__Host-")
-        self._interface, self._app = interface, app
+        self._old_prefix = f"{apps}_a0_tx."
 
-    def read(self, cookies: Mapping[str, str]) -> dict[str, str]:
+    @cached_property
+    def attributes(self) -> Json:
+        """What every cookie of the app carries, by the app's own settings."""
+        found = {n: getattr(self._interface, f"get_cookie_{n}", None) for n in _ATTRS}
+        # Flask knows of partitioned cookies since 3.1
+        return {name: get(self._app) for name, get in found.items() if get}
+
+    def transactions(self) -> dict[str, str]:
         """Return encrypted transactions by the keys of ``flask.session``."""
-        return {key: encrypted for _, key, encrypted in self._found(cookies)}
+        return {key: encrypted for _, key, encrypted in self._found()}
 
-    def write(
+    def write_transactions(
         self,
         response: Response,
         transactions: Mapping[str, str],
@@ -135,25 +133,32 @@ class TransactionCookies:
     ) -> None:
         """Set the cookies of new transactions; delete those of the ones used up."""
         taken: set[str] = set()
-        attributes = cookie_attributes(self._interface, self._app)
-        for name, key, _ in self._found(request.cookies):
+        for name, key, _ in self._found():
             if key in transactions:
                 taken.add(name)
             elif key in received:
-                response.delete_cookie(name, **attributes)
+                response.delete_cookie(name, **self.attributes)
         for key, encrypted in transactions.items():
             if received.get(key) != encrypted:
                 value = f"{key.removeprefix(TRANSACTION_PREFIX)}.{encrypted}"
                 taken.add(name := self._slot(value, taken, room))
                 age = _TRANSACTION_COOKIE_SECONDS
-                response.set_cookie(name, value, max_age=age, **attributes)
+                response.set_cookie(name, value, max_age=age, **self.attributes)
 
-    def _found(self, cookies: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    def delete_received(self, response: Response, names: list[str]) -> None:
+        """Delete those of some cookies that the request came with."""
+        for name in names:
+            if name in self._received:
+                response.delete_cookie(name, **self.attributes)
+
+    def _found(self) -> Iterator[tuple[str, str, str]]:
         """Yield the name of each cookie, the key it stands for, and its value."""
-        for name, value in cookies.items():
-            if name in self._slots:
+        # a sibling subdomain could plant an old one, which has no prefix
+        takes_old = not self.name.startswith("__Host-")
+        for name, value in self._received.items():
+            if name.startswith(self._slots) and name[len(self._slots) :] in _SLOTS:
                 state, _, encrypted = value.partition(".")
-            elif self._takes_old and name.startswith(self._old_prefix):
+            elif takes_old and name.startswith(self._old_prefix):
                 state, encrypted = name.removeprefix(self._old_prefix), value
             else:
                 continue
@@ -162,11 +167,11 @@ class TransactionCookies:
 
     def _slot(self, value: str, taken: set[str], room: int) -> str:
         """Choose a free slot; logins started at the same moment get different ones."""
-        if len(self._name) + len(value) + 4 > SLOT_BYTES:
-            return self._slots[SLOTS]
+        if len(self._slots) + len(value) + 4 > SLOT_BYTES:
+            return f"{self._slots}{SLOTS}"
         usable = max(2, min(SLOTS, (room - LONG_BYTES) // SLOT_BYTES))
         first = next(_slot_numbers) % usable
-        slots = [*self._slots[first:usable], *self._slots[:first]]
+        slots = [f"{self._slots}{(first + n) % usable}" for n in range(usable)]
         return next((slot for slot in slots if slot not in taken), slots[0])
 
 
@@ -182,6 +187,8 @@ class SplitSession(SecureCookieSession):
     expires_at: float | None
     #: Ours came in the app's cookie, as version 1.0 wrote them.
     is_legacy: bool
+    cookies: OwnCookies
+    _is_touched = False
 
     @property
     def ours(self) -> Json:
@@ -191,7 +198,7 @@ class SplitSession(SecureCookieSession):
     @property
     def ours_changed(self) -> bool:
         """Whether our cookies are going to be sent."""
-        return self.ours != self.received
+        return (self._is_touched or self.modified) and self.ours != self.received
 
     @property
     def app_part(self) -> Json:
@@ -200,19 +207,21 @@ class SplitSession(SecureCookieSession):
         return {} if part.keys() == {"_permanent"} and STATE_KEY in self else part
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _dict_of(key).__setitem__(self, key, value)
+        self._owner_of(key).__setitem__(self, key, value)
 
     def __delitem__(self, key: str) -> None:
-        _dict_of(key).__delitem__(self, key)
+        self._owner_of(key).__delitem__(self, key)
 
     def pop(self, key: str, *default: Any) -> Any:
         """Remove an entry and return it."""
-        return _dict_of(key).pop(self, key, *default)
+        return self._owner_of(key).pop(self, key, *default)
 
-
-def _dict_of(key: str) -> type[Json]:
-    """Return whose methods change an entry; those of `dict` set no ``modified``."""
-    return dict if is_ours(key) else SecureCookieSession
+    def _owner_of(self, key: str) -> type[Json]:
+        """Return whose methods change an entry; those of `dict` set no ``modified``."""
+        if not is_ours(key):
+            return SecureCookieSession
+        self._is_touched = True
+        return dict
 
 
 class SplitSessionInterface(SecureCookieSessionInterface):
@@ -229,17 +238,20 @@ class SplitSessionInterface(SecureCookieSessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SplitSession | None:
         """Open the session a request came with; called by Flask, never raises."""
-        if (serializer := self.get_signing_serializer(app)) is None:
+        if not app.secret_key:
             return None
-        part = self._app_part(app, serializer, request)
+        cookies = OwnCookies(self, app, request.cookies)
+        part = self._app_part(app, request)
         old = {key: value for key, value in part.items() if is_ours(key)}
-        own = TransactionCookies(self, app).read(request.cookies)
-        if encrypted := self._session(app, request.cookies):
+        own = cookies.transactions()
+        if encrypted := self._session(cookies.name, request.cookies):
             own[STATE_KEY] = encrypted
-        expires = time.time() + app.permanent_session_lifetime.total_seconds()
         opened = SplitSession({**part, **own})
-        opened.received = {**old, **own}
-        opened.expires_at = expires if part.get("_permanent") else None
+        opened.cookies, opened.received = cookies, {**old, **own}
+        opened.expires_at = None
+        if part.get("_permanent"):
+            lifetime = app.permanent_session_lifetime.total_seconds()
+            opened.expires_at = time.time() + lifetime
         opened.is_legacy = bool(old)
         return opened
 
@@ -265,13 +277,14 @@ class SplitSessionInterface(SecureCookieSessionInterface):
         if left >= 0 and (writes_app or session.is_legacy):
             self._write_app_part(app, session, response)
         if writes_ours and (left >= 0 or STATE_KEY not in session):
-            self._write_ours(app, session, response)
+            self._write_ours(session, response)
 
     def bytes_left(self, app: Flask, session: SessionMixin) -> int:
         """Return how many more bytes of cookies there may be; negative if too many."""
         part = session.app_part if isinstance(session, SplitSession) else dict(session)
         # one usual login always fits, for a guard that asks for a fresh one
-        name, total, transactions = own_cookie_name(self, app), TOTAL_BYTES, -SLOT_BYTES
+        name = OwnCookies(self, app, {}).name
+        total, transactions = TOTAL_BYTES, -SLOT_BYTES
         if part and (serializer := self.get_signing_serializer(app)):
             total -= len(self.get_cookie_name(app)) + len(str(serializer.dumps(part)))
         for key, value in session.items():
@@ -281,13 +294,14 @@ class SplitSessionInterface(SecureCookieSessionInterface):
                 transactions += len(key) + len(value) + len(name)
         return total - max(0, transactions)
 
-    def _app_part(
-        self, app: Flask, serializer: URLSafeTimedSerializer, request: Request
-    ) -> Json:
+    def _app_part(self, app: Flask, request: Request) -> Json:
         """Return what Flask's cookie says; the first of that name that is signed."""
-        lifetime = app.permanent_session_lifetime.total_seconds()
         name, cookies = self.get_cookie_name(app), request.cookies
         names = [p + name for p in _PREFIXES if p + name in cookies]
+        serializer = self.get_signing_serializer(app) if names else None
+        if serializer is None:
+            return {}
+        lifetime = app.permanent_session_lifetime.total_seconds()
         for value in [v for name in names for v in _joined(name, cookies)]:
             try:
                 data, signed_at = serializer.loads(value, return_timestamp=True)
@@ -302,8 +316,7 @@ class SplitSessionInterface(SecureCookieSessionInterface):
                 return data
         return {}
 
-    def _session(self, app: Flask, cookies: MultiDict[str, str]) -> str | None:
-        name = own_cookie_name(self, app)
+    def _session(self, name: str, cookies: MultiDict[str, str]) -> str | None:
         if name not in cookies:
             return None
         found = list(itertools.islice(_joined(name, cookies), _MAX_TRIED))
@@ -322,27 +335,22 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             super().save_session(app, part, response)
         if session.is_legacy:
             old = [n for prefix in _PREFIXES for n in _names(prefix + name)]
-            _delete_received(response, old[1:], cookie_attributes(self, app))
+            session.cookies.delete_received(response, old[1:])
 
-    def _write_ours(
-        self, app: Flask, session: SplitSession, response: Response
-    ) -> None:
-        names, attributes = (
-            _names(own_cookie_name(self, app)),
-            cookie_attributes(self, app),
-        )
+    def _write_ours(self, session: SplitSession, response: Response) -> None:
+        cookies, names = session.cookies, _names(session.cookies.name)
         ours, received = session.ours, dict(session.received)
         encrypted, before = ours.pop(STATE_KEY, None), received.pop(STATE_KEY, None)
         pieces = _split(encrypted) if encrypted else []
         room = TOTAL_BYTES - sum(map(len, pieces))
-        TransactionCookies(self, app).write(response, ours, received, room)
+        cookies.write_transactions(response, ours, received, room)
         if encrypted != before or session.is_legacy:
             age = None
             if session.expires_at is not None:
                 age = max(0, int(session.expires_at - time.time()))
             for name, piece in zip(names, pieces, strict=False):
-                response.set_cookie(name, piece, max_age=age, **attributes)
-            _delete_received(response, names[len(pieces) :], attributes)
+                response.set_cookie(name, piece, max_age=age, **cookies.attributes)
+            cookies.delete_received(response, names[len(pieces) :])
         length = sum(map(len, response.headers.getlist("Set-Cookie")))
         if length > _LONG_HEADERS and not self._warned_of_length:
             self._warned_of_length = True
@@ -351,12 +359,6 @@ class SplitSessionInterface(SecureCookieSessionInterface):
                 "proxy_buffer_size of 4k answers 502 to that: set it to 12k.",
                 length,
             )
-
-
-def _delete_received(response: Response, names: list[str], attributes: Json) -> None:
-    for name in names:
-        if name in request.cookies:
-            response.delete_cookie(name, **attributes)
 
 
 def _names(name: str) -> list[str]:

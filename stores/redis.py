@@ -25,13 +25,7 @@ from redis.retry import Retry
 
 from auth0_flask.errors import StoreUnavailable
 
-from .cookies import (
-    STATE_KEY,
-    TOTAL_BYTES,
-    TRANSACTION_PREFIX,
-    TransactionCookies,
-    cookie_attributes,
-)
+from .cookies import STATE_KEY, TOTAL_BYTES, TRANSACTION_PREFIX, OwnCookies
 from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
 from .shared import Device, SharedStore, digest
 
@@ -210,11 +204,12 @@ class RedisSession(SessionMixin):
     modified = False
 
     def __init__(
-        self, interface: RedisSessionInterface, sids: list[str], transactions: Json
+        self, interface: RedisSessionInterface, sids: list[str], cookies: OwnCookies
     ) -> None:
-        self._interface, self._sids = interface, sids
+        self._interface, self._sids, self.cookies = interface, sids, cookies
         self.stored_as = self.sid = sids[0] if sids else ""
-        self.received, self.transactions = transactions, dict(transactions)
+        self.received = cookies.transactions()
+        self.transactions = dict(self.received)
         self.is_signed_out = self.is_foreign = False
         # it cannot be reached: the browser is to forget its id
         self.is_abandoned = False
@@ -277,8 +272,8 @@ class RedisSessionInterface(SessionInterface):
         """Note which session a request came with; called by Flask."""
         sent = request.cookies.getlist(self.get_cookie_name(app))
         sids = [sid for sid in sent if _ID.fullmatch(sid)][:8]
-        transactions = TransactionCookies(self, app).read(request.cookies)
-        return RedisSession(self, sids, transactions)
+        cookies = OwnCookies(self, app, request.cookies)
+        return RedisSession(self, sids, cookies)
 
     def save_session(
         self, app: Flask, session: SessionMixin, response: Response
@@ -289,14 +284,14 @@ class RedisSessionInterface(SessionInterface):
         if not isinstance(session, RedisSession):
             return
         if session.transactions != session.received:
-            cookies, kept = TransactionCookies(self, app), session.transactions
-            cookies.write(response, kept, session.received, TOTAL_BYTES)
+            kept, received = session.transactions, session.received
+            session.cookies.write_transactions(response, kept, received, TOTAL_BYTES)
         try:
             self._save(app, session, response)
         except RedisError as cause:
             if session.is_signed_out:  # the browser forgets it whatever Redis says
                 name = self.get_cookie_name(app)
-                response.delete_cookie(name, **cookie_attributes(self, app))
+                response.delete_cookie(name, **session.cookies.attributes)
                 return
             _answer_instead(app, response, StoreUnavailable(_SESSIONS, cause))
 
@@ -323,7 +318,7 @@ class RedisSessionInterface(SessionInterface):
         return data
 
     def _save(self, app: Flask, session: RedisSession, response: Response) -> None:
-        name, attributes = self.get_cookie_name(app), cookie_attributes(self, app)
+        name, attributes = self.get_cookie_name(app), session.cookies.attributes
         if session.is_abandoned:
             response.delete_cookie(name, **attributes)
             return
