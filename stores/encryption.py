@@ -27,8 +27,14 @@ MAX_CHARACTERS = 60_000
 #: Bytes that a value may decompress to at most.
 _MAX_PLAINTEXT = 1_000_000
 _NONCE_BYTES, _TAG_BYTES = 12, 16  # RFC 7518 section 5.3
-#: header..nonce.ciphertext.tag; with ``dir`` there is no encrypted key.
-_COMPACT = re.compile(r"([\w-]+)\.\.([\w-]{16})\.([\w-]+)\.([\w-]{22})", re.ASCII)
+#: header..nonce.ciphertext.tag; with ``dir`` there is no encrypted key. The last
+#: character of a part has bits to spare, which are 0: there is one spelling of a value.
+_COMPACT = re.compile(
+    r"([\w-]+)\.\.([\w-]{16})"
+    r"\.((?:[\w-]{4})*(?:[\w-][AQgw]|[\w-]{2}[AEIMQUYcgkosw048])?)"
+    r"\.([\w-]{21}[AQgw])",
+    re.ASCII,
+)
 _old_secret_logged_at = -60.0
 
 
@@ -59,7 +65,8 @@ def encrypt(identifier: str, data: Mapping[str, Any], secrets: Sequence[str]) ->
     header, nonce = _header(secrets[0]), os.urandom(_NONCE_BYTES)
     both = _cipher(secrets[0], identifier).encrypt(nonce, plain, header.encode())
     parts = nonce, both[:-_TAG_BYTES], both[-_TAG_BYTES:]
-    return f"{header}..{'.'.join(map(_base64url, parts))}"
+    encoded = b".".join(urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    return f"{header}..{encoded.decode()}"
 
 
 def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
@@ -76,10 +83,7 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     if secret is None:
         raise DecryptionError("it was made under another secret")
     try:
-        raw = [urlsafe_b64decode(f"{part}==") for part in encoded]
-        if [urlsafe_b64encode(r).rstrip(b"=").decode() for r in raw] != encoded:
-            raise ValueError  # two spellings of one value
-        nonce, ciphertext, tag = raw
+        nonce, ciphertext, tag = (urlsafe_b64decode(f"{part}==") for part in encoded)
         cipher = _cipher(secret, identifier)
         plain = cipher.decrypt(nonce, ciphertext + tag, header.encode())
         inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
@@ -93,10 +97,6 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     return data
 
 
-def _base64url(value: bytes) -> str:
-    return urlsafe_b64encode(value).rstrip(b"=").decode()
-
-
 @lru_cache(maxsize=256)
 def _cipher(secret: str, identifier: str) -> AESGCM:
     # "seal" is part of the format: values made by version 1.0 are read on
@@ -107,7 +107,8 @@ def _cipher(secret: str, identifier: str) -> AESGCM:
 def _header(secret: str) -> str:
     kid = urlsafe_b64encode(derive_key(secret, "kid")[:6]).decode()
     header = {"alg": "dir", "enc": "A256GCM", "zip": "DEF", "kid": kid}
-    return _base64url(json.dumps(header, separators=(",", ":")).encode())
+    text = json.dumps(header, separators=(",", ":"))
+    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
 def _log_old_secret() -> None:
