@@ -241,8 +241,7 @@ class Auth0Client(ServerClient[Any]):
         The same as ``await get_session()``, for sync views, guards and templates.
         """
         self.settings.require()
-        state = self.sessions.view()
-        return state and {name: v for name, v in state.items() if name != "internal"}
+        return self.sessions.view()
 
     async def logout(
         self, options: LogoutOptions | None = None, store_options: Json | None = None

@@ -202,7 +202,7 @@ def _let_json_take_auth_user(app: Flask) -> None:
         default = provider.default
 
         def with_auth_user(value: Any) -> Any:
-            return dict(value) if isinstance(value, LocalProxy) else default(value)
+            return dict(_claims()) if value is auth_user else default(value)
 
         provider.default = with_auth_user  # Flask documents it
 

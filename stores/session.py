@@ -225,10 +225,11 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             return None
         known = request_state()
         if known.copy is None:
-            known.copy = _copy_json(data)
+            copied = {name: v for name, v in data.items() if name != "internal"}
+            known.copy = copied = _copy_json(copied)
             idle_until = data["session"]["used_at"] + self.lifetime.idle_seconds
             ends_at = min(self.lifetime.expires_at(data), idle_until)
-            known.copy["session"]["ends_at"] = float(ends_at)
+            copied["session"]["ends_at"] = float(ends_at)
         return known.copy
 
     def _begin(self) -> Json:
@@ -294,7 +295,9 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
 def _copy_json(value: Any) -> Any:
     """Copy what JSON can hold, several times as fast as `copy.deepcopy`."""
-    return json.loads(json.dumps(value))
+    if isinstance(value, dict):
+        return {name: _copy_json(inner) for name, inner in value.items()}
+    return [_copy_json(inner) for inner in value] if isinstance(value, list) else value
 
 
 # Access tokens: what the SDK writes wrongly, corrected
