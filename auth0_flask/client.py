@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+from auth0_server_python import error as sdk
 from auth0_server_python.auth_server import ServerClient
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
-from auth0_server_python.error import (
-    AccessTokenError,
-    MissingRequiredArgumentError,
-    MissingTransactionError,
-)
+from auth0_server_python.utils import State
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 from . import errors, redirects, signals
-from .session_door import SessionDoor, end_logins, verify_id_token
-from .settings import Settings, network_setup_error
+from .session_door import Passwordless, SessionDoor, end_logins, verify_id_token
+from .settings import Settings, SetupError, network_setup_error
 from .stores import FlaskSessionStateStore, FlaskSessionTransactionStore, request_state
-from .stores.cookies import TRANSACTION_PREFIX
+from .stores.cookies import STATE_KEY, TRANSACTION_PREFIX
 from .stores.encryption import Json
-from .stores.shared import Device, digest, shared_store
+from .stores.shared import Device
 from .tokens import CONNECTION_ERRORS, Refresher, connection_failure
 from .verification import Verifier, claims_for_sdk, http_options
 
 _NONCE = "_auth0_nonce"  # beside an app_state
-#: Seconds for a login, however slowly bytes arrive; for a second request of a callback.
-_LOGIN_SECONDS, _CALLBACK_SECONDS = 8.0, 30.0
+#: Seconds for a login, however slowly bytes arrive.
+_LOGIN_SECONDS = 8.0
+_NO_OPTION = (
+    "Auth0Client takes settings and two stores, not {}: it is for one domain, keeps a "
+    "session and has a secret or a key. Remove that; docs/sdk.md says more."
+)
 _oauth_of_login = ContextVar[AsyncOAuth2Client | None]("oauth_of_login", default=None)
 
 
@@ -46,7 +46,8 @@ class Auth0Client(ServerClient[Any]):
         transaction_store: Where transactions are.
 
     Raises:
-        SetupError: ``SSL_CERT_FILE`` or a proxy in the environment is wrong.
+        SetupError: ``SSL_CERT_FILE`` or a proxy in the environment is wrong, or another
+            option of the SDK's client is given: `docs/sdk.md` says which and why.
     """
 
     def __init__(
@@ -55,7 +56,10 @@ class Auth0Client(ServerClient[Any]):
         *,
         state_store: FlaskSessionStateStore,
         transaction_store: FlaskSessionTransactionStore,
+        **options: object,
     ) -> None:
+        if options:
+            raise SetupError((_NO_OPTION.format(", ".join(sorted(options))),))
         connect = self._get_http_client
         self.settings = settings
         self.sessions, self.transactions = state_store, transaction_store
@@ -74,12 +78,16 @@ class Auth0Client(ServerClient[Any]):
                 secret=settings.secrets[0],
                 transaction_store=transaction_store,
                 state_store=self._door,
+                anonymous_store=state_store,
                 authorization_params={"scope": settings.scope, **audience},
                 pushed_authorization_requests=settings.pushed_authorization_requests,
                 organization=settings.organization,
             )
         except (OSError, ImportError, ValueError) as error:
             raise network_setup_error(error) from None
+        self._passwordless_client = Passwordless(self)
+        for part in (self._mfa_client, self._my_account_client, self._anonymous_client):
+            part._get_http_client = connect  # type: ignore[method-assign]  # no public seam
 
     # Private names of the SDK: it reaches the network through ``_oauth`` in
     # `complete_interactive_login` and through ``_get_http_client`` elsewhere, and
@@ -99,6 +107,7 @@ class Auth0Client(ServerClient[Any]):
         self._oauth_of_the_sdk = client
 
     def _get_http_client(self, **options: Any) -> httpx.AsyncClient:
+        self.settings.require()
         return super()._get_http_client(**{**http_options(), **options})
 
     async def _get_oidc_metadata_cached(self, domain: str) -> Json:
@@ -132,24 +141,28 @@ class Auth0Client(ServerClient[Any]):
             options = options.model_copy(update={"app_state": kept})
         start = super().start_interactive_login
         try:
-            self.settings.require()
             redirects.check_rounds(self.sessions.load)
             async with asyncio.timeout(_LOGIN_SECONDS):
                 url: str = await start(options, store_options or {})
         except Exception as error:
-            await self._fail(error, None)
+            await self._door.fail(error, None)
         return f"{url}&nonce={nonce}" if nonce else url
 
     async def complete_interactive_login(
         self, url: str, store_options: Json | None = None
     ) -> Json:
-        """Complete a login; its transaction is used up whether it succeeds or not.
+        """Complete what Auth0 sends a browser back from, by its transaction.
 
-        A callback that is requested twice at once signs in twice the same.
+        That is a login; or an account that was linked, unlinked or connected, and then
+        the session stays. A login's transaction is used up whether it succeeds or not.
+        A callback that is requested twice at once has the same result twice.
 
         Args:
             url: The address of the callback, with its query.
             store_options: For the stores; ours take none.
+
+        Returns:
+            What the SDK returns; with ``connected_account`` where one was connected.
 
         Raises:
             LoginError: It failed; ``app_state`` is what it was started with.
@@ -158,11 +171,12 @@ class Auth0Client(ServerClient[Any]):
         """
         query = {name: v[0] for name, v in parse_qs(urlsplit(url).query).items()}
         state, nonce, app_state = query.get("state", ""), None, None
-        identifier = f"{TRANSACTION_PREFIX}{state}"
+        identifier, known = f"{TRANSACTION_PREFIX}{state}", request_state()
+        connects = "connect_code" in query
         try:
             self.settings.require()
             if not state:
-                raise MissingRequiredArgumentError("state")
+                raise sdk.MissingRequiredArgumentError("state")
             transaction = await self.transactions.get(identifier)
             lost = transaction or self.transactions.load_unchecked(identifier)
             app_state = getattr(lost, "app_state", None)
@@ -171,45 +185,32 @@ class Auth0Client(ServerClient[Any]):
             if transaction is None:
                 if self.sessions.load():  # the back button, or a tab that was restored
                     raise redirects.to_home()
-                raise MissingTransactionError
+                raise sdk.MissingTransactionError
             if "error" in query:  # RFC 6749 section 4.1.2.1
                 words = query.get("error_description", "")
                 raise errors.CallbackError(query["error"], words)
-            known = request_state()
             known.transaction, known.nonce = identifier, nonce
+            # the SDK notes one for a login, a magic link and a connected account
+            known.links = transaction.redirect_uri is None
             if isinstance(app_state, dict):
                 known.max_age = app_state.get("max_age")
                 known.persistent = bool(app_state.get("remember", True))
+            work = self._connect if connects else self._with_oauth_client
             async with asyncio.timeout(_LOGIN_SECONDS):
-                result = await self._complete_once(url)
+                result = await self._door.once(url, work)
         except Exception as error:
-            await self.transactions.delete(identifier)
-            await self._fail(error, app_state)
+            if not connects:
+                await self.transactions.delete(identifier)
+            await self._door.fail(error, app_state)
         await self.transactions.delete(identifier)
         redirects.count_round()
         result.pop("app_state", None)
         return {**result, "app_state": app_state} if app_state else result
 
-    async def _complete_once(self, url: str) -> Json:
-        """Redeem a code once; a second request of the same callback gets the result."""
-        shared, known = shared_store(), request_state()
-        name = digest(f"callback {urlsplit(url).query}")
-        # held for as long as there is a result
-        while (release := shared.lock(name, _CALLBACK_SECONDS)) is None:
-            if encrypted := shared.result(name):
-                known.nonce, state = None, self.sessions.decrypt(name, encrypted)
-                return {"state_data": self.sessions.adopt(state)}
-            await asyncio.sleep(0.02)
-        try:
-            known.began = shared.now()
-            result = await self._with_oauth_client(url)
-        except BaseException:
-            release()
-            raise
-        encrypted = self.sessions.encrypt(name, known.session or {})
-        with suppress(errors.StoreUnavailable):  # only a second request needs it
-            shared.keep_result(name, encrypted, _CALLBACK_SECONDS)
-        return result
+    async def _connect(self, url: str) -> Json:
+        account = await super().complete_connect_account(url, {})
+        found = account.model_dump(exclude={"app_state"})
+        return {"state_data": await self.get_session(), "connected_account": found}
 
     async def _with_oauth_client(self, url: str) -> Json:
         secret = self._oauth_of_the_sdk.client_secret  # None where there is a key
@@ -221,17 +222,19 @@ class Auth0Client(ServerClient[Any]):
             finally:
                 _oauth_of_login.reset(reset)
 
-    async def _fail(self, error: Exception, app_state: Any) -> NoReturn:
-        """Raise the `LoginError` that stands for an error; or the app's own error."""
-        own = request_state().receiver_error
-        found = None if error is own else errors.login_error(error)
-        if found is None:
-            raise error
-        found.app_state = app_state
-        if isinstance(found, errors.ProviderDown) or found.error == "invalid_token":
-            self.verifier.forget()
-        await signals.send(signals.login_failed, error=found)
-        raise found from (None if found is error else error)
+    async def login_backchannel(
+        self, options: Json, store_options: Json | None = None
+    ) -> Json:
+        """Sign in whoever approves it on a device of theirs (OpenID Connect CIBA).
+
+        The SDK would merge what comes into the session of who was signed in before.
+        """
+        answer = await self.backchannel_authentication(options)
+        audience = self.settings.audience or self.DEFAULT_AUDIENCE_STATE_KEY
+        state = State.update_state_data(audience, None, answer)
+        await self._door.set(STATE_KEY, {**state, "domain": self.settings.domain})
+        await self._clear_anonymous_session_after_login()
+        return {"authorization_details": answer.get("authorization_details")}
 
     # Sessions and logout
 
@@ -340,11 +343,9 @@ class Auth0Client(ServerClient[Any]):
         """
         try:
             token: str = await super().get_access_token(store_options, audience, scope)
-        except AccessTokenError as error:
+        except sdk.AccessTokenError as error:
             raised = await self.refresher.failed(error, redirects.login_again)
-            if raised is error:
-                raise
-            raise raised from error
+            raise raised from (None if raised is error else error)
         await self.refresher.finish()
         return token
 
@@ -361,9 +362,8 @@ class Auth0Client(ServerClient[Any]):
         try:
             return str(await ask(options, store_options))
         except CONNECTION_ERRORS as error:
-            if (raised := connection_failure(error)) is error:
-                raise
-            raise raised from error
+            raised = connection_failure(error)
+            raise raised from (None if raised is error else error)
 
     async def get_token_by_refresh_token(self, options: Json) -> Json:
         """Refresh, or wait for the request that refreshes the same token."""

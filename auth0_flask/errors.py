@@ -18,15 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 import httpx
 import jwt
-from auth0_server_python.error import (
-    ApiError,
-    Auth0Error,
-    IssuerValidationError,
-    MissingRequiredArgumentError,
-    MissingTransactionError,
-    OrganizationTokenValidationError,
-    SessionExpiredError,
-)
+from auth0_server_python import error as sdk
 from authlib.integrations.base_client.errors import OAuthError
 from flask import Response, has_request_context, jsonify, request
 from markupsafe import escape
@@ -48,6 +40,9 @@ _RETRY_AFTER = 5  # seconds
 _AGAIN = "Please sign in again."
 _OPERATOR = "Please tell the operator of this site; its log has the cause."
 _LATER = "Please try again in a moment. If you were signed in, you still are."
+
+_NOT_ALLOWED = ("Auth0 did not allow that.", _AGAIN)
+_NOT_ACCEPTED = ("That was not accepted, or took too long.", "You can try again.")
 
 #: By code: a sentence for the visitor, and what to do next.
 _TEXTS = {
@@ -82,6 +77,16 @@ _TEXTS = {
         "one it signs in at, or a clock is wrong. Then wait a minute and try again.",
     ),
     "session_over": ("Your session was over before it began.", _AGAIN),
+    "another_user": ("You are signed in as another user than that was for.", _AGAIN),
+    "signed_out": ("Sign in to see this.", _AGAIN),
+    "mfa_required": ("Auth0 needs a second proof of who you are.", _AGAIN),
+    "mfa_refused": _NOT_ACCEPTED,
+    "passkey_refused": _NOT_ACCEPTED,
+    "passwordless_refused": _NOT_ACCEPTED,
+    "token_refused": _NOT_ALLOWED,
+    "exchange_refused": _NOT_ALLOWED,
+    "my_account_refused": _NOT_ALLOWED,
+    "request_refused": _NOT_ALLOWED,
     "provider_unreachable": ("Auth0 does not answer right now.", _LATER),
     "provider_unavailable": ("Auth0 cannot sign you in right now.", _LATER),
     "invalid_response": ("Auth0 sent an invalid response.", _LATER),
@@ -208,7 +213,7 @@ def login_error(error: Exception, *, doing: str = "Login") -> LoginError | None:
     None where the error is an HTTPException of another kind, or a bug. No text shows
     a token, a secret or, unescaped, the provider's words.
     """
-    found = error if isinstance(error, LoginError) else _classified(error)
+    found = _first(LoginError, error) or _classified(error)
     if found is not None:
         logger.log(
             logging.WARNING if (found.code or 500) < 500 else logging.ERROR,
@@ -272,19 +277,50 @@ def _first(kind: type[E_], error: Exception) -> E_ | None:
 _OUR_CHECKS = {
     *("jwks_key_not_found", "invalid_signature", "invalid_audience"),
     *("token_expired", "invalid_token", "missing_id_token"),
+    *("invalid_issuer", "issuer_validation_error"),
 }
 _BY_TYPE: list[tuple[type[Exception], type[LoginError], str]] = [
     (SetupError, ConfigurationError, "setup_incomplete"),
-    (MissingTransactionError, CheckFailed, "missing_transaction"),
-    (MissingRequiredArgumentError, CheckFailed, "incomplete_callback"),
-    (IssuerValidationError, CheckFailed, "invalid_token"),
-    (OrganizationTokenValidationError, CheckFailed, "wrong_organization"),
-    (SessionExpiredError, CheckFailed, "session_over"),
+    (sdk.ConfigurationError, ConfigurationError, "setup_incomplete"),
+    (sdk.MissingTransactionError, CheckFailed, "missing_transaction"),
+    (sdk.MissingRequiredArgumentError, CheckFailed, "incomplete_callback"),
+    (sdk.OrganizationTokenValidationError, CheckFailed, "wrong_organization"),
+    (sdk.SessionExpiredError, CheckFailed, "session_over"),
 ]
 #: What the SDK raises where an answer is not what it should be.
-_RAISED_ON_NONSENSE = (Auth0Error, KeyError, ValueError, TypeError, AttributeError)
+_RAISED_ON_NONSENSE = (sdk.Auth0Error, KeyError, ValueError, TypeError, AttributeError)
 #: RFC 6749 section 5.2; a wrong secret is ``access_denied`` to Auth0.
 _BAD_CREDENTIALS = {"invalid_client", "unauthorized_client", "access_denied"}
+#: Codes of the SDK for an answer that is none of OAuth's, and of OAuth for trouble.
+OUTAGES = {
+    *("refresh_token_error", "connection_token_error", "configuration_error"),
+    *("metadata_error", "server_error", "temporarily_unavailable"),
+}
+#: What the SDK raises where Auth0, or a person, says no; by code first, then by type.
+_REFUSED_CODES = {
+    "missing_refresh_token": "signed_out",
+    "start_link_user_error": "signed_out",
+    "mfa_token_expired": "mfa_refused",
+    "mfa_token_invalid": "mfa_refused",
+    "invalid_argument": "request_refused",
+    "unknown_user_id": "login_refused",  # OpenID Connect CIBA section 13
+    "invalid_binding_message": "login_refused",
+    "timeout": "login_refused",
+}
+_REFUSED_TYPES: dict[type[Exception], str] = {
+    sdk.MfaRequiredError: "mfa_required",
+    sdk.MfaApiError: "mfa_refused",
+    sdk.PasskeyError: "passkey_refused",
+    sdk.PasswordlessStartError: "passwordless_refused",
+    sdk.PasswordlessVerifyError: "passwordless_refused",
+    sdk.PollingApiError: "login_refused",
+    sdk.AccessTokenError: "token_refused",
+    sdk.AccessTokenForConnectionError: "token_refused",
+    sdk.CustomTokenExchangeError: "exchange_refused",
+    sdk.MyAccountApiError: "my_account_refused",
+    sdk.AnonymousSessionError: "request_refused",
+}
+_NO_REFUSALS = OUTAGES | {"invalid_client", "unauthorized_client"}
 #: OpenID Connect Core section 3.1.2.6, answers to ``prompt=none``.
 _SILENT_LOGIN = {
     *("login_required", "consent_required"),
@@ -292,23 +328,22 @@ _SILENT_LOGIN = {
 }
 
 
-class CallbackError(ApiError):
+class CallbackError(sdk.ApiError):
     """Auth0 sent the browser back with ``error`` (RFC 6749 section 4.1.2.1)."""
 
 
 def _classified(error: Exception) -> LoginError | None:
-    if isinstance(error, HTTPException):
+    if _first(HTTPException, error):
         return None
     for kind, make, code in _BY_TYPE:
-        if isinstance(error, kind):
+        if _first(kind, error):
             return make(code)
     if isinstance(error, CallbackError):
         return _refused_at_callback(error)
     if lost := _first(httpx.HTTPError, error) or _first(TimeoutError, error):
         down = ProviderDown("provider_unreachable")
-        headers = getattr(getattr(lost, "response", None), "headers", {})
-        seconds = headers.get("Retry-After", "")
-        if seconds.isdecimal():
+        answer = getattr(lost, "response", None) or httpx.Response(502)
+        if (seconds := answer.headers.get("Retry-After", "")).isdecimal():
             down.retry_after = min(int(seconds), 3600)
         return down
     if refusal := _first(OAuthError, error):
@@ -321,14 +356,22 @@ def _failed_check(error: Exception) -> LoginError | None:
         wrong = ConfigurationError("clocks_differ")
         wrong.description = f"{clocks.error}, which is most likely the wrong one."
         return wrong
-    code = error.code if isinstance(error, ApiError) else None
-    if _first(jwt.PyJWTError, error) or code in _OUR_CHECKS:
+    links = list(error_chain(error))
+    codes = [str(getattr(link, "code", "")) for link in links]
+    if _first(jwt.PyJWTError, error) or not _OUR_CHECKS.isdisjoint(codes):
         return CheckFailed("invalid_token")
-    is_nonsense = isinstance(error, _RAISED_ON_NONSENSE)
-    return _refused_by_token_endpoint(code) if is_nonsense else None
+    if not isinstance(error, _RAISED_ON_NONSENSE):
+        return None
+    refused = [_REFUSED_CODES[code] for code in codes if code in _REFUSED_CODES]
+    refused += [code for kind, code in _REFUSED_TYPES.items() if _first(kind, error)]
+    # an error of another kind was raised where the SDK could not read an answer
+    read = all(isinstance(link, sdk.Auth0Error) for link in links)
+    if refused and read and codes[-1] not in _NO_REFUSALS:
+        return ProviderRefused(refused[0])
+    return _refused_by_token_endpoint(codes[-1])
 
 
-def _refused_by_token_endpoint(error: str | None) -> LoginError:
+def _refused_by_token_endpoint(error: str) -> LoginError:
     if error == "invalid_grant":
         return CheckFailed("code_refused")
     if error in _BAD_CREDENTIALS:
@@ -342,14 +385,14 @@ def _refused_at_callback(error: CallbackError) -> LoginError:
         return ProviderRefused(error.code)
     code = "access_denied" if error.code == "access_denied" else "login_refused"
     if error.code in {"server_error", "temporarily_unavailable"}:
-        # not an error of the provider: its word comes through the visitor's browser
         code = "provider_unavailable"
     return ProviderRefused(code, detail=str(error.message or ""))
 
 
 def _described(error: BaseException) -> str:
     """Name an exception and its place; not its text, which may hold a token."""
-    code = getattr(error, "code" if isinstance(error, Auth0Error) else "error", None)
+    name = "code" if isinstance(error, sdk.Auth0Error) else "error"
+    code = getattr(error, name, None)
     frame = error.__traceback__
     while frame and frame.tb_next:
         frame = frame.tb_next

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from auth0_server_python.error import Auth0Error
 from flask import Flask, current_app
 from flask.cli import AppGroup
 from flask.json.provider import DefaultJSONProvider
@@ -21,6 +22,7 @@ from .errors import StoreUnavailable
 from .guards import COVERED_GUARD, before_view, covered_guards
 from .redirects import KEY, Endpoints, end_rounds
 from .routes import answer_early
+from .session_door import answer_uncaught
 from .settings import Settings, SetupError, misspelled_settings
 from .stores import SharedStore, SplitSessionInterface, SqliteStore, derive_key
 
@@ -115,6 +117,7 @@ def init_app(
     app.before_request(before_view)
     app.after_request(client.refresher.after_view)
     app.after_request(end_rounds)
+    app.error_handler_spec[None][None].setdefault(Auth0Error, answer_uncaught)
     app.context_processor(lambda: {"auth_user": auth_user})
     _let_json_take_auth_user(app)
     help_text = "Check the Auth0 login, and end sessions."

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
-from auth0_server_python.error import ApiError
+from auth0_server_python.auth_server import PasswordlessClient
+from auth0_server_python.error import ApiError, Auth0Error
 from auth0_server_python.store import StateStore
+from auth0_server_python.utils.helpers import validate_org_claims
+from flask import current_app
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 
-from .errors import CheckFailed, StoreUnavailable
+from .errors import (
+    CheckFailed,
+    ProviderDown,
+    StoreUnavailable,
+    error_chain,
+    login_error,
+)
 from .settings import Settings
-from .signals import send, user_logged_in, user_logged_out
+from .signals import login_failed, send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import as_dict
 from .stores.cookies import STATE_KEY
 from .stores.encryption import Json
-from .stores.shared import SessionRejected, shared_store
+from .stores.session import lower_ceiling
+from .stores.shared import SessionRejected, digest, shared_store
 from .stores.transactions import TRANSACTION_SECONDS, forget_transactions
 from .verification import Verifier, check_nonce, claims_for_sdk, is_fresh
 
 logger = logging.getLogger(__name__)
+#: Seconds that a second request of a callback gets the result of the first.
+_CALLBACK_SECONDS = 30.0
 
 
 class SessionDoor(StateStore):
@@ -66,7 +80,8 @@ class SessionDoor(StateStore):
             return
         data = as_dict(state)
         if (own := data.get("session")) is None:
-            await self._begin(data)
+            stays = request_state().links
+            await (self._check_same_user(data) if stays else self._begin(data))
             return
         current = self._sessions.load()
         if current is None or current["session"]["id"] != own["id"]:
@@ -77,22 +92,31 @@ class SessionDoor(StateStore):
             # at once: parallel calls would be taken for one another
             self._sessions.save(data)
             return
+        if data.get("id_token") == current.get("id_token"):
+            data["id_token"] = None  # it says nothing of whose the new tokens are
         claims = await self._claims_of(data)
         if claims["sub"] == current["user"]["sub"]:
+            lower_ceiling(data["internal"], claims)
             self._sessions.save({**data, "user": claims})  # a step-up
         else:
             await self._begin(_new_tokens_only(data, _tokens(current)))
 
+    async def _check_same_user(self, state: Json) -> None:
+        """See that a linked account is that of the user whose session stays."""
+        claims, current = await self._claims_of(state), self._sessions.load()
+        if current is None or current["user"]["sub"] != claims["sub"]:
+            raise CheckFailed("another_user")
+
     async def _begin(self, state: Json) -> None:
         """Begin a session: user and ``sid`` are those of the verified ID token."""
-        claims = await self._claims_of(state)
-        max_age = request_state().max_age
-        if max_age is not None and not is_fresh(claims, max_age):
+        claims, known = await self._claims_of(state), request_state()
+        if known.max_age is not None and not is_fresh(claims, known.max_age):
             raise CheckFailed("not_fresh")
+        if (wanted := self._settings.organization) and not known.transaction:
+            validate_org_claims(claims, wanted)  # the SDK does so after a redirect only
         internal = dict(state.get("internal") or {})
         internal["sid"] = claims.get("sid") or internal.get("sid")
-        if isinstance(ceiling := claims.get("session_expiry"), int):
-            internal["session_expires_at"] = ceiling
+        lower_ceiling(internal, claims)
         state = {**state, "user": claims, "internal": internal, "session": None}
         previous, replaced = self._sessions.load_unchecked(), self._sessions.load()
         self._sessions.checkpoint()
@@ -116,7 +140,8 @@ class SessionDoor(StateStore):
 
     async def _claims_of(self, state: Mapping[str, Any]) -> Json:
         if not (id_token := state.get("id_token")):
-            raise ApiError("missing_id_token", "There was no ID token to verify.")
+            words = "There was no ID token, so nobody was signed in. Ask for openid."
+            raise ApiError("missing_id_token", words)
         known = request_state().verified.get(id_token)
         return known or await verify_id_token(self._verifier, id_token)
 
@@ -130,6 +155,41 @@ class SessionDoor(StateStore):
         except SessionRejected as reason:
             logger.info("Login rejected: %s.", reason)
             raise CheckFailed("logged_out_meanwhile") from None
+
+    async def once(
+        self, url: str, work: Callable[[str], Coroutine[Any, Any, Json]]
+    ) -> Json:
+        """Redeem a code once; a second request of the same callback gets the result."""
+        shared, known = shared_store(), request_state()
+        name = digest(f"callback {urlsplit(url).query}")
+        # held for as long as there is a result
+        while (release := shared.lock(name, _CALLBACK_SECONDS)) is None:
+            if encrypted := shared.result(name):
+                known.nonce, state = None, self._sessions.decrypt(name, encrypted)
+                return {"state_data": self._sessions.adopt(state)}
+            await asyncio.sleep(0.02)
+        try:
+            known.began = shared.now()
+            result = await work(url)
+        except BaseException:
+            release()
+            raise
+        encrypted = self._sessions.encrypt(name, known.session or {})
+        with suppress(StoreUnavailable):  # only a second request needs it
+            shared.keep_result(name, encrypted, _CALLBACK_SECONDS)
+        return result
+
+    async def fail(self, error: Exception, app_state: Any) -> NoReturn:
+        """Raise the `LoginError` that stands for an error; or the app's own error."""
+        own = _of_receiver(error)
+        found = None if own else login_error(error)
+        if found is None:
+            raise own or error
+        found.app_state = app_state
+        if isinstance(found, ProviderDown) or found.error == "invalid_token":
+            self._verifier.forget()
+        await send(login_failed, error=found)
+        raise found from (None if found is error else error)
 
     def session_to_end(self) -> Json | None:
         """Return the session that a logout ends, or None where it is over already."""
@@ -148,6 +208,14 @@ class SessionDoor(StateStore):
         except StoreUnavailable:
             request_state().logout_incomplete = True
             logger.error("A session was ended in its browser only: see above.")
+
+
+class Passwordless(PasswordlessClient):
+    """The SDK's, which would have ``store_options`` that our stores do not need."""
+
+    async def start(self, options: Any, store_options: Json | None = None) -> Any:
+        """Send a code or a link."""
+        return await super().start(options, store_options or {})
 
 
 def end_logins() -> None:
@@ -203,3 +271,22 @@ def _new_tokens_only(state: Json, old: set[str]) -> Json:
         "connection_token_sets": [],
         "internal": {},
     }
+
+
+def answer_uncaught(error: Auth0Error) -> Any:
+    """Answer what the SDK raised, or wrapped, and no view caught."""
+    if own := _of_receiver(error):
+        raise own
+    chain, found = list(error_chain(error)), login_error(error, doing="The SDK")
+    if found is not None and found not in chain:
+        found.title = "That did not work just now"
+    answer = found or next((c for c in chain if isinstance(c, HTTPException)), None)
+    if answer is None:
+        raise error
+    return current_app.handle_http_exception(answer)
+
+
+def _of_receiver(error: Exception) -> Exception | None:
+    """Return the error of a receiver of the app's that is behind another, or None."""
+    own = request_state().receiver_error
+    return own if own in list(error_chain(error)) else None

@@ -104,6 +104,12 @@ def _web_address(value: str, wrong: str) -> SplitResult:
     return parts
 
 
+def _one_domain(value: object) -> object:
+    if callable(value):
+        raise ValueError("is one domain; a resolver of several is not supported")
+    return value
+
+
 def _domain(value: str) -> str:
     wrong = "is not a domain such as tenant.eu.auth0.com, without a path"
     parts = _split(value if "://" in value else f"https://{value}", wrong)
@@ -179,12 +185,15 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=AliasGenerator(validation_alias=_name_of),
+        extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
         populate_by_name=True,
     )
 
-    domain: Annotated[str, AfterValidator(_domain)] = Field(description=_DASHBOARD)
+    domain: Annotated[str, BeforeValidator(_one_domain), AfterValidator(_domain)] = (
+        Field(description=_DASHBOARD)
+    )
     client_id: str = Field(description=_DASHBOARD)
     client_secret: str | None = Field(default=None, repr=False)
     client_assertion_signing_key: (

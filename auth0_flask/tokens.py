@@ -26,7 +26,7 @@ from auth0_server_python.error import (
 from flask import Response, has_request_context, session
 from werkzeug.exceptions import HTTPException
 
-from .errors import LoginError, StoreUnavailable, login_error
+from .errors import OUTAGES, LoginError, StoreUnavailable, login_error
 from .refresh_lock import EXCHANGE_SECONDS, newest_refresh_token, refresh_once
 from .settings import Settings
 from .signals import send, tokens_refreshed
@@ -48,11 +48,6 @@ _TEN_YEARS = 315_360_000
 _TOKEN_SECONDS, _KEYS_SECONDS = 6.0, 1.5
 #: Seconds that a logout waits for the refresh token to be revoked.
 _REVOCATION_SECONDS = 2.0
-#: Codes of the SDK for an answer that is none of OAuth's, and of OAuth for trouble.
-_OUTAGES = {
-    *("refresh_token_error", "connection_token_error", "configuration_error"),
-    *("metadata_error", "server_error", "temporarily_unavailable"),
-}
 
 
 class Refresher:
@@ -284,7 +279,7 @@ def _is_outage(error: object) -> bool:
     """Tell whether an answer was none that Auth0 gives on purpose."""
     if isinstance(error, jwt.PyJWTError):
         return False
-    return not isinstance(error, ApiError) or error.code in _OUTAGES
+    return not isinstance(error, ApiError) or error.code in OUTAGES
 
 
 def _life(expires_in: Any) -> int:

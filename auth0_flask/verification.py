@@ -24,8 +24,6 @@ from .errors import ClocksDiffer
 from .stores.cookies import CLOCK_TOLERANCE
 
 _MAX_BYTES = 1_000_000  # of an answer
-#: Endpoints of OAuth and discovery: 429 and 5xx there are outages, whatever the body.
-_OUR_ENDPOINTS = ("/oauth/", "/.well-known/")
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 #: Seconds that discovery and keys are used before they are fetched again.
 _CACHE_SECONDS = 600
@@ -60,12 +58,10 @@ async def _ask_uncompressed(request: httpx.Request) -> None:
 
 
 async def _check(response: httpx.Response) -> None:
-    """Limit the size of an answer, and raise where it is an outage."""
+    """Limit the size of an answer; raise where it is an outage, whatever its body."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise httpx.ReadError("the answer is compressed, which was not asked for")
     response.stream = _LimitedStream(cast(httpx.AsyncByteStream, response.stream))
-    if not response.url.path.startswith(_OUR_ENDPOINTS):
-        return
     if response.status_code == 429 or response.status_code >= 500:
         response.raise_for_status()
     if (collected := token_responses.get()) is not None:

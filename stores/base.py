@@ -39,6 +39,7 @@ class RequestState:
     max_age: int | None = None  # seconds since the user proved who they are, at most
     verified: dict[str, Json] = field(default_factory=dict)  # claims, by ID token
     before: Json | None = None  # what ``flask.session`` held
+    links: bool = False  # it is an account that is linked, and the session stays
     persistent: bool = True  # the session outlives the browser's window
     receiver_error: Exception | None = None  # of a receiver of `user_logged_in`
     # a refresh

@@ -352,10 +352,14 @@ def _apply_refresh(data: Json, refresh: Mapping[str, Any]) -> None:
         known = {name: value for name, value in login.items() if value is not None}
         renewed = {n: v for n, v in claims.items() if n not in _CLAIMS_OF_THE_LOGIN}
         data["user"] = {**renewed, **known}
-        ceiling, internal = claims.get("session_expiry"), data["internal"]
-        if isinstance(ceiling, int):  # it may come closer, and never moves away
-            known_ceiling = internal.get("session_expires_at") or ceiling
-            internal["session_expires_at"] = min(ceiling, known_ceiling)
+        lower_ceiling(data["internal"], claims)
+
+
+def lower_ceiling(internal: Json, claims: Mapping[str, Any]) -> None:
+    """Note when a session ends at the latest; it may come closer, not move away."""
+    if isinstance(ceiling := claims.get("session_expiry"), int):
+        known = internal.get("session_expires_at") or ceiling
+        internal["session_expires_at"] = min(ceiling, known)
 
 
 def _drop_duplicate_claims(data: Json) -> Json:

@@ -55,6 +55,7 @@ def main() -> None:
 
 
 def _of_errors() -> Iterator[str]:
+    yield "That did not work just now"  # the title where it was no sign-in
     for told in errors._TEXTS.values():
         yield from told
     for code in OF_FLASK:
