@@ -193,8 +193,7 @@ class Auth0Client(ServerClient[Any]):
             # the SDK notes one for a login, a magic link and a connected account
             known.links = transaction.redirect_uri is None
             if isinstance(app_state, dict):
-                known.max_age = app_state.get("max_age")
-                known.persistent = bool(app_state.get("remember", True))
+                known.wanted = app_state
             work = self._connect if connects else self._with_oauth_client
             async with asyncio.timeout(_LOGIN_SECONDS):
                 result = await self._door.once(url, work)

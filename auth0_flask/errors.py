@@ -68,6 +68,7 @@ _TEXTS = {
     "invalid_token": ("Auth0's response could not be verified.", _AGAIN),
     "wrong_organization": ("That is not the organization to sign in with.", _AGAIN),
     "not_fresh": ("Auth0 did not ask you again who you are.", _AGAIN),
+    "not_stepped_up": ("Auth0 did not ask for the proof this page needs.", _OPERATOR),
     "login_refused_here": ("This site did not let you in.", _AGAIN),
     "logged_out_meanwhile": ("You signed out while this sign-in was running.", _AGAIN),
     "login_loop": (
@@ -252,9 +253,7 @@ def problem(error: HTTPException) -> Response:
     }
     response = jsonify({key: value for key, value in body.items() if value})
     response.status_code = error.code or 500
-    for key, value in error.get_headers():
-        if key.lower() != "content-type":
-            response.headers[key] = value
+    response.headers.update(error.get_headers())
     response.mimetype = "application/problem+json"
     return response
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-from auth0_server_python.error import Auth0Error
+from auth0_server_python.error import Auth0Error, MfaRequiredError
 from flask import Flask, current_app
 from flask.cli import AppGroup
 from flask.json.provider import DefaultJSONProvider
@@ -19,7 +19,7 @@ from werkzeug.local import LocalProxy
 
 from .client import Auth0Client, current_client
 from .errors import StoreUnavailable
-from .guards import COVERED_GUARD, before_view, covered_guards
+from .guards import COVERED_GUARD, before_view, covered_guards, step_up
 from .redirects import KEY, Endpoints, end_rounds
 from .routes import answer_early
 from .session_door import answer_uncaught
@@ -115,6 +115,7 @@ def init_app(
     _set_defaults(app, client)
     app.before_request(answer_early)
     app.before_request(before_view)
+    app.error_handler_spec[None][None].setdefault(MfaRequiredError, step_up)
     app.after_request(client.refresher.after_view)
     app.after_request(end_rounds)
     app.error_handler_spec[None][None].setdefault(Auth0Error, answer_uncaught)

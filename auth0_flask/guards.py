@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, overload
 
-from auth0_server_python.error import OrganizationTokenValidationError
+from auth0_server_python.error import (
+    MfaRequiredError,
+    OrganizationTokenValidationError,
+)
 from auth0_server_python.utils.helpers import validate_org_claims
 from flask import (
     Flask,
@@ -24,8 +28,9 @@ from werkzeug.exceptions import Forbidden
 from .client import current_client
 from .errors import ProblemResponse
 from .redirects import endpoints, login_again
+from .session_door import answer_uncaught
 from .stores import request_state
-from .verification import is_fresh
+from .verification import MFA, unproved
 
 logger = logging.getLogger(__name__)
 V = TypeVar("V", bound=Callable[..., Any])
@@ -37,6 +42,8 @@ COVERED_GUARD = (
 )
 #: On a function that a guard was given: (that function, the checks of its guards).
 _MARK = "_auth0_guards"
+#: Seconds in which a second login for a second factor would go round.
+_ROUND_SECONDS = 60
 #: On a wrapper of ours: (that wrapper, the function in it).
 _WRAPPER = "_auth0_wrapper"
 
@@ -56,6 +63,8 @@ def login_required(view: V) -> V: ...
 def login_required(
     view: None = None,
     *,
+    mfa: bool = False,
+    acr: str | None = None,
     max_age: int | None = None,
     organization: str | None = None,
     redirect: bool = True,
@@ -63,6 +72,8 @@ def login_required(
 def login_required(
     view: Callable[..., Any] | None = None,
     *,
+    mfa: bool = False,
+    acr: str | None = None,
     max_age: int | None = None,
     organization: str | None = None,
     redirect: bool = True,
@@ -77,17 +88,29 @@ def login_required(
 
     Args:
         view: The view; left out for ``before_request``.
+        mfa: Whether a second factor has to be proved: ``amr`` has ``mfa``.
+        acr: What ``acr`` has to be, where the tenant has levels of its own.
         max_age: Seconds since the user last proved who they are; otherwise they are
             asked again (OpenID Connect Core section 3.1.2.1).
         organization: Id or name of the one organization to be signed in with.
         redirect: False answers 401 to browsers, too, as an API does.
+
+    Raises:
+        TypeError: Both ``mfa`` and ``acr`` are given.
     """
+    if mfa and acr:
+        raise TypeError("login_required takes either mfa=True or acr=..., not both.")
+    wanted = {
+        "max_age": max_age,
+        "acr_values": MFA if mfa else acr,
+        "organization": organization,
+    }
 
     def check() -> None:
-        _require(max_age, organization, redirect)
+        _require(redirect, **wanted)
 
     guard = _guard(check)
-    is_plain = redirect and max_age is None and organization is None
+    is_plain = redirect and not any(v is not None for v in wanted.values())
     return guard(view) if view is not None or is_plain else guard
 
 
@@ -136,6 +159,21 @@ def passive(view: V) -> V:
     """
     view.is_passive = True  # type: ignore[attr-defined]  # what before_view looks for
     return view
+
+
+def step_up(error: MfaRequiredError) -> Any:
+    """Answer where Auth0 wants a second factor and the view does not catch it.
+
+    With a login that has one, and back; not where that has just been tried.
+    """
+    wanted, state = {"acr_values": MFA}, current_client().read_session()
+    if (
+        state is not None
+        and time.time() < state["session"]["created_at"] + _ROUND_SECONDS
+        and not unproved(state["user"], wanted)
+    ):
+        return answer_uncaught(error)
+    return current_app.handle_user_exception(login_again(**wanted))
 
 
 def before_view() -> None:
@@ -231,18 +269,17 @@ def _is_answered_by_flask() -> bool:
     return request.method == "OPTIONS" and by_flask
 
 
-def _require(
-    max_age: int | None = None, organization: str | None = None, redirect: bool = True
-) -> Mapping[str, Any]:
+def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:
     """Return the claims of the user who is signed in; otherwise lead to login."""
-    request_state().never_redirect = not redirect
+    request_state().never_redirect |= not redirect
     user: Mapping[str, Any] = (current_client().read_session() or {}).get("user") or {}
     if user:
         after_this_request(_not_stored)
-        is_fresh_enough = max_age is None or is_fresh(user, max_age)
-        if is_fresh_enough and (not organization or _is_of(user, organization)):
+        organization = wanted.get("organization")
+        is_of = not organization or _is_of(user, organization)
+        if is_of and not unproved(user, wanted):
             return user
-    raise login_again(max_age=max_age, organization=organization)
+    raise login_again(**wanted)
 
 
 def _is_of(user: Mapping[str, Any], organization: str) -> bool:

@@ -47,6 +47,13 @@ class SignedOut(ProblemResponse, Unauthorized):
     description = "Sign in to see this."
 
 
+class NotSteppedUp(SignedOut):
+    """Somebody is signed in, who has yet to prove more (RFC 9470 section 3)."""
+
+    error = "insufficient_user_authentication"
+    description = "Prove again who you are to see this."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
     """The endpoints of an app for login, callback and logout, by role.
@@ -100,10 +107,15 @@ def endpoints() -> Endpoints:
     return found
 
 
-def signed_out() -> SignedOut:
-    """Return the 401 for programs, which says where to sign in."""
-    login = endpoints().path("login")
-    return SignedOut(www_authenticate=WWWAuthenticate("cookie", {"form-action": login}))
+def signed_out(**wanted: object) -> SignedOut:
+    """Return the 401 for programs, which says where to sign in, and how."""
+    said: dict[str, str | None] = {"form-action": endpoints().path("login", **wanted)}
+    names = ("acr_values", "max_age")
+    more = {n: str(wanted[n]) for n in names if wanted.get(n) is not None}
+    if not more or request_state().session is None:
+        return SignedOut(www_authenticate=WWWAuthenticate("cookie", said))
+    said |= {"error": NotSteppedUp.error, **more}
+    return NotSteppedUp(www_authenticate=WWWAuthenticate("cookie", said))
 
 
 def login_again(**wanted: object) -> HTTPException:
@@ -113,14 +125,14 @@ def login_again(**wanted: object) -> HTTPException:
     it follows. ``wanted`` is what the login is asked for, such as ``max_age``.
     """
     if request_state().never_redirect:
-        return signed_out()
+        return signed_out(**wanted)
     if request.headers.get("HX-Request") == "true":
         page = safe_return_to(request.headers.get("HX-Current-URL"))
         login = endpoints().path("login", return_to=page, **wanted)
         answer = Response(status=401, headers={"HX-Redirect": login})
         return HTTPException(response=answer)
     if prefers_json():
-        return signed_out()
+        return signed_out(**wanted)
     login = endpoints().path("login", return_to=this_page(), **wanted)
     return HTTPException(response=redirect(login))
 

@@ -89,7 +89,8 @@ def login_options() -> StartInteractiveLoginOptions:
     """Return the options of a login from the query of this request.
 
     Kept until it is completed are ``return_to`` (checked), ``remember`` (``0`` ends
-    the session with the browser's window) and ``max_age``.
+    the session with the browser's window), ``max_age`` and ``acr_values``, which a
+    login has to prove.
     Passed on are ``organization``, ``invitation``, ``screen_hint``, ``connection``,
     ``login_hint``, ``prompt``, ``max_age``, ``acr_values`` and ``ui_locales`` (from
     Accept-Language where the query has none), and nothing else.
@@ -115,6 +116,7 @@ def login_options() -> StartInteractiveLoginOptions:
             "return_to": safe_return_to(request.args.get("return_to")),
             "remember": request.args.get("remember") != "0",
             "max_age": int(passed_on["max_age"]) if passed_on["max_age"] else None,
+            "acr_values": passed_on["acr_values"] or None,
         },
         authorization_params={name: v for name, v in passed_on.items() if v},
         organization=organization,

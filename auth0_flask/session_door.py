@@ -34,7 +34,7 @@ from .stores.encryption import Json
 from .stores.session import lower_ceiling
 from .stores.shared import SessionRejected, digest, shared_store
 from .stores.transactions import TRANSACTION_SECONDS, forget_transactions
-from .verification import Verifier, check_nonce, claims_for_sdk, is_fresh
+from .verification import Verifier, check_nonce, claims_for_sdk, unproved
 
 logger = logging.getLogger(__name__)
 #: Seconds that a second request of a callback gets the result of the first.
@@ -110,8 +110,8 @@ class SessionDoor(StateStore):
     async def _begin(self, state: Json) -> None:
         """Begin a session: user and ``sid`` are those of the verified ID token."""
         claims, known = await self._claims_of(state), request_state()
-        if known.max_age is not None and not is_fresh(claims, known.max_age):
-            raise CheckFailed("not_fresh")
+        if missing := unproved(claims, known.wanted):
+            raise CheckFailed(missing)
         if (wanted := self._settings.organization) and not known.transaction:
             validate_org_claims(claims, wanted)  # the SDK does so after a redirect only
         internal = dict(state.get("internal") or {})

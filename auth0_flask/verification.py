@@ -34,6 +34,9 @@ _MAX_CLOCK_ERROR = 86_400
 #: Seconds that a logout token may be on its way.
 _LOGOUT_TOKEN_SECONDS = 120
 
+#: What `acr_values` asks Auth0 for a second factor, and ``acr`` says of one.
+MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
+
 #: Where it is set, JSON objects that endpoints for tokens answered are collected.
 token_responses: ContextVar[list[dict[str, Any]] | None] = ContextVar(
     "token_responses", default=None
@@ -233,14 +236,23 @@ def check_nonce(claims: Mapping[str, Any], expected: str) -> None:
         raise jwt.InvalidTokenError("issued for another login: its nonce differs")
 
 
-def is_fresh(user: Mapping[str, Any], max_age: float) -> bool:
-    """Tell whether a user proved who they are that many seconds ago at most.
+def unproved(user: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Return the code of what is wanted of a login and its user has not proved.
 
-    OpenID Connect Core section 3.1.3.7, step 13; clocks may differ.
+    OpenID Connect Core section 3.1.3.7, steps 12 and 13: one of ``acr_values``, and
+    ``max_age`` seconds ago at most; clocks may differ.
     """
-    proved = user.get("auth_time")
-    limit = max_age + CLOCK_TOLERANCE
-    return isinstance(proved, int | float) and time.time() - proved <= limit
+    if acr_values := wanted.get("acr_values"):
+        reached, methods = [user.get("acr")], user.get("amr")
+        if isinstance(methods, list) and "mfa" in methods:  # RFC 8176 section 2
+            reached.append(MFA)
+        if not any(value in reached for value in acr_values.split()):
+            return "not_stepped_up"
+    if (max_age := wanted.get("max_age")) is not None:
+        proved, limit = user.get("auth_time"), max_age + CLOCK_TOLERANCE
+        if not isinstance(proved, int | float) or time.time() - proved > limit:
+            return "not_fresh"
+    return None
 
 
 def claims_for_sdk(claims: dict[str, Any]) -> dict[str, Any]:

@@ -36,11 +36,10 @@ class RequestState:
     began: float | None = None  # in seconds since 1970
     transaction: str | None = None  # its identifier
     nonce: str | None = None  # what the next ID token has to carry
-    max_age: int | None = None  # seconds since the user proved who they are, at most
+    wanted: Json = field(default_factory=dict)  # what it was started with
     verified: dict[str, Json] = field(default_factory=dict)  # claims, by ID token
     before: Json | None = None  # what ``flask.session`` held
     links: bool = False  # it is an account that is linked, and the session stays
-    persistent: bool = True  # the session outlives the browser's window
     receiver_error: Exception | None = None  # of a receiver of `user_logged_in`
     # a refresh
     refresh: Mapping[str, Any] | None = None  # what the newest one brought

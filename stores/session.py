@@ -251,7 +251,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             "begun_at": max(began, shared.revoked_at(()) + 1e-6),
             "max_seconds": self.lifetime.max_seconds,
         }
-        return own if known.persistent else {**own, "persistent": False}
+        is_persistent = known.wanted.get("remember", True)
+        return own if is_persistent else {**own, "persistent": False}
 
     def _register(self, data: Json) -> None:
         browser = browser_in_words(request.user_agent.string)

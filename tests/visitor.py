@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import unescape
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -100,11 +101,12 @@ class Shopper:
     def __init__(self, app: Flask, username: str = "alice") -> None:
         self.client = app.test_client()
         self.username = username
+        self.code: Callable[[], str] | None = None  # a second factor
 
     def sign_in(self, path: str = "/login") -> str:
         """Sign in at the tenant; return the path of the callback, with its query."""
         with httpx.Client(trust_env=False, timeout=60) as http:
-            back = urlsplit(sign_in(http, self.start(path), self.username))
+            back = urlsplit(sign_in(http, self.start(path), self.username, self.code))
         return f"{back.path}?{back.query}"
 
     def start(self, path: str = "/login") -> str:
@@ -126,15 +128,21 @@ class Shopper:
         return twin
 
 
-def sign_in(http: httpx.Client, url: str, username: str) -> str:
+def sign_in(
+    http: httpx.Client, url: str, username: str, code: Callable[[], str] | None = None
+) -> str:
     """Sign in at the tenant, in a browser new to it; return the way back."""
     http.cookies.clear()
-    page = http.get(url, follow_redirects=True)
-    form = {"state": page.url.params["state"], "action": "login"}
-    answer = http.post(
-        page.url.copy_with(query=None), data={**form, "username": username}
-    )
+    page = http.get(url, follow_redirects=True).url
+    answer = _fill_in(http, page, username=username)
+    if code and answer.next_request and "/u/factor" in answer.headers["Location"]:
+        answer = _fill_in(http, answer.next_request.url, code=code())
     return answer.headers["Location"]
+
+
+def _fill_in(http: httpx.Client, page: httpx.URL, **fields: str) -> httpx.Response:
+    form = {"state": page.params["state"], "action": "login", **fields}
+    return http.post(page.copy_with(query=None), data=form)
 
 
 def state_of(page: httpx.Response) -> str:

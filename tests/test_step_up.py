@@ -1,0 +1,241 @@
+"""Step-up: a view that wants more than a login, and what Auth0 wants of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from auth0_server_python.error import AccessTokenError, MfaRequiredError
+from flask import Flask, request
+
+import auth
+from auth import auth0
+from auth0_flask.tenant import Tenant
+from auth0_flask.tenant.faults import Fault
+from conftest import Clock
+from visitor import Shopper
+
+MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
+PROVED = {"amr": ["pwd", "mfa"]}
+HTML = {"Accept": "text/html"}
+JSON = {"Accept": "application/json"}
+VAULTS: dict[str, dict[str, Any]] = {
+    "/vault": {"mfa": True},
+    "/vault/now": {"mfa": True, "max_age": 300},
+    "/vault/gold": {"acr": "gold"},
+    "/vault/metal": {"acr": "gold silver"},
+    "/vault/api": {"mfa": True, "redirect": False},
+}
+
+
+async def orders() -> str:
+    """Ask an API; or catch what the SDK raises."""
+    try:
+        return await auth0.get_access_token()
+    except MfaRequiredError:
+        if "catch" in request.args:
+            return "caught"
+        raise
+
+
+@pytest.fixture
+def vault(shop: Flask) -> Flask:
+    """The shop, with views that want more, and one that asks an API."""
+    for path, wanted in VAULTS.items():
+        guard = auth.login_required(**wanted)
+        shop.add_url_rule(path, path, guard(lambda: "open"))
+
+    shop.add_url_rule("/orders", view_func=orders)
+    return shop
+
+
+@pytest.fixture
+def alice(vault: Flask, tenant: Tenant) -> Shopper:
+    """Alice, at the shop, with her authenticator."""
+    alice = Shopper(vault)
+    alice.code = lambda: tenant.otp_for("alice")
+    return alice
+
+
+@pytest.mark.parametrize(
+    ("path", "claims", "asked"),
+    [
+        ("/vault", None, {"acr_values": [MFA]}),
+        ("/vault", {}, {"acr_values": [MFA]}),
+        ("/vault", {"amr": ["pwd"], "acr": "gold"}, {"acr_values": [MFA]}),
+        ("/vault", {"amr": "mfa", "acr": [MFA]}, {"acr_values": [MFA]}),
+        ("/vault", PROVED, None),
+        ("/vault", {"acr": MFA}, None),
+        ("/vault/now", PROVED, None),
+        ("/vault/now", {}, {"acr_values": [MFA], "max_age": ["300"]}),
+        (
+            "/vault/now",
+            {**PROVED, "auth_time": 1_000_000_000},
+            {"acr_values": [MFA], "max_age": ["300"]},
+        ),
+        ("/vault/gold", {"acr": "silver", **PROVED}, {"acr_values": ["gold"]}),
+        ("/vault/gold", {"acr": 7, "amr": {"mfa": 1}}, {"acr_values": ["gold"]}),
+        ("/vault/gold", {"acr": "gold"}, None),
+        ("/vault/metal", {"acr": "silver"}, None),
+        ("/vault/metal", {"acr": "gold silver"}, {"acr_values": ["gold silver"]}),
+    ],
+)
+def test_who_has_not_proved_it_is_asked_for_it(
+    vault: Flask,
+    path: str,
+    claims: dict[str, Any] | None,
+    asked: dict[str, list[str]] | None,
+) -> None:
+    client = vault.test_client()
+    if claims is not None:
+        auth.login_as(client, **claims)
+
+    page, program = client.get(path, headers=HTML), client.get(path, headers=JSON)
+
+    if asked is None:
+        assert (page.text, program.text) == ("open", "open")
+        return
+    login = urlsplit(page.location)
+    assert login.path == "/login"
+    assert parse_qs(login.query) == {"return_to": [path], **asked}
+    assert program.status_code == 401
+    is_guest = claims is None
+    code = "signed_out" if is_guest else "insufficient_user_authentication"
+    assert (program.json or {})["code"] == code
+    challenge = program.www_authenticate
+    assert parse_qs(urlsplit(str(challenge["form-action"])).query) == asked
+    told = {"error": [code], **asked}
+    named = {n: [challenge[n]] for n in told if challenge.get(n)}
+    assert named == ({} if is_guest else told)
+
+
+def test_an_api_is_told_by_401_what_is_missing(vault: Flask) -> None:
+    client = vault.test_client()
+    auth.login_as(client)
+
+    answer = client.get("/vault/api", headers=HTML)
+
+    assert answer.status_code == 401
+    assert answer.www_authenticate["acr_values"] == MFA
+
+
+def test_a_guard_wants_one_of_both() -> None:
+    with pytest.raises(TypeError, match="not both"):
+        auth.login_required(mfa=True, acr="gold")
+
+
+def test_a_guarded_view_asks_for_a_second_factor_and_opens(
+    alice: Shopper, tenant: Tenant
+) -> None:
+    alice.login()
+    at_tenant = parse_qs(urlsplit(alice.start("/vault")).query)
+    assert at_tenant["acr_values"] == [MFA]
+
+    assert alice.login("/vault").location == "/vault"
+
+    assert alice.client.get("/vault").text == "open"
+
+
+@pytest.mark.parametrize(
+    ("path", "claims", "code"),
+    [
+        ("/vault", {"amr": ["pwd"], "acr": None}, "not_stepped_up"),
+        ("/vault/gold", {"acr": MFA}, "not_stepped_up"),
+        ("/vault/now", {"auth_time": 1_000_000_000}, "not_fresh"),
+        ("/vault/now", {"amr": None, "acr": "gold"}, "not_stepped_up"),
+    ],
+)
+def test_a_login_without_what_was_asked_for_ends_on_a_page_and_does_not_go_round(
+    alice: Shopper, tenant: Tenant, path: str, claims: dict[str, Any], code: str
+) -> None:
+    alice.login()
+    before = alice.client.get("/session").json
+    callback = alice.sign_in(path)
+    tenant.forge(claims=claims)
+
+    answer = alice.client.get(callback, headers=JSON)
+
+    assert (answer.status_code, (answer.json or {})["code"]) == (400, code)
+    assert alice.client.get("/session").json == before
+    assert alice.client.get(path).status_code == 302
+
+
+def ask_for_a_factor(alice: Shopper, tenant: Tenant, clock: Clock) -> None:
+    """Sign in, and have Auth0 want a second factor before it refreshes."""
+    tenant.access_token_lifetime = 61
+    alice.login()
+    tenant.require_mfa = True
+    clock.forward(56)
+
+
+def test_where_auth0_wants_one_for_a_token_the_visitor_is_led_there_and_back(
+    alice: Shopper, tenant: Tenant, clock: Clock
+) -> None:
+    ask_for_a_factor(alice, tenant, clock)
+    login = parse_qs(urlsplit(alice.client.get("/orders?open=1").location).query)
+    assert login == {"return_to": ["/orders?open=1"], "acr_values": [MFA]}
+    program = alice.client.get("/orders", headers=JSON)
+    assert program.status_code == 401
+    assert program.www_authenticate["acr_values"] == MFA
+
+    assert alice.login("/orders?open=1").location == "/orders?open=1"
+    assert alice.client.get("/orders").status_code == 200
+    asked_again = {"error": "mfa_required", "mfa_token": "m" * 40}
+    tenant.fail("token", Fault.body(asked_again, status=403), times=2)
+    clock.forward(56)
+    answer = alice.client.get("/orders", headers=JSON)  # another login would not help
+    assert (answer.status_code, (answer.json or {})["code"]) == (403, "mfa_required")
+    clock.forward(5)
+    assert "acr_values" in alice.client.get("/orders").location
+
+
+def test_a_factor_that_was_proved_by_a_call_opens_guarded_views_as_well(
+    alice: Shopper, vault: Flask, tenant: Tenant, clock: Clock
+) -> None:
+    @vault.post("/code")
+    async def code() -> str:
+        try:
+            return await auth0.get_access_token()
+        except MfaRequiredError as error:
+            options = {"mfa_token": error.mfa_token, "otp": request.form["otp"]}
+            await auth0.mfa.verify({**options, "persist": True})
+            return "verified"
+
+    ask_for_a_factor(alice, tenant, clock)
+    tenant.enroll("alice")
+    assert alice.client.get("/vault").status_code == 302
+    otp = {"otp": tenant.otp_for("alice")}
+
+    assert alice.client.post("/code", data=otp).text == "verified"
+
+    assert alice.client.get("/vault").text == "open"
+    user = dict(alice.client.get("/me").json or {})
+    assert (user["sub"], user["amr"]) == ("auth0|alice", ["mfa"])
+    assert alice.client.get("/orders").status_code == 200  # a refresh keeps it
+    assert alice.client.get("/vault").text == "open"
+
+
+@pytest.mark.parametrize("kind", [MfaRequiredError, AccessTokenError])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_app_answers_that_itself_by_a_handler_or_in_the_view(
+    tenant: Tenant, clock: Clock, kind: type[Exception], is_first: bool
+) -> None:
+    app = Flask("own")
+
+    def handle() -> None:
+        app.register_error_handler(kind, lambda error: ("handled", 418))
+
+    if is_first:
+        handle()
+    auth.init_app(app)
+    if not is_first:
+        handle()
+    app.register_blueprint(auth.routes)
+    app.add_url_rule("/orders", view_func=orders)
+    alice = Shopper(app)
+    ask_for_a_factor(alice, tenant, clock)
+
+    status = alice.client.get("/orders").status_code
+    assert status == (418 if kind is MfaRequiredError else 302)
+    assert alice.client.get("/orders?catch=1").text == "caught"
