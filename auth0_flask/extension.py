@@ -16,6 +16,7 @@ from flask.cli import AppGroup
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.local import LocalProxy
+from werkzeug.wrappers import Response
 
 from .client import Auth0Client, current_client
 from .errors import StoreUnavailable
@@ -113,17 +114,23 @@ def init_app(
         shared_store=_choose_stores(app, client, redis),
     )
     _set_defaults(app, client)
-    app.before_request(answer_early)
-    app.before_request(before_view)
+    # one hook each: Flask asks of every hook of every request whether it is async
+    app.before_request(_before_view)
+    after_view = client.refresher.after_view
+    app.after_request(lambda response: after_view(end_rounds(response)))
     app.error_handler_spec[None][None].setdefault(MfaRequiredError, step_up)
-    app.after_request(client.refresher.after_view)
-    app.after_request(end_rounds)
     app.error_handler_spec[None][None].setdefault(Auth0Error, answer_uncaught)
     app.context_processor(lambda: {"auth_user": auth_user})
     _let_json_take_auth_user(app)
     help_text = "Check the Auth0 login, and end sessions."
     app.cli.add_command(_Commands("auth0", help=help_text))
     return app
+
+
+def _before_view() -> Response | None:
+    if (answer := answer_early()) is None:
+        before_view()
+    return answer
 
 
 def _set_defaults(app: Flask, client: Auth0Client) -> None:

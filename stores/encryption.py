@@ -11,6 +11,7 @@ import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from string import ascii_letters, digits
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -27,14 +28,11 @@ MAX_CHARACTERS = 60_000
 #: Bytes that a value may decompress to at most.
 _MAX_PLAINTEXT = 1_000_000
 _NONCE_BYTES, _TAG_BYTES = 12, 16  # RFC 7518 section 5.3
-#: header..nonce.ciphertext.tag; with ``dir`` there is no encrypted key. The last
-#: character of a part has bits to spare, which are 0: there is one spelling of a value.
-_COMPACT = re.compile(
-    r"([\w-]+)\.\.([\w-]{16})"
-    r"\.((?:[\w-]{4})*(?:[\w-][AQgw]|[\w-]{2}[AEIMQUYcgkosw048])?)"
-    r"\.([\w-]{21}[AQgw])",
-    re.ASCII,
-)
+#: header..nonce.ciphertext.tag; with ``dir`` there is no encrypted key.
+_COMPACT = re.compile(r"([\w-]+)\.\.([\w-]{16})\.([\w-]+)\.([\w-]{22})", re.ASCII)
+#: What base64url may end with, by length modulo 4: a spare bit is 0, so that there is
+#: one spelling of a value.
+_ENDS = (f"{ascii_letters}{digits}-_", "", "AQgw", "AEIMQUYcgkosw048")
 _old_secret_logged_at = -60.0
 
 
@@ -83,6 +81,8 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     if secret is None:
         raise DecryptionError("it was made under another secret")
     try:
+        if any(part[-1] not in _ENDS[len(part) % 4] for part in encoded):
+            raise ValueError
         nonce, ciphertext, tag = (urlsafe_b64decode(f"{part}==") for part in encoded)
         cipher = _cipher(secret, identifier)
         plain = cipher.decrypt(nonce, ciphertext + tag, header.encode())

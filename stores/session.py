@@ -34,6 +34,7 @@ _MARGIN = 30
 #: A token that lives shorter is timed by parts of a second; the SDK's own models
 #: take whole ones only.
 _SHORT_LIFE = 60
+_NESTED = (list, dict)
 #: What an ID token says of the login; a refresh does not change it.
 _CLAIMS_OF_THE_LOGIN = ("acr", "amr", "auth_time", "sid")
 
@@ -296,9 +297,10 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
 def _copy_json(value: Any) -> Any:
     """Copy what JSON can hold, several times as fast as `copy.deepcopy`."""
-    if isinstance(value, dict):
-        return {name: _copy_json(inner) for name, inner in value.items()}
-    return [_copy_json(inner) for inner in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_copy_json(v) if isinstance(v, _NESTED) else v for v in value]
+    pairs = value.items()
+    return {k: _copy_json(v) if isinstance(v, _NESTED) else v for k, v in pairs}
 
 
 # Access tokens: what the SDK writes wrongly, corrected
