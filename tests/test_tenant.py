@@ -24,15 +24,31 @@ import pytest
 from auth0_server_python.auth_schemes.client_assertion import build_client_assertion
 from auth0_server_python.auth_server.server_client import ServerClient
 from auth0_server_python.auth_types import (
+    ConnectAccountOptions,
+    CustomTokenExchangeOptions,
+    EnrollAuthenticationMethodRequest,
+    LoginWithCustomTokenExchangeOptions,
     OtpEnrollmentResponse,
+    PasskeyUserProfile,
     StartInteractiveLoginOptions,
+    StartPasswordlessEmailOptions,
+    StartPasswordlessSmsOptions,
     StateData,
+    UpdateAuthenticationMethodRequest,
+    VerifyAuthenticationMethodRequest,
+    VerifyPasswordlessOtpOptions,
 )
 from auth0_server_python.error import (
+    ApiError,
+    CustomTokenExchangeError,
     MfaChallengeError,
     MfaListAuthenticatorsError,
     MfaRequiredError,
     MfaVerifyError,
+    MyAccountApiError,
+    PasskeyError,
+    PasswordlessVerifyError,
+    PollingApiError,
 )
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -40,6 +56,8 @@ from flask import Flask, request
 from werkzeug.serving import make_server
 
 from auth0_flask.tenant import Fault, Tenant
+from auth0_flask.tenant.users import ROLES
+from passkey import Passkey
 
 TESTS = Path(__file__).resolve().parent
 CALLBACK = "http://localhost:1/callback"
@@ -879,6 +897,313 @@ def test_who_has_a_second_factor_is_asked_at_each_login(
     assert "amr" not in claims_of(client.login("bob", prompt="login")["id_token"])
 
 
+# Logins without a redirect
+
+
+async def test_a_code_that_was_sent_signs_in_once(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    for start, owner in (
+        (StartPasswordlessEmailOptions(email="alice@example.com"), "Alice"),
+        (StartPasswordlessSmsOptions(phone_number="+4930123456"), "+4930123456"),
+    ):
+        address = getattr(start, "email", "") or getattr(start, "phone_number", "")
+        await sdk.passwordless.start(start)
+        code = tenant.passwordless_code(address)
+        inbox = client.http.get(f"{tenant.origin}/u/inbox").text
+        assert f"To {address}" in inbox
+        assert code in inbox
+        way = "email" if "@" in address else "phone_number"
+        given: dict[str, Any] = {"connection": start.connection, way: address}
+        wrong = VerifyPasswordlessOtpOptions(**given, verification_code="x")
+        right = VerifyPasswordlessOtpOptions(**given, verification_code=code)
+        with pytest.raises(PasswordlessVerifyError, match="Wrong email"):
+            await sdk.passwordless.verify(wrong)
+        await sdk.passwordless.verify(right)
+        assert (await user_of(sdk))["name"] == owner
+        with pytest.raises(PasswordlessVerifyError):
+            await sdk.passwordless.verify(right)
+    tenant.require_mfa = True
+    await sdk.passwordless.start(StartPasswordlessEmailOptions(email="a@b.example"))
+    code = tenant.passwordless_code("a@b.example")
+    with pytest.raises(MfaRequiredError):
+        await sdk.passwordless.verify(
+            VerifyPasswordlessOtpOptions(
+                connection="email", email="a@b.example", verification_code=code
+            )
+        )
+
+
+async def test_a_link_that_was_sent_signs_the_browser_in_once(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    link = StartPasswordlessEmailOptions(email="new@example.com", send="link")
+    await sdk.passwordless.start(link, store_options={})
+    url = tenant.passwordless_link("new@example.com")
+    answer = client.http.get(url)
+    await sdk.complete_interactive_login(answer.headers["location"])
+    assert (await user_of(sdk))["email_verified"] is True
+    assert client.http.get(url).status_code == 400
+    assert claims_of(client.login()["id_token"])["name"] == "new@example.com"
+    form = {"client_id": tenant.client_id, "connection": "email", "send": "link"}
+    for params in ('{"redirect_uri": "https://elsewhere.example/"}', "no json", "[]"):
+        form |= {"email": "a@b.example", "authParams": params}
+        answer = client.post("../passwordless/start", form)
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+async def test_a_passkey_signs_up_and_then_in(
+    sdk: ServerClient[Any], tenant: Tenant
+) -> None:
+    passkey = Passkey()
+    profile = PasskeyUserProfile(email="new@example.com", name="New")
+    begun = await sdk.passkey_signup_challenge(profile)
+    made = passkey.create(begun.authn_params_public_key)
+    await sdk.signin_with_passkey(begun.auth_session, made)
+    sub = (await user_of(sdk))["sub"]
+    with pytest.raises(PasskeyError, match="exists"):
+        await sdk.passkey_signup_challenge(profile)
+
+    for changes, why in (
+        ({}, ""),
+        ({"id": "unknown"}, "it is unknown here"),
+        ({"key": Passkey().key}, "refused"),
+        ({"origin": "https://elsewhere.example"}, "for something else"),
+        ({"challenge": "another"}, "the challenge is another"),
+        ({"rp_id": "elsewhere.example"}, "of another site"),
+        ({"kind": "create"}, "refused"),
+    ):
+        login = await sdk.passkey_login_challenge()
+        shown = copy.copy(passkey)
+        vars(shown).update(changes)
+        options = login.authn_params_public_key.model_copy(update=changes)
+        answer = shown.create(options) if "kind" in changes else shown.get(options)
+        if why:
+            with pytest.raises(PasskeyError, match=why):
+                await sdk.signin_with_passkey(login.auth_session, answer)
+        else:
+            await sdk.signin_with_passkey(login.auth_session, answer)
+            assert (await user_of(sdk))["sub"] == sub
+        with pytest.raises(PasskeyError, match="expired"):  # it is spent
+            await sdk.signin_with_passkey(login.auth_session, answer)
+
+
+async def test_who_is_elsewhere_approves_a_login(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    hint = {"login_hint": {"sub": "auth0|bob"}, "binding_message": "Desk <4>"}
+    with pytest.raises(ApiError, match="unknown"):
+        await sdk.initiate_backchannel_authentication({"login_hint": {"sub": "x"}})
+    for action in ("login", "deny"):
+        begun = await sdk.initiate_backchannel_authentication(hint)
+        with pytest.raises(PollingApiError, match="yet to answer"):
+            await sdk.backchannel_authentication_grant(begun["auth_req_id"])
+        url = f"{tenant.origin}/u/inbox"
+        page = client.http.get(url).text
+        assert "Sign Bob in elsewhere?" in page
+        assert "Desk &lt;4&gt;" in page
+        form = {"id": begun["auth_req_id"], "action": action}
+        assert (
+            "nothing here"
+            in client.http.post(url, data=form, follow_redirects=True).text
+        )
+        if action == "login":
+            tokens = await sdk.backchannel_authentication_grant(begun["auth_req_id"])
+            assert claims_of(tokens["id_token"])["sub"] == "auth0|bob"
+        for error in ("did not authorize", "expired")[action == "login" :]:
+            with pytest.raises(PollingApiError, match=error):
+                await sdk.backchannel_authentication_grant(begun["auth_req_id"])
+    tenant.approve_backchannel("bob")
+    await sdk.login_backchannel(hint)
+    tenant.approve_backchannel("bob", allow=False)
+    with pytest.raises(ApiError, match="did not authorize"):
+        await sdk.login_backchannel(hint)
+
+
+async def test_a_token_of_somebody_elses_is_exchanged(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    kind = {"subject_token_type": "urn:acme:legacy"}
+    given: dict[str, Any] = {
+        **kind,
+        "subject_token": "theirs",
+        "scope": "openid profile",
+    }
+    asked = LoginWithCustomTokenExchangeOptions(**given)
+    with pytest.raises(CustomTokenExchangeError, match="accepted"):
+        await sdk.login_with_custom_token_exchange(asked)
+    tenant.accept_token("theirs", "alice", "urn:acme:legacy")
+    await sdk.login_with_custom_token_exchange(asked)
+    user = await user_of(sdk)
+    assert (user["sub"], user["name"]) == ("auth0|alice", "Alice")
+    bob = client.login("bob")["id_token"]
+    actor: dict[str, Any] = {
+        "actor_token_type": "urn:ietf:params:oauth:token-type:id_token"
+    }
+    act = CustomTokenExchangeOptions(**given, actor_token=bob, **actor)
+    assert (await sdk.custom_token_exchange(act)).act == {"sub": "auth0|bob"}
+    with pytest.raises(CustomTokenExchangeError, match="actor token is wrong"):
+        await sdk.custom_token_exchange(act.model_copy(update={"actor_token": "x"}))
+
+
+async def test_a_session_is_transferred_once(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    await sign_in(sdk, client)
+    tenant.accept_token("ticket 4", "bob", "urn:acme:ticket")
+    token = await sdk.request_session_transfer_token("ticket 4", "urn:acme:ticket")
+    assert (token.token_type, token.expires_in) == ("N_A", 60)
+    shown = {"session_transfer_token": token.session_transfer_token}
+    claims = claims_of(client.redeem(client.authorize(**shown))["id_token"])
+    assert (claims["sub"], claims["act"]) == ("auth0|bob", {"sub": "auth0|alice"})
+    assert sent_back(client.authorize(**shown))["error"] == "invalid_request"
+
+
+# The My Account API
+
+
+async def test_an_account_is_connected_and_taken_away(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    await sign_in(sdk, client)
+    found = await sdk.list_connected_account_connections(take=1)
+    assert ([c.name for c in found.connections], found.next) == (["github"], "1")
+    found = await sdk.list_connected_account_connections(from_param="1")
+    assert ([c.name for c in found.connections], found.next) == (
+        ["google-oauth2"],
+        None,
+    )
+    google = ConnectAccountOptions(connection="google-oauth2", scopes=["openid", "x"])
+    for action in ("deny", "login"):
+        page = client.http.get(await sdk.start_connect_account(google))
+        assert "use your account at google-oauth2" in page.text
+        form = {"ticket": page.url.params["ticket"], "action": action}
+        answer = client.http.post(f"{tenant.origin}/u/confirm", data=form)
+        if action == "deny":
+            assert sent_back(answer)["error"] == "access_denied"
+    done = await sdk.complete_connect_account(answer.headers["location"])
+    assert (done.connection, done.scopes) == ("google-oauth2", ["openid", "x"])
+    assert tenant.accounts("alice") == ["google-oauth2"]
+    (account,) = (await sdk.list_connected_accounts()).accounts
+    assert (await sdk.list_connected_accounts("github")).accounts == []
+    await sdk.delete_connected_account(account.id)
+    assert tenant.accounts("alice") == []
+    with pytest.raises(MyAccountApiError, match="no such account"):
+        await sdk.delete_connected_account(account.id)
+    with pytest.raises(MyAccountApiError, match="no connection myspace"):
+        await sdk.start_connect_account(ConnectAccountOptions(connection="myspace"))
+    tenant.my_account_scopes.clear()
+    with pytest.raises(MyAccountApiError, match="lacks read:me:connected_accounts"):
+        await sdk._my_account_client.list_connected_accounts(
+            await sdk.get_access_token(
+                audience=tenant.my_account, scope="read:me:factors"
+            )
+        )
+
+
+async def test_only_who_began_to_connect_an_account_completes_it(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    await sign_in(sdk, client)
+    for wrong in ("auth_session", "redirect_uri", "code_verifier"):
+        github = ConnectAccountOptions(connection="github")
+        page = client.http.get(await sdk.start_connect_account(github))
+        form = {"ticket": page.url.params["ticket"], "action": "login"}
+        answer = client.http.post(f"{tenant.origin}/u/confirm", data=form)
+        setattr(next(iter(sdk._transaction_store.kept.values())), wrong, "http://x")
+        with pytest.raises(MyAccountApiError, match="not of this request"):
+            await sdk.complete_connect_account(answer.headers["location"])
+    assert tenant.accounts("alice") == []
+
+
+async def test_a_user_minds_the_methods(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    await sign_in(sdk, client)
+    api = sdk._my_account_client
+    methods = [
+        f"{v}:me:authentication-methods" for v in ("create", "read", "update", "delete")
+    ]
+    scope = " ".join(["openid", "read:me:factors", *methods])
+    token = await sdk.get_access_token(audience=tenant.my_account, scope=scope)
+    kinds = {factor.type for factor in (await api.get_factors(token)).factors}
+    assert kinds == {"totp", "recovery-code", "passkey"}
+    passkey = Passkey()
+    for kind in ("totp", "recovery-code", "passkey"):
+        enroll = EnrollAuthenticationMethodRequest(type=kind)
+        begun = await api.enroll_authentication_method(token, enroll)
+        proof: dict[str, Any] = {}
+        if kind == "totp":
+            proof["otp_code"] = tenant.otp_for("alice")
+        elif kind == "recovery-code":
+            proof["recovery_code"] = (begun.model_extra or {})["recovery_code"]
+        else:
+            proof["authn_response"] = passkey.create(begun.authn_params_public_key)
+        for session, works in (("another", False), (begun.auth_session, True)):
+            shown = VerifyAuthenticationMethodRequest(auth_session=session, **proof)
+            verify = api.verify_authentication_method(
+                token, begun.authentication_method_id, shown
+            )
+            if works:
+                assert (await verify).confirmed is True
+            else:
+                with pytest.raises(MyAccountApiError, match="wrong"):
+                    await verify
+    found = (await api.list_authentication_methods(token)).authentication_methods
+    assert [method.type for method in found] == ["totp", "recovery-code", "passkey"]
+    begin = await sdk.passkey_login_challenge()
+    answer = passkey.get(begin.authn_params_public_key)
+    with pytest.raises(MfaRequiredError):  # Alice has a second factor now
+        await sdk.signin_with_passkey(begin.auth_session, answer)
+    totp = (await api.list_authentication_methods(token, "totp")).authentication_methods
+    name = UpdateAuthenticationMethodRequest(name="Phone")
+    assert (
+        await api.update_authentication_method(token, totp[0].id, name)
+    ).name == "Phone"
+    assert (await api.get_authentication_method(token, totp[0].id)).name == "Phone"
+    await api.delete_authentication_method(token, totp[0].id)
+    with pytest.raises(MyAccountApiError, match="no such"):
+        await api.get_authentication_method(token, totp[0].id)
+    tenant.clock_offset = tenant.access_token_lifetime + 1
+    with pytest.raises(MyAccountApiError, match="expired"):
+        await api.get_factors(token)
+
+
+async def test_an_account_is_linked_and_unlinked(
+    sdk: ServerClient[Any], client: Client, tenant: Tenant
+) -> None:
+    await sign_in(sdk, client)
+    here = {"authorization_params": {"redirect_uri": CALLBACK}}
+    github = {"connection": "github", "app_state": "kept", **here}
+    for start, complete, left in (
+        (sdk.start_link_user, sdk.complete_link_user, {"github"}),
+        (sdk.start_unlink_user, sdk.complete_unlink_user, set()),
+    ):
+        await sign_in(sdk, client)
+        page = client.http.get(await start(github), follow_redirects=True)
+        assert "Sign in as Alice by github" in page.text
+        form = {"ticket": page.url.params["ticket"], "action": "login"}
+        answer = client.http.post(f"{tenant.origin}/u/confirm", data=form)
+        assert await complete(answer.headers["location"]) == {"app_state": "kept"}
+        assert tenant.linked("alice") == left
+    asked = {"scope": "openid link_account", "requested_connection": "github"}
+    assert sent_back(client.authorize(**asked))["error"] == "invalid_request"
+
+
+def test_claims_of_who_is_signed_in_can_be_changed(
+    client: Client, tenant: Tenant
+) -> None:
+    tenant.change_user("alice", roles=["admin"], nickname="al")
+    tokens = client.login()
+    assert claims_of(tokens["id_token"])[ROLES] == ["admin"]
+    tenant.change_user("alice@example.com", roles=[], nickname=None)
+    again = claims_of(client.refresh(tokens["refresh_token"]).json()["id_token"])
+    assert not {ROLES, "nickname"} & again.keys()
+    assert again["given_name"] == "Alice"
+    with pytest.raises(LookupError, match="zoe"):
+        tenant.change_user("zoe")
+
+
 # As a whole
 
 
@@ -909,7 +1234,8 @@ BROWSERS = {"authorization_endpoint", "end_session_endpoint"}
 def test_browsers_are_given_no_address_with_the_tenants_certificate(
     client: Client, tenant: Tenant
 ) -> None:
-    addresses = {n: v for n, v in discover(client).items() if "://" in str(v)}
+    found = discover(client).items()
+    addresses = {n: v for n, v in found if str(v).startswith("http")}
     plain = {n for n, v in addresses.items() if not v.startswith(tenant.issuer)}
     assert plain == BROWSERS
     for name in BROWSERS:

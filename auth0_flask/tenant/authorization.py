@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_DEFAULT_SCOPE = "openid profile email"
+#: What an app gets that asks for no scope.
+DEFAULT_SCOPE = "openid profile email"
 
 # RFC 7636, section 4.2: the challenge is 32 bytes in base64url.
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -61,7 +62,7 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
     return AuthorizationRequest(
         redirect_uri=query["redirect_uri"],
         code_challenge=query["code_challenge"],
-        scope=tuple(dict.fromkeys(query.get("scope", _DEFAULT_SCOPE).split())),
+        scope=tuple(dict.fromkeys(query.get("scope", DEFAULT_SCOPE).split())),
         state=query.get("state"),
         nonce=query.get("nonce"),
         audience=query.get("audience") or None,

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NoReturn
 
+import jwt
 from flask import Blueprint, abort, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from auth0_flask.tenant import mfa, urls
-from auth0_flask.tenant.authorization import AuthorizationRequest, RequestError
+from auth0_flask.tenant import logins, mfa, urls
+from auth0_flask.tenant.authorization import (
+    AuthorizationRequest,
+    RequestError,
+    invalid,
+)
 from auth0_flask.tenant.backchannel import take_pushed
 from auth0_flask.tenant.provider import here
 from auth0_flask.tenant.tokens import announce_logout
-from auth0_flask.tenant.users import Grant, PendingCode, Session, User
+from auth0_flask.tenant.users import Grant, PendingCode, Question, Session, User
+from auth0_flask.tenant.verification import own_claims
 
 _COOKIE = "auth0_local"  # keeps a browser signed in at the tenant
 _DENIED = {
@@ -39,7 +46,9 @@ def authorize() -> Response:
                 "invalid_request", "Pushed authorization requests are required"
             )
         asked = here.admit(query)
-        session = _usable_session(asked)
+        if not {"link_account", "unlink_account"}.isdisjoint(asked.scope):
+            return _link(asked, query)
+        session = _transferred(query) or _usable_session(asked)
     except RequestError as error:
         return send_back(
             query["redirect_uri"],
@@ -49,7 +58,7 @@ def authorize() -> Response:
         )
     if session is not None:
         return _go_on(asked, session, 302)
-    return _ask("login", here.directory.requests.put(asked), 302)
+    return _ask("login", state=here.directory.requests.put(asked))
 
 
 @routes.get("/u/login")
@@ -61,7 +70,7 @@ def login_page() -> Response:
         "login.html",
         asked=asked,
         state=state,
-        app=urls.form_target(asked.redirect_uri).partition("//")[2],
+        app=urls.site(asked.redirect_uri),
         users=here.directory.users(),
         organization=here.organizations.find(asked.organization),
     )
@@ -97,7 +106,7 @@ def prove() -> Response:
     if not (methods.takes_otp(sub, code) or methods.takes_recovery_code(sub, code)):
         return _factor_page(state, "This code is wrong: try again.")
     directory.unproved.take(state)
-    return _send_code(asked, mfa.proved(here, session, asked.acr), 303)
+    return _send_code(asked, mfa.proved(session, asked.acr), 303)
 
 
 def _query() -> Mapping[str, str]:
@@ -106,13 +115,13 @@ def _query() -> Mapping[str, str]:
     if request.args.get("client_id") != here.client_id:
         abort(403, "The app that sent you here is unknown: its client_id is wrong.")
     name = request.args.get("request_uri")
-    query = request.args if name is None else take_pushed(here, name)
+    query = request.args if name is None else take_pushed(name)
     if query is None:
         abort(400, "This request was used before, or has expired: start again.")
-    url = query.get("redirect_uri", "")
+    url = query.get("redirect_uri") or here.callback
     if not here.knows_callback(url):
         abort(403, f"“{url}” is not among the allowed callback URLs.")
-    return query
+    return {**query, "redirect_uri": url}
 
 
 def _usable_session(asked: AuthorizationRequest) -> Session | None:
@@ -128,6 +137,73 @@ def _usable_session(asked: AuthorizationRequest) -> Session | None:
                 "interaction_required", "Multifactor authentication required"
             )
     return None if asked.wants_login_page else session
+
+
+def _transferred(query: Mapping[str, str]) -> Session | None:
+    """Return the session that a session transfer token begins, which is good once."""
+    token = query.get("session_transfer_token")
+    if not token:
+        return None
+    user, act = here.directory.transfers.take(token) or (None, None)
+    if user is None:
+        raise invalid("The session_transfer_token is unknown, or was used")
+    return replace(here.directory.sign_in(user), act=act)
+
+
+def _link(asked: AuthorizationRequest, query: Mapping[str, str]) -> Response:
+    """Ask a user to link an account elsewhere, or no longer to."""
+    connection = query.get("requested_connection", "")
+    try:
+        claims = own_claims(query.get("id_token_hint", ""), here.client_id)
+        user = here.directory.find(claims["sub"])
+    except (jwt.PyJWTError, LookupError) as error:
+        raise invalid(f"The id_token_hint is wrong: {error}") from error
+    if connection not in here.connections:
+        raise invalid("the connection was not found")
+    amr = tuple(claims.get("amr", ()))
+    session = Session(user, claims["auth_time"], claims["sid"], amr)
+    link = "link_account" in asked.scope
+
+    def yes() -> dict[str, str]:
+        linked = here.directory.linked.setdefault(user.sub, set())
+        (linked.add if link else linked.discard)(connection)
+        return {"code": _code(asked, session)}
+
+    title = f"{'Link' if link else 'Unlink'} an account"
+    text = f"Sign in as {user.label} by {connection}, too?"
+    if not link:
+        text = f"Sign in as {user.label} by {connection} no longer?"
+    question = Question(title, text, asked.redirect_uri, asked.state, yes)
+    return _ask("confirm", ticket=here.directory.questions.put(question))
+
+
+@routes.get("/u/confirm")
+def confirm_page() -> Response:
+    """Ask a user whether to go on."""
+    ticket = request.args.get("ticket", "")
+    question = here.directory.questions.get(ticket) or _expired()
+    page = render_template("confirm.html", question=question, ticket=ticket)
+    return _form_page(page, question.redirect_uri)
+
+
+@routes.post("/u/confirm")
+def confirm() -> Response:
+    """Take the answer."""
+    denied, ticket = _denied(), request.form.get("ticket", "")
+    question = here.directory.questions.take(ticket) or _expired()
+    answer = _DENIED if denied else question.yes()
+    return send_back(question.redirect_uri, question.state, 303, **answer)
+
+
+@routes.get("/passwordless/verify_redirect")
+def follow_link() -> Response:
+    """Sign in who follows the link in a message."""
+    shown = (request.args.get(n, "") for n in ("email", "verification_code"))
+    message = logins.take_message("email", *shown)
+    if message is None or message.asked is None:
+        _expired()
+    user = here.directory.owner("email", message.to)
+    return _go_on(message.asked, here.directory.sign_in(user), 302)
 
 
 def _wants_factor(asked: AuthorizationRequest, session: Session) -> bool:
@@ -153,15 +229,12 @@ def _go_on(asked: AuthorizationRequest, session: Session, status: int) -> Respon
         return _send_code(asked, session, status)
     if not here.directory.methods.of(session.user.sub, "totp"):
         here.enroll(session.user)
-    return _ask("factor", here.directory.unproved.put((asked, session)), status)
+    return _ask("factor", status, state=here.directory.unproved.put((asked, session)))
 
 
 def _send_code(asked: AuthorizationRequest, session: Session, status: int) -> Response:
     """Go back with a code (RFC 6749, section 4.1.2)."""
-    organization = here.organizations.find(asked.organization)
-    grant = Grant(session, asked.scope, asked.audience, asked.nonce, organization)
-    pending = PendingCode(grant, asked.redirect_uri, asked.code_challenge)
-    code = here.directory.codes.put(pending)
+    code = _code(asked, session)
     answer = send_back(asked.redirect_uri, asked.state, status, code=code)
     if session != _current_session():  # signed in, in place of who was
         _take_session()
@@ -170,10 +243,15 @@ def _send_code(asked: AuthorizationRequest, session: Session, status: int) -> Re
     return answer
 
 
-def _ask(page: str, state: str, status: int) -> Response:
-    return redirect(
-        urls.with_query(f"{here.origin}/u/{page}", {"state": state}), status
-    )
+def _code(asked: AuthorizationRequest, session: Session) -> str:
+    organization = here.organizations.find(asked.organization)
+    grant = Grant(session, asked.scope, asked.audience, asked.nonce, organization)
+    pending = PendingCode(grant, asked.redirect_uri, asked.code_challenge)
+    return here.directory.codes.put(pending)
+
+
+def _ask(page: str, status: int = 302, **query: str) -> Response:
+    return redirect(urls.with_query(f"{here.origin}/u/{page}", query), status)
 
 
 def _factor_page(state: str, mistake: str = "") -> Response:
@@ -194,14 +272,24 @@ def _form_page(text: str, target: str) -> Response:
 
 @routes.get("/u/inbox")
 def inbox() -> str:
-    """Show what the users' authenticators show."""
-    methods = here.directory.methods
-    codes = [
-        (user, methods.code(method))
-        for user in here.directory.users()
-        for method in methods.of(user.sub, "totp")
-    ]
-    return render_template("inbox.html", codes=codes)
+    """Show what the users' mailboxes, phones and authenticators show."""
+    directory = here.directory
+    return render_template(
+        "inbox.html",
+        approvals=[a for a in directory.approvals.values() if a.answer is None],
+        messages=directory.messages.values(),
+        codes=directory.methods.codes(),
+        labels={user.sub: user.label for user in directory.users()},
+    )
+
+
+@routes.post("/u/inbox")
+def approve() -> Response:
+    """Approve a login elsewhere, or refuse to."""
+    denied, name = _denied(), request.form.get("id", "")
+    approval = here.directory.approvals.get(name) or _expired()
+    approval.answer = not denied
+    return redirect("/u/inbox", 303)
 
 
 @routes.get("/v2/logout")

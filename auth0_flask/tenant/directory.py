@@ -10,8 +10,18 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from auth0_flask.tenant.authorization import AuthorizationRequest
-from auth0_flask.tenant.factors import Methods
-from auth0_flask.tenant.users import Grant, PendingCode, PendingFactor, Session, User
+from auth0_flask.tenant.factors import Ceremony, Method, Methods
+from auth0_flask.tenant.users import (
+    Approval,
+    Connect,
+    Grant,
+    Message,
+    PendingCode,
+    PendingFactor,
+    Question,
+    Session,
+    User,
+)
 
 T = TypeVar("T")
 
@@ -177,6 +187,17 @@ class Directory:
         self.mfa_tokens: Store[PendingFactor] = Store(clock, 600)
         self.unproved: Store[tuple[AuthorizationRequest, Session]] = Store(clock, 600)
         self.methods = Methods(clock)
+        self.messages: Store[Message] = Store(clock, 300)
+        self.ceremonies: Store[Ceremony] = Store(clock, 300)
+        self.approvals: Store[Approval] = Store(clock, 300)
+        self.transfers: Store[tuple[User, Mapping[str, str] | None]] = Store(clock, 60)
+        self.questions: Store[Question] = Store(clock, 300)
+        self.connects: Store[Connect] = Store(clock, 300)
+        self.enrolments: Store[tuple[Method, Ceremony]] = Store(clock, 300)
+        self.answers: dict[str, bool] = {}
+        self.accepted: dict[tuple[str, str], User] = {}
+        self.accounts: dict[str, dict[str, dict[str, Any]]] = {}
+        self.linked: dict[str, set[str]] = {}
         self.refresh_tokens = RefreshTokens(clock)
         self._clock = clock
         self._users: dict[str, User] = {}
@@ -228,6 +249,16 @@ class Directory:
             # Auth0 has not verified the address of a new account, either.
             claims |= {"email": email, "email_verified": False}
         return self.add(claims["sub"], claims)
+
+    def owner(self, realm: str, address: str) -> User:
+        """Return whose email or phone number this is; somebody new's, if nobody's."""
+        claim = "email" if realm == "email" else "phone_number"
+        for user in self.users():
+            if user.claims.get(claim) == address:
+                return user
+        sub = f"{realm}|{hashlib.sha256(address.casefold().encode()).hexdigest()[:24]}"
+        claims = {"sub": sub, "name": address, claim: address}
+        return self.add(sub, {**claims, f"{claim}_verified": True})
 
     def present(self, user: User) -> User:
         """Return the user as known now, who may have changed since."""

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, cast
 
-from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
+
+from auth0_flask.tenant.urls import is_loopback
+
+_RP = "localhost"  # the site that passkeys are for
+#: What comes of an answer that is not a passkey's, or is another's.
+WRONG = (ValueError, LookupError, TypeError, InvalidSignature)
 
 _STEP = 30  # seconds that a one-time code is shown
 
@@ -21,11 +33,12 @@ class Method:
 
     Attributes:
         id: Its identifier.
-        type: "totp", "recovery-code", "phone", "email" or "passkey".
+        type: "totp", "recovery-code" or "passkey".
         secret: What proves it.
         created_at: When it came, in the form of RFC 3339.
         confirmed: Whether it was shown to work.
         name: What its user calls it.
+        key_id: What the browser calls a passkey.
     """
 
     id: str
@@ -34,6 +47,7 @@ class Method:
     created_at: str
     confirmed: bool
     name: str = ""
+    key_id: str = ""
 
 
 class Methods:
@@ -70,11 +84,14 @@ class Methods:
 
     def second_factors(self, sub: str) -> list[Method]:
         """Return what the user can be asked for after a password."""
-        factors = self.of(sub, "totp", "phone", "email", "recovery-code")
-        confirmed = [method for method in factors if method.confirmed]
+        codes = [method for method in self.of(sub, "totp") if method.confirmed]
         # A recovery code stands in for another factor and is none by itself.
-        has = any(method.type != "recovery-code" for method in confirmed)
-        return confirmed if has else []
+        return [*codes, *self.of(sub, "recovery-code")] if codes else []
+
+    def codes(self) -> list[tuple[str, str]]:
+        """Return what all authenticators show now, each with its user's ``sub``."""
+        subs = list(self._of)
+        return [(sub, self.code(m)) for sub in subs for m in self.of(sub, "totp")]
 
     def remove(self, sub: str, method: Method) -> None:
         """Take a method from its user."""
@@ -84,10 +101,32 @@ class Methods:
         """Return what an authenticator shows now, or some steps of 30 s from now."""
         return _totp(method).generate(int(self._clock()) + steps * _STEP).decode()
 
+    def add_passkey(self, sub: str, key_id: str, public_key: str) -> Method:
+        """Give a user a passkey."""
+        method = self.add(sub, "passkey", public_key, confirmed=True)
+        method.key_id = key_id
+        return method
+
+    def passkey(self, key_id: str) -> tuple[str, Method]:
+        """Return whose passkey this is, and itself.
+
+        Raises:
+            LookupError: If it is unknown.
+        """
+        for sub in list(self._of):
+            for method in self.of(sub, "passkey"):
+                if method.confirmed and method.key_id == key_id:
+                    return sub, method
+        raise LookupError("it is unknown here")
+
+    def shows(self, method: Method, code: str) -> bool:
+        """Whether an authenticator shows this code, or did or will within 30 s."""
+        return any(same(self.code(method, step), code) for step in (-1, 0, 1))
+
     def takes_otp(self, sub: str, code: str) -> bool:
         """Whether one of a user's authenticators shows this code, which confirms it."""
         for method in self.of(sub, "totp"):
-            if any(same(self.code(method, step), code) for step in (-1, 0, 1)):
+            if self.shows(method, code):
                 method.confirmed = True
                 return True
         return False
@@ -99,6 +138,86 @@ class Methods:
                 self.remove(sub, method)
                 return True
         return False
+
+
+@dataclass(frozen=True)
+class Ceremony:
+    """A passkey about to be made or shown (Web Authentication, Level 3).
+
+    Attributes:
+        kind: "create" or "get".
+        name: Who signs up with it.
+        email: Where, if at all.
+        challenge: What has to be signed.
+    """
+
+    kind: str
+    name: str = ""
+    email: str = ""
+    challenge: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the browser's ``navigator.credentials`` is given."""
+        shared = {"challenge": self.challenge, "timeout": 60000}
+        if self.kind == "get":
+            return {**shared, "rpId": _RP, "userVerification": "preferred"}
+        name = self.email or self.name or "somebody"
+        user = {"id": secrets.token_urlsafe(16), "name": name, "displayName": name}
+        return {
+            **shared,
+            "rp": {"id": _RP, "name": "Stand-in for Auth0"},
+            "user": user,
+            "pubKeyCredParams": [{"type": "public-key", "alg": -7}],
+            "authenticatorSelection": {"residentKey": "required"},
+        }
+
+    def key_of(self, answer: dict[str, Any]) -> str:
+        """Return the public key of a passkey that was made for this.
+
+        Raises:
+            ValueError: If it was made for something else; also LookupError, TypeError.
+        """
+        self._client_data(answer)
+        key: str = answer["response"]["publicKey"]  # as its toJSON() has it
+        if not isinstance(load_der_public_key(_bytes(key)), EllipticCurvePublicKey):
+            raise ValueError("only ES256 is known here")
+        return key
+
+    def check(self, answer: dict[str, Any], public_key: str) -> None:
+        """Check what a passkey has signed.
+
+        Raises:
+            InvalidSignature: If another has.
+            ValueError: If it is wrong otherwise; also LookupError, TypeError.
+        """
+        client_data = self._client_data(answer)
+        data = _bytes(answer["response"]["authenticatorData"])
+        if data[:32] != sha256(_RP.encode()).digest():
+            raise ValueError("it is of another site")
+        key = load_der_public_key(_bytes(public_key))
+        signature = _bytes(answer["response"]["signature"])
+        signed = data + sha256(client_data).digest()
+        cast(EllipticCurvePublicKey, key).verify(signature, signed, ECDSA(SHA256()))
+
+    def _client_data(self, answer: dict[str, Any]) -> bytes:
+        data = _bytes(answer["response"]["clientDataJSON"])
+        said = json.loads(data)
+        if not same(self.challenge, said["challenge"]):
+            raise ValueError("the challenge is another")
+        if said["type"] != f"webauthn.{self.kind}" or not is_loopback(said["origin"]):
+            raise ValueError("it is for something else")
+        return data
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def proves(verifier: str, challenge: str) -> bool:
+    """Whether a code verifier is the one that a challenge is of (RFC 7636, 4.6)."""
+    digest = base64.urlsafe_b64encode(sha256(verifier.encode()).digest())
+    return same(challenge, digest.rstrip(b"=").decode())
 
 
 def enrolment(method: Method, label: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import jsonify, request
 from werkzeug.wrappers import Response
+
+T = TypeVar("T")
 
 
 class TokenError(Exception):
@@ -49,6 +51,21 @@ def required(form: Mapping[str, str], name: str) -> str:
     return form[name]
 
 
+def structure(form: Mapping[str, str], name: str, kind: type[T]) -> T:
+    """Return a parameter that is a JSON object or list, empty where it is not there.
+
+    Raises:
+        TokenError: If it is something else.
+    """
+    try:
+        value = json.loads(form[name]) if form.get(name) else kind()
+    except ValueError:
+        value = None
+    if not isinstance(value, kind):
+        raise invalid_request(f"{name} is not a JSON {kind.__name__}")
+    return value
+
+
 def bearer() -> str:
     """Return the token from where RFC 6750, sections 2.1 and 2.2, put it."""
     header = request.authorization
@@ -69,16 +86,16 @@ def invalid_grant(description: str) -> TokenError:
 
 def refuse(error: TokenError) -> Response:
     """Answer with a refusal."""
-    answer = private(error.document)
-    answer.status_code = error.status
+    answer = private(error.document, error.status)
     if error.status == 401 and request.authorization is not None:
         answer.headers["WWW-Authenticate"] = 'Basic realm="tenant"'
     return answer
 
 
-def private(document: Mapping[str, Any] | list[Any]) -> Response:
+def private(document: Mapping[str, Any] | list[Any], status: int = 200) -> Response:
     """Answer with what only the one who asked may keep."""
     answer = jsonify(document)
+    answer.status_code = status
     answer.headers["Cache-Control"] = "no-store"
     return answer
 

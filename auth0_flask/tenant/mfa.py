@@ -19,7 +19,7 @@ from auth0_flask.tenant.messages import (
     private,
     required,
 )
-from auth0_flask.tenant.provider import Provider, here
+from auth0_flask.tenant.provider import here
 from auth0_flask.tenant.tokens import issue, token_response
 from auth0_flask.tenant.users import Grant, PendingFactor, Session
 from auth0_flask.tenant.verification import authenticate
@@ -27,15 +27,13 @@ from auth0_flask.tenant.verification import authenticate
 routes = Blueprint("mfa", __name__)
 
 #: How the protocol calls the types of methods that the SDK asks for.
-_AUTHENTICATORS = {"totp": "otp", "phone": "oob", "email": "oob"}
-_CHANNELS = {"phone": "sms", "email": "email"}
+_AUTHENTICATORS = {"totp": "otp", "recovery-code": "recovery-code"}
 
 
-def demand(provider: Provider, grant: Grant, family: str | None = None) -> None:
+def demand(grant: Grant, family: str | None = None) -> None:
     """Refuse tokens where a second factor is wanted and there was none.
 
     Args:
-        provider: Who issues them.
         grant: What they would be for.
         family: The refresh token that asked for them; None at a login, where users
             who have a second factor are asked for it.
@@ -44,12 +42,12 @@ def demand(provider: Provider, grant: Grant, family: str | None = None) -> None:
         TokenError: If it is refused, with an ``mfa_token`` to go on with.
     """
     session = grant.session
-    directory = provider.directory
+    directory = here.directory
     has = {m.type for m in directory.methods.second_factors(session.user.sub)}
-    wanted = provider.require_mfa or (family is None and has)
+    wanted = here.require_mfa or (family is None and has)
     if not wanted or "mfa" in session.amr:
         return
-    ways = sorted(_AUTHENTICATORS.get(kind, kind) for kind in has)
+    ways = sorted(_AUTHENTICATORS[kind] for kind in has)
     raise TokenError(
         403,
         "mfa_required",
@@ -61,16 +59,17 @@ def demand(provider: Provider, grant: Grant, family: str | None = None) -> None:
     )
 
 
-def proved(provider: Provider, session: Session, acr: str | None = None) -> Session:
+def proved(session: Session, acr: str | None = None) -> Session:
     """Return a session whose user has just shown a second factor."""
-    return replace(session, amr=("mfa",), acr=acr, auth_time=provider.now())
+    return replace(session, amr=("mfa",), acr=acr, auth_time=here.now())
 
 
 @routes.get("/mfa/authenticators")
 def authenticators() -> Response:
     """List what a user can be asked for."""
     sub = _pending(bearer()).sub
-    return private([_shown(m) for m in here.directory.methods.of(sub) if _known(m)])
+    found = here.directory.methods.of(sub, *_AUTHENTICATORS)
+    return private([_shown(method) for method in found])
 
 
 @routes.post("/mfa/associate")
@@ -99,7 +98,7 @@ def associate() -> Response:
 def challenge() -> Response:
     """Ask a user for a code."""
     form = parameters()
-    authenticate(here, form)
+    authenticate(form)
     sub = _pending(required(form, "mfa_token")).sub
     if not here.directory.methods.of(sub, "totp"):
         raise TokenError(403, "association_required", "User is not enrolled.")
@@ -128,7 +127,7 @@ def verify_recovery_code(form: Mapping[str, str]) -> dict[str, Any]:
 
 def _tokens(form: Mapping[str, str], pending: PendingFactor) -> dict[str, Any]:
     here.directory.mfa_tokens.take(form["mfa_token"])
-    grant = replace(pending.grant, session=proved(here, pending.grant.session))
+    grant = replace(pending.grant, session=proved(pending.grant.session))
     if pending.family is None:
         return issue(here, grant)
     # The refresh token stays good, and what it brings from now on is of this proof.
@@ -143,12 +142,6 @@ def _pending(mfa_token: str) -> PendingFactor:
     return pending
 
 
-def _known(method: Method) -> bool:
-    return method.type in _AUTHENTICATORS or method.type == "recovery-code"
-
-
 def _shown(method: Method) -> dict[str, Any]:
-    kind = _AUTHENTICATORS.get(method.type, method.type)
-    shown = {"id": method.id, "authenticator_type": kind, "active": method.confirmed}
-    channel = _CHANNELS.get(method.type)
-    return {**shown, "oob_channel": channel} if channel else shown
+    kind = _AUTHENTICATORS[method.type]
+    return {"id": method.id, "authenticator_type": kind, "active": method.confirmed}

@@ -26,7 +26,9 @@ from auth0_flask.tenant.forgery import Forgeries
 from auth0_flask.tenant.keys import SigningKeys
 from auth0_flask.tenant.notices import Notices
 from auth0_flask.tenant.server import Seen
-from auth0_flask.tenant.users import ROLES, Organization, Organizations, User
+from auth0_flask.tenant.users import ROLES, Message, Organization, Organizations, User
+
+_METHODS = ("authentication_methods", "authentication-methods")
 
 
 class Settings:
@@ -42,6 +44,7 @@ class Settings:
         allowed_logout_urls: The same for where a logout may lead.
         connections: The connections that an app may ask for.
         audiences: The APIs that tokens may be for; any where it is empty.
+        my_account_scopes: What access tokens for the My Account API may be good for.
         api_audience: The audience of the tenant's own API at ``/api/things``.
         require_pushed_authorization_requests: Whether requests have to be
             pushed (RFC 9126).
@@ -60,6 +63,7 @@ class Settings:
     allowed_logout_urls: set[str]
     connections: set[str]
     audiences: set[str]
+    my_account_scopes: set[str]
     api_audience: str
     require_pushed_authorization_requests: bool
     rotate_refresh_tokens: bool
@@ -129,6 +133,11 @@ class Settings:
         self.omit_scope = False
         self.token_response_extra = {}
         self.audiences = set()
+        self.my_account_scopes = {
+            f"{verb}:me:{what}"
+            for verb in ("create", "read", "update", "delete")
+            for what in ("connected_accounts", "factors", *_METHODS)
+        }
         self.api_audience = "https://api.tenant.example/"
         self.rotate_refresh_tokens = True
         self.require_mfa = False
@@ -148,6 +157,7 @@ class Provider(Settings):
     """
 
     requests: list[Seen]
+    callback: str  # the app's first, for requests without a redirect_uri
 
     def __init__(self) -> None:
         """Make up the client and add the first users."""
@@ -159,6 +169,7 @@ class Provider(Settings):
         self.notices = Notices()
         self.stopping = threading.Event()
         self._app_secret = secrets.token_hex(32)
+        self.callback = ""
         self._ports: tuple[int, int] | None = None
         self.reset()
 
@@ -189,6 +200,11 @@ class Provider(Settings):
     def issuer(self) -> str:
         """The issuer identifier, with the final slash that Auth0's have."""
         return f"https://{self.domain}/"
+
+    @property
+    def my_account(self) -> str:
+        """The audience of the My Account API."""
+        return f"{self.issuer}me/"
 
     @property
     def origin(self) -> str:
@@ -262,6 +278,69 @@ class Provider(Settings):
         """
         methods = self.directory.methods
         return methods.code(methods.of(self.directory.find(user).sub, "totp")[-1])
+
+    def passwordless_code(self, address: str) -> str:
+        """Return the code last sent to an email address or phone number.
+
+        Raises:
+            LookupError: If there is none, or it is spent.
+        """
+        return self._message(address).code
+
+    def passwordless_link(self, address: str) -> str:
+        """Return the link last sent to an email address.
+
+        Raises:
+            LookupError: If there is none, or it is spent.
+        """
+        return self._message(address).link
+
+    def _message(self, address: str) -> Message:
+        for message in self.directory.messages.values():
+            if message.to == address:
+                return message
+        raise LookupError(f"Nothing was sent to {address}.")
+
+    def approve_backchannel(self, user: User | str, *, allow: bool = True) -> None:
+        """Answer the logins elsewhere that a user is asked for, or else the next.
+
+        Raises:
+            LookupError: If there is no such user.
+        """
+        sub = self.directory.find(user).sub
+        asked = [
+            approval
+            for approval in self.directory.approvals.values()
+            if approval.answer is None and approval.grant.session.user.sub == sub
+        ]
+        for approval in asked:
+            approval.answer = allow
+        if not asked:
+            self.directory.answers[sub] = allow
+
+    def accept_token(self, token: str, user: User | str, token_type: str) -> None:
+        """Take a token of somebody else's for a user's in token exchanges.
+
+        Raises:
+            LookupError: If there is no such user.
+        """
+        self.directory.accepted[token_type, token] = self.directory.find(user)
+
+    def accounts(self, user: User | str) -> list[str]:
+        """Return the connections at which a user has connected an account.
+
+        Raises:
+            LookupError: If there is no such user.
+        """
+        return list(self.directory.accounts.get(self.directory.find(user).sub, ()))
+
+    def linked(self, user: User | str) -> set[str]:
+        """Return the connections that are linked to a user.
+
+        Raises:
+            LookupError: If there is no such user.
+        """
+        return set(self.directory.linked.get(self.directory.find(user).sub, ()))
 
     def add_organization(
         self,
@@ -354,7 +433,8 @@ class Provider(Settings):
 
     def knows_audience(self, audience: str) -> bool:
         """Whether there is such an API: any, unless some are registered."""
-        return not self.audiences or audience in self.audiences
+        own = {self.my_account, "my-account"}
+        return not self.audiences or audience in self.audiences | own
 
     def _started_ports(self) -> tuple[int, int]:
         if self._ports is None:

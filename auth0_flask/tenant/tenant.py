@@ -14,8 +14,7 @@ from flask import Flask, render_template
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from auth0_flask.tenant import browser, mfa
-from auth0_flask.tenant.backchannel import BackChannel
+from auth0_flask.tenant import backchannel, browser, logins, mfa, my_account
 from auth0_flask.tenant.forgery import Forgery
 from auth0_flask.tenant.messages import TokenError, refuse
 from auth0_flask.tenant.provider import Provider
@@ -182,6 +181,7 @@ class Tenant(Provider):
         Raises:
             RuntimeError: If the tenant is not running.
         """
+        self.callback = self.callback or redirect_uri
         return {
             "AUTH0_DOMAIN": self.domain,
             "AUTH0_CLIENT_ID": self.client_id,
@@ -230,8 +230,7 @@ def create_app(provider: Provider) -> Flask:
     # Another name for 127.0.0.1 would let any web site talk to the tenant as
     # if it were of the same origin (DNS rebinding).
     app.config["TRUSTED_HOSTS"] = list(_HOSTS)
-    app.register_blueprint(BackChannel(provider).blueprint())
-    for part in (browser, mfa):
+    for part in (backchannel, browser, logins, mfa, my_account):
         app.register_blueprint(part.routes)
     app.register_error_handler(TokenError, refuse)
     app.extensions["tenant"] = provider

@@ -93,6 +93,7 @@ def _jwt_access_token(provider: Provider, grant: Grant) -> str:
         "scope": " ".join(grant.scope),
         "azp": provider.client_id,
         **organization_claims(grant),
+        **({"act": grant.session.act} if grant.session.act else {}),
         # Two tokens of one second would be the same otherwise.
         "jti": secrets.token_urlsafe(16),
     }
@@ -121,7 +122,12 @@ def _id_claims(provider: Provider, grant: Grant) -> dict[str, Any]:
         "sid": grant.session.sid,
     }
     session = grant.session
-    more = {"nonce": grant.nonce, "amr": list(session.amr), "acr": session.acr}
+    more = {
+        "nonce": grant.nonce,
+        "amr": session.amr,
+        "acr": session.acr,
+        "act": session.act,
+    }
     return {**claims, **{name: value for name, value in more.items() if value}}
 
 

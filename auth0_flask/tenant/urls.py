@@ -34,6 +34,11 @@ def form_target(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}"
 
 
+def site(url: str) -> str:
+    """Return what to call the app at this address: its host and port."""
+    return form_target(url).partition("//")[2] or "the app"
+
+
 def is_loopback(url: str) -> bool:
     """Whether an address leads to this machine, without tricks."""
     if _DECEPTIVE.search(url):

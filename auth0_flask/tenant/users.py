@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from auth0_flask.tenant.authorization import AuthorizationRequest
 
 #: The claim that roles are in, which an Action would set at Auth0.
 ROLES = "https://example.com/roles"
@@ -100,6 +102,7 @@ class Session:
         sid: Its identifier.
         amr: "mfa" where there was a second factor (RFC 8176).
         acr: What the app asked this proof to be good for.
+        act: Who acts for the user (RFC 8693, section 4.1).
     """
 
     user: User
@@ -107,6 +110,7 @@ class Session:
     sid: str
     amr: tuple[str, ...] = ()
     acr: str | None = None
+    act: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,3 +147,50 @@ class PendingFactor:
     def sub(self) -> str:
         """Whose factor it is."""
         return self.grant.session.user.sub
+
+
+@dataclass(frozen=True)
+class Message:
+    """A code or a link on its way to somebody; ``realm`` is "email" or "sms"."""
+
+    realm: str
+    to: str
+    code: str
+    link: str = ""
+    asked: AuthorizationRequest | None = None
+
+
+@dataclass
+class Approval:
+    """A login that a user elsewhere is asked for; ``answer`` is None until then."""
+
+    grant: Grant
+    message: str
+    answer: bool | None = None
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a page asks a user; ``yes`` gives what the app is sent then."""
+
+    title: str
+    text: str
+    redirect_uri: str
+    state: str | None
+    yes: Callable[[], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Connect:
+    """An account elsewhere that is about to be connected to a user's.
+
+    ``auth_session`` and ``code_challenge`` say which app's visitor began that.
+    """
+
+    sub: str
+    connection: str
+    scopes: list[str]
+    redirect_uri: str
+    auth_session: str
+    code_challenge: str

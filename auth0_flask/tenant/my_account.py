@@ -1,0 +1,265 @@
+"""The My Account API: a user's connected accounts and authentication methods."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+from flask import Blueprint, request
+from werkzeug.wrappers import Response
+
+from auth0_flask.tenant.factors import WRONG, Ceremony, Method, enrolment, proves, same
+from auth0_flask.tenant.messages import (
+    TokenError,
+    bearer,
+    invalid_request,
+    parameters,
+    private,
+    structure,
+)
+from auth0_flask.tenant.provider import here
+from auth0_flask.tenant.urls import site
+from auth0_flask.tenant.users import Connect, Question
+from auth0_flask.tenant.verification import own_claims
+
+_PASSWORDS = "Username-Password-Authentication"
+_FACTORS = {"totp": "secondary", "recovery-code": "secondary", "passkey": "primary"}
+
+routes = Blueprint("my_account", __name__, url_prefix="/me/v1")
+
+
+@routes.errorhandler(TokenError)
+def refuse(error: TokenError) -> Response:
+    """Answer with a problem document (RFC 9457)."""
+    code, detail = error.document["error"], error.document["error_description"]
+    kind = f"https://auth0.com/api-errors/{code}"
+    problem = {"type": kind, "title": code, "status": error.status, "detail": detail}
+    return private(problem, error.status)
+
+
+def _sub(scope: str) -> str:
+    """Return whose access token the request shows, if it is good for this."""
+    try:
+        claims = own_claims(bearer(), here.my_account)
+    except jwt.PyJWTError as error:
+        raise TokenError(401, "unauthorized", f"The token is wrong: {error}") from error
+    # The SDK writes some of these scopes with hyphens.
+    if scope not in claims.get("scope", "").replace("-", "_").split():
+        raise TokenError(403, "insufficient_scope", f"The access token lacks {scope}")
+    sub: str = claims["sub"]
+    return sub
+
+
+@routes.post("/connected-accounts/connect")
+def connect() -> Response:
+    """Begin to connect an account; the user is asked at the address returned."""
+    sub, form = _sub("create:me:connected_accounts"), parameters()
+    connection, url = form.get("connection", ""), form.get("redirect_uri", "")
+    if connection not in _connections():
+        raise _missing(f"There is no connection {connection}")
+    if not here.knows_callback(url) or form.get("code_challenge_method") != "S256":
+        raise invalid_request("redirect_uri or code_challenge is wrong")
+    asked = Connect(
+        sub,
+        connection,
+        structure(form, "scopes", list),
+        url,
+        secrets.token_urlsafe(32),
+        form.get("code_challenge", ""),
+    )
+    question = Question(
+        "Connect an account",
+        f"Let {site(url)} use your account at {connection}?",
+        url,
+        form.get("state"),
+        lambda: {"connect_code": here.directory.connects.put(asked)},
+    )
+    answer = {
+        "auth_session": asked.auth_session,
+        "connect_uri": f"{here.origin}/u/confirm",
+        "connect_params": {"ticket": here.directory.questions.put(question)},
+        "expires_in": int(here.directory.questions.lifetime),
+    }
+    return private(answer, 201)
+
+
+@routes.post("/connected-accounts/complete")
+def complete() -> Response:
+    """Connect the account that the user has agreed to."""
+    sub, form = _sub("create:me:connected_accounts"), parameters()
+    asked = here.directory.connects.take(form.get("connect_code", ""))
+    if (
+        asked is None
+        or asked.sub != sub
+        or asked.redirect_uri != form.get("redirect_uri")
+        or not same(asked.auth_session, form.get("auth_session", ""))
+        or not proves(form.get("code_verifier", ""), asked.code_challenge)
+    ):
+        raise invalid_request("The connect_code is not of this request")
+    made = {
+        "id": f"cac_{secrets.token_hex(8)}",
+        "connection": asked.connection,
+        "access_type": "offline",
+        "scopes": asked.scopes,
+        "created_at": datetime.fromtimestamp(int(here.now()), UTC).isoformat(),
+    }
+    # One account at each connection.
+    here.directory.accounts.setdefault(sub, {})[asked.connection] = made
+    return private(made, 201)
+
+
+@routes.get("/connected-accounts/accounts")
+def accounts() -> Response:
+    """List a user's connected accounts."""
+    found = here.directory.accounts.get(_sub("read:me:connected_accounts"), {})
+    wanted = request.args.get("connection")
+    return _page("accounts", [a for n, a in found.items() if wanted in {None, n}])
+
+
+@routes.delete("/connected-accounts/accounts/<name>")
+def disconnect(name: str) -> Response:
+    """Take a connected account away."""
+    found = here.directory.accounts.get(_sub("delete:me:connected_accounts"), {})
+    for connection, account in list(found.items()):
+        if account["id"] == name:
+            del found[connection]
+            return Response(status=204)
+    raise _missing("There is no such account")
+
+
+@routes.get("/connected-accounts/connections")
+def connections() -> Response:
+    """List where an account could be connected."""
+    _sub("read:me:connected_accounts")
+    return _page("connections", [{"name": n, "strategy": n} for n in _connections()])
+
+
+def _connections() -> list[str]:
+    return sorted(here.connections - {_PASSWORDS})
+
+
+def _page(name: str, items: list[dict[str, Any]]) -> Response:
+    """Answer with some of the items, and where to go on."""
+    try:
+        start, take = (
+            int(request.args.get(n, d)) for n, d in (("from", 0), ("take", 50))
+        )
+    except ValueError as error:
+        raise invalid_request("from or take is no number") from error
+    more = {"next": str(start + take)} if start + take < len(items) else {}
+    return private({name: items[start : start + take], **more})
+
+
+@routes.get("/factors")
+def factors() -> Response:
+    """List what can be enrolled here."""
+    _sub("read:me:factors")
+    return private([{"type": t, "usage": [usage]} for t, usage in _FACTORS.items()])
+
+
+@routes.get("/authentication-methods")
+def methods() -> Response:
+    """List a user's methods."""
+    sub, kind = _sub("read:me:authentication_methods"), request.args.get("type")
+    found = here.directory.methods.of(sub, *([kind] if kind else []))
+    return private({"authentication_methods": [_shown(method) for method in found]})
+
+
+@routes.get("/authentication-methods/<name>")
+def method(name: str) -> Response:
+    """Show one."""
+    return private(_shown(_find(_sub("read:me:authentication_methods"), name)))
+
+
+@routes.patch("/authentication-methods/<name>")
+def rename(name: str) -> Response:
+    """Call one by another name."""
+    found = _find(_sub("update:me:authentication_methods"), name)
+    found.name = parameters().get("name", found.name)
+    return private(_shown(found))
+
+
+@routes.delete("/authentication-methods/<name>")
+def remove(name: str) -> Response:
+    """Take one away."""
+    sub = _sub("delete:me:authentication_methods")
+    here.directory.methods.remove(sub, _find(sub, name))
+    return Response(status=204)
+
+
+@routes.post("/authentication-methods")
+def enroll() -> Response:
+    """Begin to enroll one; it counts once it is verified."""
+    sub, kind = _sub("create:me:authentication_methods"), parameters().get("type")
+    known, ceremony = here.directory.methods, Ceremony("create", name=sub)
+    more: dict[str, Any]
+    if kind == "totp":
+        made = known.add_totp(sub)
+        barcode = enrolment(made, sub)
+        more = {"barcode_uri": barcode, "manual_input_code": made.secret}
+    elif kind == "recovery-code":
+        made = known.add_recovery_code(sub)
+        more = {"recovery_code": made.secret}
+    elif kind == "passkey":
+        made = known.add(sub, kind, "", confirmed=False)
+        more = {"authn_params_public_key": ceremony.options}
+    else:
+        raise invalid_request(f"The type {kind} is not known here")
+    session = here.directory.enrolments.put((made, ceremony))
+    answer = private({"id": made.id, "auth_session": session, **more}, 202)
+    answer.location = f"{here.my_account}v1/authentication-methods/{quote(made.id)}"
+    return answer
+
+
+@routes.post("/authentication-methods/<name>/verify")
+def verify(name: str) -> Response:
+    """Enroll one for good."""
+    form, found = parameters(), _find(_sub("create:me:authentication_methods"), name)
+    enrolments, session = here.directory.enrolments, form.get("auth_session", "")
+    made, ceremony = enrolments.get(session) or (None, None)
+    if made is not found or ceremony is None or not _verified(form, made, ceremony):
+        raise TokenError(403, "forbidden", "The answer is wrong, or it comes too late")
+    enrolments.take(session)
+    found.confirmed = True
+    return private(_shown(found), 201)
+
+
+def _verified(form: Mapping[str, str], made: Method, ceremony: Ceremony) -> bool:
+    if made.type == "totp":
+        return here.directory.methods.shows(made, form.get("otp_code", ""))
+    if made.type == "recovery-code":
+        return same(made.secret, form.get("recovery_code", ""))
+    try:
+        answer = structure(form, "authn_response", dict)
+        made.secret, made.key_id = ceremony.key_of(answer), answer["id"]
+    except WRONG:
+        return False
+    return True
+
+
+def _missing(description: str) -> TokenError:
+    return TokenError(404, "not_found", description)
+
+
+def _find(sub: str, name: str) -> Method:
+    for found in here.directory.methods.of(sub):
+        if found.id == name:
+            return found
+    raise _missing("There is no such authentication method")
+
+
+def _shown(found: Method) -> dict[str, Any]:
+    shown = {
+        "id": found.id,
+        "type": found.type,
+        "created_at": found.created_at,
+        "confirmed": found.confirmed,
+        "usage": [_FACTORS[found.type]],
+        "name": found.name,
+        "key_id": found.key_id,
+    }
+    return {name: value for name, value in shown.items() if value != ""}

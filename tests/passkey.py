@@ -1,0 +1,56 @@
+"""A software authenticator: what ``navigator.credentials`` gives a page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from typing import Any
+
+from auth0_server_python.auth_types import PasskeyAuthResponse
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+
+
+def text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Passkey:
+    """One passkey for the tenant; it answers the SDK's ``authn_params_public_key``."""
+
+    def __init__(self, origin: str = "http://localhost:1") -> None:
+        self.id, self.origin = text(os.urandom(16)), origin
+        self.key = ec.generate_private_key(ec.SECP256R1())
+
+    def create(self, options: Any) -> PasskeyAuthResponse:
+        """Answer a sign-up or an enrollment."""
+        public = self.key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return self._answer("create", options, publicKey=text(public))
+
+    def get(self, options: Any) -> PasskeyAuthResponse:
+        """Answer a login."""
+        answer = self._answer("get", options)
+        data = hashlib.sha256(options.rp_id.encode()).digest() + b"\x05\x00\x00\x00\x01"
+        said = base64.urlsafe_b64decode(answer.response["clientDataJSON"] + "==")
+        signed = data + hashlib.sha256(said).digest()
+        answer.response["authenticatorData"] = text(data)
+        answer.response["signature"] = text(self.key.sign(signed, ec.ECDSA(SHA256())))
+        return answer
+
+    def _answer(self, kind: str, options: Any, **more: str) -> PasskeyAuthResponse:
+        said = {"type": f"webauthn.{kind}", "challenge": options.challenge}
+        client_data = json.dumps({**said, "origin": self.origin}).encode()
+        response = {"clientDataJSON": text(client_data), **more}
+        return PasskeyAuthResponse.model_validate(
+            {
+                "id": self.id,
+                "rawId": self.id,
+                "type": "public-key",
+                "response": response,
+            }
+        )
