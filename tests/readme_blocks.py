@@ -1,4 +1,4 @@
-"""The README's blocks of code, and running those that are for a shell."""
+"""The pages' blocks of code, and running those that are for a shell."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ from servers import BIN, ROOT, clean_environment
 from watch import watch
 
 README = (ROOT / "README.md").read_text()
+#: By its path, every page for those who use or change this project.
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for folder in (ROOT, ROOT / "docs", ROOT / "security")
+    for path in sorted(folder.glob("*.md"))
+}
 #: How the blocks begin that make an environment; .ci/run makes its own by one.
 SETUP = re.compile(
     r"python3 -m venv \.venv && \. \.venv/bin/activate "
@@ -40,16 +46,18 @@ class Block:
         language: What stands behind the backticks.
         before: The line of text before it.
         shows: What a block of text behind it says that it prints.
+        page: The path of its page.
     """
 
     language: str
     code: str
     before: str
     shows: str = ""
+    page: str = "README.md"
 
     @property
     def why_not_run(self) -> str | None:
-        """What the README gives as the reason for not running it."""
+        """What the page gives as the reason for not running it."""
         found = re.fullmatch(r"No test runs this block: (.+)\.", self.before)
         return found and found[1]
 
@@ -60,25 +68,28 @@ class Block:
 
     def __str__(self) -> str:
         """Name it in a list of tests."""
-        return self.command.partition("\n")[0][:40]
+        return f"{self.page}: {self.command.partition(chr(10))[0][:40]}"
 
 
-def blocks(*languages: str, text: str = README) -> list[Block]:
-    """Return a text's blocks in some languages, or all, in their order."""
+def blocks(*languages: str, text: str = "", page: str = "README.md") -> list[Block]:
+    """Return the blocks of a page, or of a part of it, in some languages or all."""
     found: list[Block] = []
+    text = text or PAGES[page]
     for match in _FENCE.finditer(text):
         indent, language, code = match.groups()
         code = re.sub(rf"^{indent}", "", code, flags=re.M)
         before = text[: match.start()].rstrip().rpartition("\n")[2].strip()
         if language == "text" and found:
             found[-1] = replace(found[-1], shows=code)
-        found.append(Block(language, code, before))
+        found.append(Block(language, code, before, page=page))
     return [b for b in found if not languages or b.language in languages]
 
 
-def chapter(title: str) -> str:
-    """Return the text below a heading of the README."""
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def chapter(title: str, page: str = "README.md") -> str:
+    """Return the text below a heading of a page."""
+    found = PAGES[page].partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    assert found, f"{page} has no chapter {title!r}."
+    return found
 
 
 def copy_project(folder: Path) -> Path:
@@ -119,9 +130,9 @@ class Shell:
         """What it has said so far."""
         return self._log.read_text()
 
-    def wait_for_site(self) -> str | None:
+    def wait_for_site(self, *, minutes: float = 1) -> str | None:
         """Return the address that it serves the app at, or None once it is done."""
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 60 * minutes
         while time.monotonic() < give_up:
             if (code := self._process.poll()) is not None:
                 assert code == 0, self.output
@@ -149,6 +160,6 @@ class Shell:
 
 def _is_served(site: str) -> bool:
     try:
-        return httpx.get(f"{site}/healthz", trust_env=False).text == "ok"
+        return httpx.get(f"{site}/login", trust_env=False).has_redirect_location
     except httpx.HTTPError:
         return False

@@ -29,7 +29,8 @@ Visitors = Callable[..., Visitor]
 EXAMPLES = ROOT / "examples"
 SHOP = EXAMPLES / "existing_app"
 README = (ROOT / "README.md").read_text()
-CHAPTER = README.partition("## In an app you have\n")[2].partition("\n## ")[0]
+CHAPTER = (ROOT / "docs/existing-apps.md").read_text()
+CLEARS = CHAPTER.partition("## What happens to the app's session\n")[2]
 GUARDS = README.partition("## Protect a view\n")[2].partition("\n## ")[0]
 KEY = "the secret key that the app has had all along"
 MIGRATION = re.findall(r"^(?:ALTER|CREATE) .*;$", CHAPTER, re.M)
@@ -488,7 +489,7 @@ async def test_with_routes_of_its_own_in_sync_views(
 async def test_with_the_routes_of_the_readme(
     tmp_path: Path, tenant: Tenant, visitors: Visitors
 ) -> None:
-    text = README.partition("### Routes of your own\n")[2].partition("\n## ")[0]
+    text = CHAPTER.partition("## Write the routes yourself\n")[2].partition("\n## ")[0]
     code = app_of_the_readme().replace("app.register_blueprint(auth.routes)\n", "", 1)
     (tmp_path / "app.py").write_text("\n\n".join([code, *blocks(text, "python")]))
     shutil.copy(ROOT / "auth.py", tmp_path)
@@ -569,7 +570,11 @@ from flask import request
 def note():
     return session.setdefault("note", request.args.get("text", "nothing"))
 """
-    code = [app_of_the_readme(), *blocks(GUARDS + CHAPTER, "python"), note]
+    code = [
+        app_of_the_readme(),
+        *blocks(GUARDS + CLEARS.partition("\n## ")[0], "python"),
+        note,
+    ]
     (tmp_path / "app.py").write_text("\n\n".join(code))
     tenant.add_user("ada", **{"https://example.com/roles": ["admin"]})
     with running(tmp_path, tenant) as site:

@@ -1,4 +1,4 @@
-"""The README: its Python and its commands run as they stand there."""
+"""README and docs: their Python and their commands run as they stand there."""
 
 from __future__ import annotations
 
@@ -10,46 +10,96 @@ import types
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+import respx
 from dotenv import dotenv_values
 from jinja2 import DictLoader
 
 import auth
 from auth0_flask.settings import Settings, setting_names
 from auth0_flask.tenant import Tenant
-from readme_blocks import README, SETUP, Block, Shell, blocks, chapter, copy_project
+from docs import make_reference
+from readme_blocks import (
+    PAGES,
+    README,
+    SETUP,
+    Block,
+    Shell,
+    blocks,
+    chapter,
+    copy_project,
+)
 from servers import ROOT, clean_environment, free_port
-from test_drop_in import packages
-from visitor import Visitor, state_of
+from test_drop_in import app_of_the_readme, packages
+from visitor import Shopper, Visitor, state_of
 
 LANGUAGES = {
     *("sh", "python", "py", "dotenv", "diff", "sql", "js", "nginx", "text", "toml"),
 }
-COMMANDS = [block for block in blocks("sh") if not block.why_not_run]
+#: Run by the story of a newcomer, in an environment that it makes.
+FIRST_SCREENS = README.partition("### Use your Auth0 account")[0]
+COMMANDS = [
+    block
+    for page in PAGES
+    for block in blocks("sh", page=page)
+    if not (block.why_not_run or block.code in FIRST_SCREENS)
+]
+NOT_RUN = [
+    "CONTRIBUTING.md: .ci/run",
+    "CONTRIBUTING.md: pytest @tests/quick.txt",
+    "CONTRIBUTING.md: python3 -m venv .venv && . .venv/bin/act",
+    "README.md: pytest",
+    "docs/production.md: docker compose up --build --detach",
+]
+WITH_PYTHON = [page for page in PAGES if blocks("python", page=page)]
+#: In the chapters about tests, blocks are tests.
+TESTS = [
+    *blocks("python", text=chapter("Test your app")),
+    *blocks("python", text=chapter("Async tests", "docs/existing-apps.md")),
+]
+
+
+def app_with(page: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make the README's app, with all that a page adds to it, as a module."""
+    module = types.ModuleType("app")  # whose tests import it by that name
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    added = [b.code for b in blocks("python", page=page) if b not in TESTS]
+    for code in (app_of_the_readme(), *added):
+        exec(compile(code, page, "exec"), vars(module))  # noqa: S102 - ours
+    own_page = "{{ error.description }} {{ error.error }} {{ error.reference }}"
+    module.app.jinja_loader = DictLoader({"login_failed.html": own_page})
+    return module.app
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_every_view_of_a_page_answers_a_user(
+    page: str, monkeypatch: pytest.MonkeyPatch, respx_mock: respx.MockRouter
+) -> None:
+    """By a whole login at the tenant, and by `login_as`, which gives no token."""
+    respx_mock.route(host__regex=r"(localhost|127\.0\.0\.1)").pass_through()
+    respx_mock.route(host__regex=r".*\.example\.com").respond(json=[])
+    app = app_with(page, monkeypatch)
+    alice, bob = Shopper(app), Shopper(app)
+    assert alice.login().location == "/"
+    auth.login_as(bob.client, sub="auth0|bob")
+
+    paths = {r.rule for r in app.url_map.iter_rules() if "GET" in (r.methods or ())}
+    for path in [*sorted(paths - {"/static/<path:filename>", "/logout"}), "/logout"]:
+        for who in (alice, bob):
+            answer = who.client.get(path)
+            assert answer.status_code < 500, f"{path}: {answer.text}"
 
 
 def test_its_python_makes_an_app_that_guards_its_views(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = types.ModuleType("app")  # whose tests import it by that name
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    for block in blocks("python"):
-        exec(compile(block.code, "README.md", "exec"), vars(module))  # noqa: S102 - ours
-    own_page = "{{ error.description }} {{ error.error }} {{ error.reference }}"
-    module.app.jinja_loader = DictLoader({"login_failed.html": own_page})
-    client = module.app.test_client()
+    client = app_with("README.md", monkeypatch).test_client()
 
     redirected = client.get("/reports?month=11")
-    started = client.get("/login")
 
     assert redirected.headers["Location"] == "/login?return_to=/reports?month%3D11"
-    assert "/authorize?" in started.headers["Location"]
-    failed = client.get("/callback")
-    assert failed.status_code == 400
-    assert re.search(r" incomplete_callback [0-9a-f]{8}$", failed.text)
-    assert "/v2/logout?" in client.get("/logout").headers["Location"]
-    assert client.post("/backchannel-logout").status_code == 400
     auth.login_as(client)
     assert client.get("/admin").status_code == 403
     without_tokens = client.get("/orders")
@@ -57,26 +107,69 @@ def test_its_python_makes_an_app_that_guards_its_views(
     assert without_tokens.mimetype == "application/problem+json"
 
 
-def test_every_block_is_in_a_language_that_is_looked_after_here() -> None:
-    found = blocks()
+def test_a_page_of_the_apps_own_shows_what_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = app_with("docs/existing-apps.md", monkeypatch).test_client()
 
-    assert {block.language for block in found} <= LANGUAGES
-    assert len(found) * 2 == README.count("```")
-    assert "~~~" not in README
+    failed = client.get("/callback")
+
+    assert failed.status_code == 400
+    assert re.search(r" incomplete_callback [0-9a-f]{8}$", failed.text)
+    assert client.post("/backchannel-logout").status_code == 400
+
+
+def test_every_block_is_in_a_language_that_is_looked_after_here() -> None:
+    for page, text in PAGES.items():
+        found = blocks(page=page)
+        assert {block.language for block in found} <= LANGUAGES, page
+        assert len(found) * 2 == text.count("```"), page
+        assert "~~~" not in text
 
 
 def test_what_is_not_run_gives_a_reason() -> None:
-    kept_back = [block for block in blocks() if block.why_not_run]
+    kept_back = [b for page in PAGES for b in blocks(page=page) if b.why_not_run]
 
-    assert [str(block) for block in kept_back] == ["docker compose up --build --detach"]
+    assert sorted(map(str, kept_back)) == NOT_RUN
+
+
+@pytest.mark.slow
+async def test_a_newcomer_has_a_guarded_view_after_two_screens(
+    tmp_path: Path, visitors: Callable[..., Visitor]
+) -> None:
+    """In a fresh copy and a fresh environment, by the first screens' commands alone."""
+    project, port = copy_project(tmp_path / "project"), str(free_port())
+    try_it, put_it, run_it = blocks("sh", text=FIRST_SCREENS)
+    made = SETUP.match(try_it.code)
+    assert made
+    environment = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "FLASK_RUN_PORT": port}
+    activate = f". {project}/.venv/bin/activate; "
+
+    for code in (made[0].removesuffix("&& "), activate + put_it.code):
+        shell = Shell(code, project, environment)
+        assert shell.wait_for_site(minutes=5) is None
+    [packages] = project.glob(".venv/lib/*/site-packages")
+    taken = sum(path.lstat().st_blocks * 512 for path in packages.rglob("*"))
+    assert taken <= 120 << 20
+    mine = tmp_path / "my-app"
+    (mine / "app.py").write_text(app_of_the_readme())
+    for folder, code in ((project, try_it.command), (mine, run_it.code)):
+        shell = Shell(activate + code, folder, environment)
+        try:
+            site = shell.wait_for_site()
+            assert site
+            assert _any_port(try_it.shows) in _any_port(shell.output)
+            async with visitors(at=site) as alice:
+                page = await alice.login("/reports" if folder == mine else "/profile")
+        finally:
+            shell.stop()
+    assert page.text == "Reports for auth0|alice"
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=str)
 async def test_a_command_of_it_works(
     block: Block, tenant: Tenant, tmp_path: Path, visitors: Callable[..., Visitor]
 ) -> None:
-    if block.command == "pytest\n":
-        return  # what runs this; see the next test
     port, project = str(free_port()), copy_project(tmp_path / "project")
     environment = {
         **tenant.environ(redirect_uri=f"http://localhost:{port}/callback"),
@@ -105,27 +198,17 @@ def test_ci_sets_up_and_tests_by_the_words_of_it() -> None:
     found = re.findall(pattern[1], README, re.M)
 
     assert [SETUP.sub("", words) for words in found] == ["pytest"]
-    made_for = {
-        SETUP.match(block.code)[1]: block.command  # type: ignore[index]  # or it fails
-        for block in blocks("sh")
-        if "venv" in block.code
-    }
-    assert made_for == {
-        "requirements.txt": "python -m auth0_flask.tenant\n",
-        "requirements-dev.txt": "pytest\n",
-    }
 
 
 @pytest.fixture
 def followed(tmp_path: Path) -> Path:
     """The project of somebody who followed it up to where it is about tests."""
     shutil.copy(ROOT / "auth.py", tmp_path)
-    before = README.partition("\n## Test your app\n")[0]
-    code = "\n\n".join(block.code for block in blocks("python", text=before))
-    (tmp_path / "app.py").write_text(code)
+    code = [b.code for b in blocks("python") if b not in TESTS]
+    (tmp_path / "app.py").write_text("\n\n".join(code))
     tests = tmp_path / "tests"
     tests.mkdir()
-    for number, block in enumerate(blocks("python", text=chapter("Test your app"))):
+    for number, block in enumerate(TESTS):
         (tests / f"test_{number}.py").write_text(block.code)
     return tmp_path
 
@@ -163,7 +246,7 @@ def _pytest(folder: Path) -> str:
 def test_its_other_fragments_are_parts_of_the_examples() -> None:
     sources = [path.read_text() for path in (ROOT / "examples").rglob("*.py")]
     tried = blocks("py", text=chapter("Test your app"))
-    for block in blocks("py"):
+    for block in [block for page in PAGES for block in blocks("py", page=page)]:
         assert block in tried or any(
             all(part in text for part in block.code.split("\n\n\n")) for text in sources
         ), block
@@ -172,7 +255,7 @@ def test_its_other_fragments_are_parts_of_the_examples() -> None:
 def test_its_settings_are_appended_to_those_of_an_app(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     (project / ".env").write_text("DATABASE_URL=sqlite://")  # and no end of line
-    [append] = [block for block in blocks("sh") if ".env" in block.code]
+    [append] = [block for block in blocks("sh") if ">> .env" in block.code]
 
     assert Shell(append.code, project, {}).wait_for_site() is None
 
@@ -198,20 +281,16 @@ def test_its_lines_for_env_are_settings() -> None:
         assert Settings.from_environment({**needed, **values}).problems == ()
 
 
-def test_its_first_diff_leads_to_the_app_below_it() -> None:
-    text = chapter("Put it into your app")
-    diff, *_ = blocks("diff", text=text)
-    app = "".join(block.code for block in blocks("python", text=text))
-    after = [s[1:] for s in diff.code.splitlines() if s[:1] in {"+", " "} and s[1:]]
-
-    places = [app.index(f"{line}\n") for line in after]
-    assert places == sorted(places)
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    assert PAGES["docs/reference.md"] == make_reference.reference(), (
+        make_reference.__doc__
+    )
 
 
-def test_every_public_name_is_in_its_table() -> None:
-    table = README.partition("| Name | What it is |")[2].partition("\n\n")[0]
-    for name in auth.__all__:
-        assert re.search(rf"`{name}\b", table), name
+def test_pages_are_as_short_as_they_are_meant_to_be() -> None:
+    assert README.count("\n") <= 300
+    assert len(README.encode()) <= 14 * 1024
+    assert len(PAGES["SECURITY.md"].encode()) <= 8 * 1024
 
 
 def test_every_setting_is_in_its_table_and_in_the_example() -> None:
@@ -224,14 +303,15 @@ def test_every_setting_is_in_its_table_and_in_the_example() -> None:
 def test_its_table_of_sizes_is_what_is_measured() -> None:
     from auth0_flask.stores.cookies import TOTAL_BYTES
 
-    assert f"{TOTAL_BYTES:,} bytes in all" in README
+    page = PAGES["docs/tokens.md"]
+    assert f"{TOTAL_BYTES:,} bytes in all" in page
     # in a process of its own: it sets the environment of its app
     command = [sys.executable, "-m", "bench.sizes"]
     measured = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
     ).stdout
 
-    stated = README[README.index(measured.partition("\n")[0]) :]
+    stated = page[page.index(measured.partition("\n")[0]) :]
     for said, found in zip(stated.splitlines(), measured.splitlines(), strict=False):
         words, *numbers = said.strip("| ").split(" | ")
         assert found.startswith(f"| {words} |") or set(said) <= set("|-")
@@ -245,7 +325,7 @@ def _number(text: str) -> int:
 
 
 def test_its_table_of_log_lines_has_what_is_logged_with_its_level() -> None:
-    table = chapter("Run it in production").partition("| Line | Level |")[2]
+    table = chapter("By log line", "docs/troubleshooting.md")
     stated = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", table, re.M)
     logged = _logged()
     assert len(logged) > 15
@@ -278,13 +358,16 @@ def _text(path: Path) -> str:
     return path.read_text()
 
 
-def test_its_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
+def test_links_lead_to_a_file_and_a_heading_of_it() -> None:
+    for page, text in PAGES.items():
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            path, _, anchor = link.partition("#")
+            target = (ROOT / page).parent / path if path else ROOT / page
+            assert target.exists(), f"{page}: {link}"
+            if anchor:
+                assert anchor in _anchors(target.read_text()), f"{page}: {link}"
 
 
-def test_its_links_within_it_lead_to_a_heading() -> None:
-    headings = re.findall(r"^#+ (.*)$", README, re.M)
-    anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
-
-    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}

@@ -1,0 +1,107 @@
+"""Writes the reference from the docstrings: ``python -m docs.make_reference``.
+
+The text of a function or class is its docstring, that of another object the comment
+above it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import auth
+from auth0_flask import Auth0Client, Settings, SetupError, StoreUnavailable
+from auth0_flask.cli import auth0_commands
+from auth0_flask.event_loops import reuse_event_loops
+from auth0_flask.tenant import pytest_plugin
+
+PAGE = Path(__file__).with_name("reference.md")
+ROOT = PAGE.parents[1]
+SOURCES = [ROOT / f"{name}.py" for name in ("auth", "auth0_flask/extension")]
+SOURCES += [ROOT / "auth0_flask/errors.py"]
+_LISTS = ("Args:", "Attributes:", "Raises:", "Returns:")
+_INTRODUCTION = """\
+# Reference
+
+`python -m docs.make_reference` writes this page from the docstrings.
+Settings are in the [README](../README.md#settings).
+"""
+
+
+def reference() -> str:
+    """Return the page."""
+    return "\n".join([_INTRODUCTION, *_parts()])
+
+
+def _parts() -> Iterator[str]:
+    yield "## Names in `auth.py`\n"
+    for name in auth.__all__:
+        if name not in {"auth0", "init_app"}:
+            yield _entry(name, getattr(auth, name))
+        elif name == "init_app":
+            yield _entry(name, auth.init_app.func, without="client")
+    yield "## The client `auth0`\n"
+    yield f"{_markdown(inspect.getdoc(Auth0Client) or '')}\n"
+    for name, method in vars(Auth0Client).items():
+        if not name.startswith("_") and inspect.isfunction(method):
+            yield _entry(f"auth0.{name}", method, without="self")
+    yield "## Other names in the package\n"
+    for thing in (Settings, SetupError, StoreUnavailable, reuse_event_loops):
+        module = thing.__module__ if thing is reuse_event_loops else "auth0_flask"
+        yield _entry(f"{module}.{thing.__name__}", thing)
+    yield "## For tests: `auth0_flask.tenant.pytest_plugin`\n"
+    for name in ("auth0_tenant", "tenant_user", "complete_login"):
+        thing = getattr(pytest_plugin, name)
+        yield _entry(name, inspect.unwrap(thing))
+    yield "## Commands\n"
+    for name, command in auth0_commands.commands.items():
+        options = [f"- `{o.opts[0]}`: {o.help}" for o in command.params]
+        text = "\n".join([_markdown(command.help or ""), "", *options]).strip()
+        yield f"### `flask auth0 {name}`\n\n{text}\n"
+
+
+def _entry(name: str, thing: Any, without: str = "") -> str:
+    """Return a name with its signature and its text."""
+    shown = name
+    if inspect.isfunction(thing):
+        parameters = inspect.signature(thing).parameters.values()
+        kept = [p.replace(annotation=p.empty) for p in parameters if p.name != without]
+        shown += str(inspect.Signature(kept))
+    is_object = not (inspect.isfunction(thing) or inspect.isclass(thing))
+    text = _comment(name) if is_object else inspect.getdoc(thing) or ""
+    text = re.sub(rf"^ +{without}: .*\n", "", text, flags=re.M) if without else text
+    if not text:
+        raise SystemExit(f"{name} has no docstring.")
+    return f"### `{shown}`\n\n{_markdown(text)}\n"
+
+
+def _comment(name: str) -> str:
+    """Return the comment above an assignment."""
+    found = re.search(rf"((?:^#.*\n)+){name} = ", "\n".join(map(_read, SOURCES)), re.M)
+    return re.sub(r"^#:? ", "", found[1], flags=re.M).strip() if found else ""
+
+
+def _read(path: Path) -> str:
+    return path.read_text()
+
+
+def _markdown(docstring: str) -> str:
+    """Return a docstring's text; its arguments and the like as lists."""
+    text = re.sub(r"``(.+?)``", r"`\1`", docstring, flags=re.S)
+    for heading in _LISTS:
+        before, found, rest = text.partition(f"\n{heading}\n")
+        if found:
+            section, gap, after = rest.partition("\n\n")
+            items = re.sub(r"\n {8}", " ", inspect.cleandoc(f" \n{section}"))
+            items = re.sub(r"\n {4}", " ", items)
+            if heading != "Returns:":
+                items = re.sub(r"^([\w.]+): ", r"- `\1`: ", items, flags=re.M)
+            text = f"{before}\n{heading}\n\n{items}{gap}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference())
