@@ -244,25 +244,26 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
         known, shared = request_state(), shared_store()
         began = known.began or shared.now()
-        own = {
+        return {
             "id": token_urlsafe(16),
             "created_at": time.time(),
             # a logout that came while the login was being completed ends it
             # and not before the file that remembers logouts, should clocks be set back
             "begun_at": max(began, shared.revoked_at(()) + 1e-6),
             "max_seconds": self.lifetime.max_seconds,
+            "persistent": bool(known.wanted.get("remember", True)),
         }
-        is_persistent = known.wanted.get("remember", True)
-        return own if is_persistent else {**own, "persistent": False}
 
     def _register(self, data: Json) -> None:
-        browser = browser_in_words(request.user_agent.string)
-        self.lifetime.register(data, browser)
+        self.lifetime.register(data, browser_in_words(request.user_agent.string))
 
     def _write(self, data: Json) -> None:
         """Write a session, without its raw ID token where only that is too much."""
         before = session.get(STATE_KEY)
         encrypted, left = self._fit(data)
+        while left < 0 and data.get("refresh_token") and len(data["token_sets"]) > 1:
+            data = {**data, "token_sets": data["token_sets"][1:]}  # can be had again
+            encrypted, left = self._fit(data)
         if left < 0:
             forget_transactions()  # they can be started again
             encrypted, left = self._fit(data)
@@ -318,7 +319,7 @@ def _fix_sdk_state(
     """Correct what the SDK writes about access tokens, in place.
 
     It files a token without audience under None, and one without scope (which means
-    "as requested", RFC 6749 section 5.1) under nothing, and finds neither again.
+    "as requested", RFC 6749 sections 3.3 and 5.1) under nothing, and finds neither.
     """
     now = time.time()
     found = data.setdefault("token_sets", [])
@@ -326,16 +327,18 @@ def _fix_sdk_state(
         tokens["expires_at"] = apply_expiry_margin(now, tokens["expires_at"] - now)
     if refresh:
         _apply_refresh(data, refresh)
-    # the newest of each audience and scope, expired ones left out
-    newest: dict[tuple[str, frozenset[str]], Json] = {}
+    # of each audience and scope the newest, or a wider one, if it has not expired; and
+    # one of the My Account API, since each of its methods wants a scope of its own
+    account = f"https://{data['domain']}/me/"
+    kept: dict[tuple[str, frozenset[str]], Json] = {}
     for tokens in found:
         if tokens["expires_at"] > now or tokens is found[-1]:
             audience = tokens.get("audience") or _DEFAULT_AUDIENCE
-            granted = (tokens.get("scope") or "").split()
-            scopes = dict.fromkeys([*scope.split(), *granted])  # RFC 6749 section 3.3
-            newest.pop(kind := (audience, frozenset(scopes)), None)
-            newest[kind] = {**tokens, "audience": audience, "scope": " ".join(scopes)}
-    data["token_sets"] = list(newest.values())
+            scopes = dict.fromkeys(f"{scope} {tokens.get('scope') or ''}".split())
+            kind = audience, frozenset(() if audience == account else scopes)
+            kept = {k: t for k, t in kept.items() if k[0] != audience or k[1] - kind[1]}
+            kept[kind] = tokens | {"audience": audience, "scope": " ".join(scopes)}
+    data["token_sets"] = list(kept.values())
     for tokens in data.setdefault("connection_token_sets", []):
         tokens["audience"] = tokens.get("audience") or _DEFAULT_AUDIENCE
 
