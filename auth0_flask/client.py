@@ -21,7 +21,7 @@ from .settings import Settings, SetupError, network_setup_error
 from .stores import FlaskSessionStateStore, FlaskSessionTransactionStore, request_state
 from .stores.cookies import STATE_KEY, TRANSACTION_PREFIX
 from .stores.encryption import Json
-from .stores.shared import Device
+from .stores.shared import Device, shared_store
 from .tokens import CONNECTION_ERRORS, Refresher, connection_failure
 from .verification import Verifier, claims_for_sdk, http_options
 
@@ -347,6 +347,20 @@ class Auth0Client(ServerClient[Any]):
             raise raised from (None if raised is error else error)
         await self.refresher.finish()
         return token
+
+    async def refresh_user(self) -> Json:
+        """Get the user's claims and tokens anew from Auth0, and return the claims.
+
+        As after a change of role. Calls at the same time ask once, whichever worker
+        has them. Raised is what `get_access_token` raises.
+        """
+        known = request_state()
+        known.renewing = shared_store().now() - 1
+        try:
+            await self.get_access_token()
+        finally:
+            known.renewing = None
+        return dict((self.read_session() or {}).get("user") or {})
 
     async def get_access_token_for_connection(
         self, options: Json, store_options: Json | None = None

@@ -45,36 +45,39 @@ async def refresh_once(
     token: str,
     purpose: str,
     exchange: Exchange,
+    since: float = 0.0,
 ) -> tuple[dict[str, Any], bool]:
     """Exchange a refresh token, or wait for the request that is doing so.
 
     ``exchange`` asks the provider, in a thread without an event loop, which goes on
     where the caller is cancelled: the answer is not lost. Returned is ``answer`` with
-    what comes with it, and whether this call asked for it.
+    what comes with it, and whether this call asked for it. What was asked for before
+    ``since``, by the clock of the store, is not taken.
     """
     key = (os.getpid(), token, purpose)
     mine: Future[dict[str, Any]] = Future()
     mine.set_running_or_notify_cancel()  # none of those who wait may cancel it
-    future = _in_flight.setdefault(key, mine)
-    if future is mine:
-        locked = _LockedExchange(shared, encryption, purpose, exchange)
+    while (theirs := _in_flight.setdefault(key, mine)) is not mine:
+        result = await asyncio.wrap_future(theirs)
+        if result["began"] >= since:
+            return {**result, "answer": dict(result["answer"])}, False
+    locked = _LockedExchange(shared, encryption, purpose, exchange, since)
 
-        def work() -> None:
-            result = failure = None
-            try:
-                result = locked.result(token)
-            except BaseException as error:  # for those who wait
-                failure = error
-            del _in_flight[key]  # first: who comes now asks anew
-            if result is None:
-                mine.set_exception(failure)
-            else:
-                mine.set_result(result)
+    def work() -> None:
+        result = failure = None
+        try:
+            result = locked.result(token)
+        except BaseException as error:  # for those who wait
+            failure = error
+        del _in_flight[key]  # first: who comes now asks anew
+        if result is None:
+            mine.set_exception(failure)
+        else:
+            mine.set_result(result)
 
-        threading.Thread(target=work, name="auth0-refresh", daemon=True).start()
-    result = await asyncio.wrap_future(future)
-    is_new = future is mine and "is_new" in result
-    return {**result, "answer": dict(result["answer"])}, is_new
+    threading.Thread(target=work, name="auth0-refresh", daemon=True).start()
+    result = await asyncio.wrap_future(mine)
+    return {**result, "answer": dict(result["answer"])}, "is_new" in result
 
 
 def newest_refresh_token(
@@ -97,19 +100,21 @@ class _LockedExchange:
     _encryption: EncryptedStore
     _purpose: str
     _exchange: Exchange
+    _since: float
 
     def result(self, token: str) -> dict[str, Any]:
         give_up, seen, is_known = time.monotonic() + _MAX_WAIT, {token}, False
         while time.monotonic() < give_up:
             if replaced := self._kept(token):
-                if _is_current(replaced) and replaced["purpose"] == self._purpose:
+                if self._serves(replaced):
                     return replaced
                 token = replaced["answer"]["refresh_token"]
                 is_known = token in seen  # a provider may hand out an old one again
                 if not is_known:
                     seen.add(token)
                     continue
-            if found := self._kept(token, self._purpose):
+            found = self._kept(token, self._purpose)
+            if found and self._serves(found):
                 return found
             if release := self._shared.lock(_name(token), LOCK_SECONDS):
                 try:
@@ -124,9 +129,11 @@ class _LockedExchange:
         # another process may have been quicker, between our look and our lock
         if not is_known and self._kept(token):
             return self.result(token)
-        if found := self._kept(token, self._purpose):
+        found = self._kept(token, self._purpose)
+        if found and self._serves(found):
             return found
-        result = {**self._exchange(token), "purpose": self._purpose}
+        about = {"purpose": self._purpose, "began": self._shared.now()}
+        result = {**self._exchange(token), **about}
         if result["answer"].get("refresh_token") in {None, token}:
             self._keep(result, 0.0, token, self._purpose)
         else:
@@ -137,8 +144,13 @@ class _LockedExchange:
         encrypted = self._shared.result(_name(*about))
         if encrypted is None:
             return None
-        result = self._encryption.decrypt(_name("sealed", *about), encrypted)
-        return result if len(about) == 1 or _is_current(result) else None
+        return self._encryption.decrypt(_name("sealed", *about), encrypted)
+
+    def _serves(self, result: Mapping[str, Any]) -> bool:
+        """Tell whether a result is what was asked for, and new enough."""
+        is_current = result["fresh_until"] > time.time()
+        is_same = result["purpose"] == self._purpose
+        return bool(is_current and is_same and result["began"] >= self._since)
 
     def _keep(self, result: dict[str, Any], at_least: float, *about: str) -> None:
         """Keep a result; where that fails, only this request has it."""
@@ -150,10 +162,6 @@ class _LockedExchange:
             self._shared.keep_result(_name(*about), encrypted, min(left, _MAX_KEPT))
         except StoreUnavailable:
             logger.error("A refreshed token could not be shared with other workers.")
-
-
-def _is_current(result: Mapping[str, Any]) -> bool:
-    return bool(result["fresh_until"] > time.time())
 
 
 def _name(*about: str) -> str:

@@ -31,6 +31,7 @@ from .refresh_lock import EXCHANGE_SECONDS, newest_refresh_token, refresh_once
 from .settings import Settings
 from .signals import send, tokens_refreshed
 from .stores import FlaskSessionStateStore, request_state
+from .stores.base import RequestState
 from .stores.session import apply_expiry_margin
 from .stores.shared import shared_store
 from .verification import Verifier, token_responses
@@ -71,11 +72,18 @@ class Refresher:
         scope = " ".join(sorted((options.get("scope") or "").split()))
         purpose = f"refresh {options.get('audience') or ''} {scope}"
         work = partial(self._refreshed, ask)
-        found, is_new = await self._once(options, purpose, work)
+        known = request_state() if has_request_context() else RequestState()
+        since = (known.session or {}).get("session", {}).get("renewed_at", 0.0)
+        if known.renewing:
+            since = max(known.renewing, since + 1e-6)
+        found, is_new = await self._once(options, purpose, work, since)
         if has_request_context():
             self._check_user(found["claims"])
-            known = request_state()
-            known.refresh, known.refreshed = found, is_new
+        known.refresh, known.refreshed = found, is_new
+        if known.renewing:
+            known.renewing = found["began"]
+            if not found["claims"]:
+                raise ApiError("missing_id_token", "There was no ID token to verify.")
         answer: Options = found["answer"]
         return answer
 
@@ -167,14 +175,15 @@ class Refresher:
         return {**ours, "client_secret": settings.client_secret or ""}
 
     async def _once(
-        self, options: Options, purpose: str, work: AskAuth0
+        self, options: Options, purpose: str, work: AskAuth0, since: float = 0.0
     ) -> tuple[Options, bool]:
         def exchange(token: str) -> Options:
             asking = work({**options, "refresh_token": token})
             return asyncio.run(asyncio.wait_for(asking, EXCHANGE_SECONDS))
 
         store, token = shared_store(), options["refresh_token"]
-        return await refresh_once(store, self._sessions, token, purpose, exchange)
+        keeper = self._sessions
+        return await refresh_once(store, keeper, token, purpose, exchange, since)
 
     async def _refreshed(self, ask: AskAuth0, options: Options) -> Options:
         began, scope = time.time(), options.get("scope") or ""

@@ -43,6 +43,7 @@ class RequestState:
     receiver_error: Exception | None = None  # of a receiver of `user_logged_in`
     # a refresh
     refresh: Mapping[str, Any] | None = None  # what the newest one brought
+    renewing: float | None = None  # it has to be new: when it began, at the earliest
     refreshed: bool = False  # this request asked Auth0 for it
     # a response
     logout_incomplete: bool = False  # a session was ended in this browser only

@@ -1,5 +1,6 @@
 """The app with views that hand out access tokens, to look at them in tests."""
 
+import os
 import threading
 
 from flask import Flask, Response, jsonify, request, session
@@ -30,6 +31,14 @@ def add_views(app: Flask) -> Flask:
     @app.get("/token-of/<connection>")
     async def token_of(connection: str) -> str:
         return await auth0.get_access_token_for_connection({"connection": connection})
+
+    @app.get("/renewed")
+    async def renewed() -> Response:
+        return jsonify(await auth0.refresh_user())
+
+    @app.get("/worker")
+    def worker() -> Response:
+        return jsonify(pid=os.getpid(), user=auth.auth_user)
 
     @app.get("/slow")
     def slow() -> str:

@@ -1,0 +1,151 @@
+"""``refresh_user``: claims and tokens anew, after a change of role or profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from auth0_server_python.error import AccessTokenError
+from flask import Flask, jsonify, request
+from flask.typing import ResponseReturnValue
+
+import auth
+from auth import auth0
+from auth0_flask.tenant import Tenant
+from auth0_flask.tenant.faults import Fault
+from auth0_flask.testing import ROLES
+from test_tokens import KINDS, flasks_own, tokens_at_once, two_workers
+from visitor import Shopper, Visitor
+
+API = "https://api.tenant.example/"
+
+
+async def renewed() -> ResponseReturnValue:
+    """Get them anew; or say what the SDK raises."""
+    try:
+        return jsonify(await auth0.refresh_user())
+    except AccessTokenError as error:
+        return {"code": error.code}, 418
+
+
+async def token() -> str:
+    return await auth0.get_access_token(audience=request.args.get("audience"))
+
+
+@pytest.fixture(params=[flasks_own])
+def alice(tenant: Tenant, request: pytest.FixtureRequest) -> Shopper:
+    """Alice, an admin, at a shop with a kind of session."""
+    tenant.change_user("alice", roles=["admin"])
+    app = Flask("shop")
+    auth.init_app(app, **request.param(app, request))
+    app.register_blueprint(auth.routes)
+    guard = auth.requires_claim(ROLES, "admin")
+    app.add_url_rule("/admin", "admin", guard(lambda: "open"))
+    for view in (renewed, token):
+        app.add_url_rule(f"/{view.__name__}", view_func=view)
+    alice = Shopper(app)
+    alice.login()
+    assert alice.client.get("/admin").text == "open"
+    return alice
+
+
+@pytest.mark.parametrize("alice", KINDS, indirect=True)
+def test_a_role_that_was_taken_away_is_gone_at_once(
+    alice: Shopper, tenant: Tenant
+) -> None:
+    tokens = {alice.client.get(f"/token?audience={a}").text for a in ("", API)}
+    tenant.change_user("alice", roles=[], name="Alice the Reader")
+    assert alice.client.get("/admin").text == "open"  # nobody has asked Auth0
+
+    user = dict(alice.client.get("/renewed").json or {})
+
+    assert (user["name"], user.get(ROLES)) == ("Alice the Reader", None)
+    assert alice.client.get("/admin").status_code == 403
+    now = {alice.client.get(f"/token?audience={a}").text for a in ("", API)}
+    assert len(now | tokens) == 4  # every token was of the admin
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_nothing_that_was_kept_for_others_is_older_than_the_call(
+    alice: Shopper, tenant: Tenant, rotates: bool
+) -> None:
+    tenant.rotate_refresh_tokens = rotates
+    before = alice.client.get(f"/token?audience={API}").text
+    slow, seen = alice.twin(), []
+    for role in ("reader", "writer", "owner"):
+        tenant.change_user("alice", roles=[role])
+        for browser in (alice, slow):  # one has the cookie of before all this
+            seen += dict(browser.client.get("/renewed").json or {})[ROLES]
+
+    assert seen == ["reader", "reader", "writer", "writer", "owner", "owner"]
+    assert alice.client.get(f"/token?audience={API}").text != before
+    assert tenant.reuse_detected == 0
+
+
+@pytest.mark.parametrize("sessions", ["cookies", "redis"])
+async def test_it_is_gone_in_every_worker_and_calls_share_what_they_ask(
+    tenant: Tenant,
+    visitors: Callable[..., Visitor],
+    trust: Any,
+    sessions: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    more = {}
+    if sessions == "redis":
+        more["AUTH0_REDIS_URL"] = request.getfixturevalue("redis_server").url
+    tenant.change_user("alice", roles=["admin"])
+    with two_workers(tenant, **more) as server:
+        alice = visitors("alice", at=server.site)
+        await alice.login()
+        asked = tenant.count("/oauth/token")
+        tenant.change_user("alice", roles=[])
+
+        answers = await tokens_at_once(alice, trust, 30, "/renewed")
+
+        assert [a.json()["sub"] for a in answers if ROLES not in a.json()] == [
+            "auth0|alice"
+        ] * 30
+        assert tenant.count("/oauth/token") - asked <= 10  # they came in some rounds
+        assert tenant.reuse_detected == 0
+        await alice.get("/renewed")
+        seen = {}
+        for _ in range(10):
+            for answer in await tokens_at_once(alice, trust, 8, "/worker"):
+                seen[answer.json()["pid"]] = answer.json()["user"].get(ROLES)
+            if len(seen) == 2:
+                break
+        assert list(seen.values()) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (Fault.body({"error": "access_denied"}, status=403), 418),
+        (Fault.status(503), 502),
+        (Fault.body({"error": "invalid_grant"}, status=403), 302),
+        (None, 418),
+    ],
+    ids=["refused", "outage", "revoked", "no ID token"],
+)
+def test_where_it_cannot_be_had_it_says_so_and_the_user_stays(
+    alice: Shopper, tenant: Tenant, fault: Fault | None, status: int
+) -> None:
+    if fault:
+        tenant.fail("token", fault)
+    else:
+        tenant.forge("absent")
+
+    assert alice.client.get("/renewed").status_code == status
+
+    is_over = status == 302
+    assert alice.client.get("/admin").status_code == (302 if is_over else 200)
+    assert alice.client.get("/renewed").status_code == (418 if is_over else 200)
+
+
+def test_a_guest_has_nothing_to_renew(alice: Shopper) -> None:
+    alice.client.get("/logout")
+
+    answer = alice.client.get("/renewed")
+
+    assert answer.json == {"code": "missing_refresh_token"}
