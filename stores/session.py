@@ -251,7 +251,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             # and not before the file that remembers logouts, should clocks be set back
             "begun_at": max(began, shared.revoked_at(()) + 1e-6),
             "max_seconds": self.lifetime.max_seconds,
-            "persistent": bool(known.wanted.get("remember", True)),
+            **({} if known.wanted.get("remember", True) else {"persistent": False}),
         }
 
     def _register(self, data: Json) -> None:
