@@ -20,8 +20,7 @@ from auth0_flask.tenant import pytest_plugin
 
 PAGE = Path(__file__).with_name("reference.md")
 ROOT = PAGE.parents[1]
-SOURCES = [ROOT / f"{name}.py" for name in ("auth", "auth0_flask/extension")]
-SOURCES += [ROOT / "auth0_flask/errors.py"]
+SOURCES = [ROOT / "auth.py", *sorted((ROOT / "auth0_flask").glob("*.py"))]
 _LISTS = ("Args:", "Attributes:", "Raises:", "Returns:")
 _INTRODUCTION = """\
 # Reference

@@ -18,6 +18,7 @@ from dotenv import dotenv_values
 from jinja2 import DictLoader
 
 import auth
+from auth0_flask import __version__
 from auth0_flask.settings import Settings, setting_names
 from auth0_flask.tenant import Tenant
 from docs import make_reference
@@ -102,9 +103,9 @@ def test_its_python_makes_an_app_that_guards_its_views(
     assert redirected.headers["Location"] == "/login?return_to=/reports?month%3D11"
     auth.login_as(client)
     assert client.get("/admin").status_code == 403
-    without_tokens = client.get("/orders")
-    assert without_tokens.status_code == 401
-    assert without_tokens.mimetype == "application/problem+json"
+    without_tokens = client.get("/orders", headers={"Accept": "application/json"})
+    assert without_tokens.status_code == 403
+    assert without_tokens.json["code"] == "signed_out"
 
 
 def test_a_page_of_the_apps_own_shows_what_failed(
@@ -285,6 +286,18 @@ def test_the_reference_is_what_the_docstrings_say() -> None:
     assert PAGES["docs/reference.md"] == make_reference.reference(), (
         make_reference.__doc__
     )
+
+
+def test_the_changelog_has_this_version_and_what_is_of_security() -> None:
+    assert "### Security" in chapter(__version__, "CHANGELOG.md")
+
+
+def test_the_quick_tests_are_those_of_the_table() -> None:
+    quick = (ROOT / "tests/quick.txt").read_text().split()
+    table = re.findall(r"^\| `(test_\w+\.py)` \|", PAGES["CONTRIBUTING.md"], re.M)
+
+    assert quick == [f"tests/{name}" for name in table]
+    assert all((ROOT / name).exists() for name in quick)
 
 
 def test_pages_are_as_short_as_they_are_meant_to_be() -> None:
