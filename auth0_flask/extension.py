@@ -122,7 +122,7 @@ def init_app(
     app.error_handler_spec[None][None].setdefault(Auth0Error, answer_uncaught)
     app.context_processor(lambda: {"auth_user": auth_user})
     _let_json_take_auth_user(app)
-    help_text = "Check the Auth0 login, and end sessions."
+    help_text = "Set up and check the Auth0 login, and end sessions."
     app.cli.add_command(_Commands("auth0", help=help_text))
     return app
 

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from posixpath import normpath
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from flask import Response, after_this_request, current_app, redirect, request, url_for
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, Unauthorized
-from werkzeug.routing import BuildError
+from werkzeug.routing import BuildError, MapAdapter
 
 from .errors import CheckFailed, ProblemResponse, prefers_json
 from .settings import Settings, is_loopback
@@ -190,6 +190,45 @@ def _checked(value: str) -> str | None:
             if plain == normpath(own.path(role)):
                 return None
     return path
+
+
+def dashboard_addresses(settings: Settings) -> dict[str, str]:
+    """Return what the application's settings at Auth0 need, by their names there."""
+    base, adapter = settings.origin, None
+    with suppress(HTTPException):  # the app refuses the host
+        base += callback_prefix(settings) or ""
+        adapter = _callback_adapter(settings)
+    found = {
+        "Allowed Callback URLs": settings.redirect_uri,
+        "Allowed Logout URLs": ", ".join([f"{base}/", *settings.allowed_origins]),
+    }
+    for endpoint in current_app.view_functions:
+        if adapter and endpoint.rpartition(".")[2] == "backchannel_logout":
+            with suppress(BuildError):  # parts of its path are for the app to fill in
+                path = urlsplit(adapter.build(endpoint, method="POST")).path
+                found["Back-Channel Logout URI"] = f"{base}{path}"
+    return found
+
+
+def callback_prefix(settings: Settings) -> str | None:
+    """Return what stands before the app's own part of the callback's path."""
+    adapter, path = _callback_adapter(settings), unquote(settings.callback.path)
+    for start in [i for i, character in enumerate(path) if character == "/"]:
+        with suppress(HTTPException):
+            if adapter.match(path[start:], "GET")[0] == endpoints().name("callback"):
+                return path[:start]
+    return None
+
+
+def _callback_adapter(settings: Settings) -> MapAdapter:
+    """Return what knows the app's addresses under the callback's host.
+
+    A SecurityError says that the app's ``TRUSTED_HOSTS`` are without that.
+    """
+    from werkzeug.test import create_environ  # not for every app that starts
+
+    request = current_app.request_class(create_environ(base_url=settings.origin))
+    return cast(MapAdapter, current_app.create_url_adapter(request))
 
 
 async def at_browser_origin(url: str, verifier: Verifier) -> str:

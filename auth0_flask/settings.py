@@ -236,10 +236,10 @@ class Settings(BaseModel):
         """
         problems: tuple[str, ...] = ()
         if environment is None:
-            dotenv, problems = _read_dotenv()
+            dotenv, problems = read_dotenv()
             environment = {**dotenv, **os.environ}
         found = {n: _unquoted(environment.get(n, "")) for n in setting_names()}
-        given = {name: value for name, value in found.items() if not _absence(value)}
+        given = given_settings(environment)
         if not any(name in given for name in _CREDENTIALS):
             names, what = " (or ".join(_CREDENTIALS), _absence(found[_CREDENTIALS[0]])
             problems += (f"{names}) {what}. {_DASHBOARD}",)
@@ -297,17 +297,23 @@ def setting_names() -> list[str]:
     return [str(alias) for alias in aliases if alias]
 
 
+def given_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that are there: neither empty nor as in .env.example."""
+    found = {name: _unquoted(environment.get(name, "")) for name in setting_names()}
+    return {name: value for name, value in found.items() if not _absence(value)}
+
+
 def misspelled_settings() -> dict[str, str]:
     """Return the names that are set and look like a setting's, and that setting's."""
     known, found = setting_names(), {}
-    for name in {**_read_dotenv()[0], **os.environ}:
+    for name in {**read_dotenv()[0], **os.environ}:
         if name.startswith(("AUTH0_", "AUTHO_")) and name not in known:
             for near in get_close_matches(name, known, n=1, cutoff=0.85):
                 found[name] = near
     return found
 
 
-def _read_dotenv() -> tuple[dict[str, str], tuple[str, ...]]:
+def read_dotenv() -> tuple[dict[str, str], tuple[str, ...]]:
     """Return what the nearest `.env` says, and what is wrong with it.
 
     It is looked for from the working directory upwards, and not at all where
@@ -323,6 +329,26 @@ def _read_dotenv() -> tuple[dict[str, str], tuple[str, ...]]:
         return {}, ("The file .env is not in UTF-8. Save it in that encoding.",)
     except OSError:
         return {}, ("The file .env cannot be read. Correct its permissions.",)
+
+
+def append_to_dotenv(path: str, lines: Mapping[str, str]) -> None:
+    """Add lines to a `.env` and leave the rest as it is; say which.
+
+    Raises:
+        click.ClickException: It cannot be written.
+    """
+    if not lines:
+        return
+    try:
+        # if it is made here, for its owner alone
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
+            before = file.read()
+            text = "".join(f"{name}={value}\n" for name, value in lines.items())
+            begin = "\n" if before and not before.endswith(b"\n") else ""
+            file.write(f"{begin}{text}".encode())
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error}") from None
+    click.echo(f"Added to {path}: {', '.join(lines)}")
 
 
 def _unquoted(value: str) -> str:
