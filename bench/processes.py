@@ -11,8 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import IO, Self
 
 _PATIENCE = 20.0
 
@@ -49,7 +51,10 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str], port: int, more: Mapping[str, str] | None = None
+    command: Sequence[str],
+    port: int,
+    more: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the block ends.
 
@@ -57,42 +62,77 @@ def running(
         command: How it is started.
         port: Where it listens once it is ready.
         more: What is added to the environment.
-
-    Raises:
-        TimeoutError: It did not listen soon.
+        output: Where what it says goes.
     """
-    process = subprocess.Popen(command, env={**os.environ, **(more or {})})  # noqa: S603 - our own commands
+    environ = {**os.environ, **(more or {})}
+    process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)  # noqa: S603 - our own commands
     try:
-        _wait_for(port)
+        _wait_for(port, b"")
         yield process
     finally:
         process.terminate()
         process.wait(_PATIENCE)
 
 
+class RedisServer:
+    """A redis-server, which keeps all that it was told when it is killed.
+
+    Raises:
+        FileNotFoundError: There is no redis-server on this machine.
+    """
+
+    def __init__(self) -> None:
+        if (server := program("redis-server")) is None:
+            raise FileNotFoundError("redis-server is not installed")
+        self._port = free_port()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        where = ("--port", str(self._port), "--bind", "127.0.0.1", "--dir")
+        # no power cut comes; and it says nothing
+        kept = ("--save", "", "--appendonly", "yes", "--appendfsync", "no")
+        self._command = [server, *kept, "--logfile", "log", *where]
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory()
+        self(there=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self(there=False)
+        self._folder.cleanup()
+
+    def __call__(self, there: bool) -> None:
+        """Start it, with what it knew before; or end it without a goodbye."""
+        if there:
+            command = [*self._command, self._folder.name]
+            self._process = subprocess.Popen(command)  # noqa: S603 - our own command
+            _wait_for(self._port, b"PING\r\n")
+        else:
+            self._process.kill()
+            self._process.wait()
+
+
 @contextmanager
 def redis() -> Iterator[str | None]:
     """Run a redis-server; yield its address, or None where there is no program."""
-    server = program("redis-server")
-    if server is None:
+    if program("redis-server") is None:
         yield None
-        return
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        where = ("--port", str(port), "--bind", "127.0.0.1", "--dir", folder)
-        quiet = ("--save", "", "--logfile", "redis.log")
-        with running([server, *where, *quiet], port):
-            yield f"redis://127.0.0.1:{port}/0"
+    else:
+        with RedisServer() as server:
+            yield server.url
 
 
-def _wait_for(port: int) -> None:
+def _wait_for(port: int, word: bytes) -> None:
+    """Wait until a server listens, or has answered a word of Redis.
+
+    Raises:
+        TimeoutError: It did not soon.
+    """
     give_up = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if time.monotonic() > give_up:
-                raise TimeoutError("a server did not start") from None
-            time.sleep(0.05)
-        else:
-            return
+    while time.monotonic() < give_up:
+        connecting = partial(socket.create_connection, ("127.0.0.1", port), timeout=1)
+        with suppress(OSError), connecting() as line:
+            line.sendall(word)
+            if not word or line.recv(64).startswith(b"+PONG"):
+                return
+        time.sleep(0.05)
+    raise TimeoutError("a server did not start")

@@ -1,235 +1,352 @@
-"""The users of a soak: what they do in their browsers, and what they have to see."""
+"""The users of a soak: what disturbs them, what they do, and what they have to see."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from .soak_site import (
-    ANSWERS,
-    MOST_TRIES,
-    OF_OTHERS,
-    PAGES,
-    Scene,
-    Wrong,
-    location,
-    told,
-    who,
-    words,
-)
-from .soak_trouble import BROWSERS, Ending, Trouble, Turn
+from auth0_flask.tenant import Fault, Tenant
 
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response
+
+OUTAGE = "what the app keeps is gone for a second"
+ROTATED = "the signing key is another one"
+#: What disturbs the exchange of a login: how often one among others, and what it does
+#: to the login of a number. An outage and another key disturb everybody. A key is
+#: looked for anew thirty times a minute at most, and each rotation takes a few of these
+#: in every worker.
+TROUBLES: dict[str, tuple[int, Callable[[int], Fault] | None]] = {
+    "the token endpoint answers 5xx": (12, lambda n: Fault.status(500 + n % 5)),
+    "its connection is cut": (12, lambda _: Fault.reset()),
+    "its JSON is broken": (10, lambda _: Fault.broken_json()),
+    "its answer comes too late": (3, lambda _: Fault.slow(8.0)),
+    ROTATED: (1, None),
+    OUTAGE: (2, None),
+}
+LOGOUT, EVERYWHERE, NOTHING = "logout", "logout everywhere", "nothing"
+BROWSERS = 2
+_OF_OTHERS = "logins that met the trouble of others"
+_TRIES = 10
+# status and code of an error page
+_FAILED = {(502, "provider_unreachable"), (502, "invalid_response")}
+_STORES = ("revocations", "sessions", "refreshes")
+_AWAY = {(503, f"{store}_unavailable") for store in _STORES}
+_OLD_KEY = (400, "invalid_token")
 _HERE_ONLY = "signed_out_here_only"
+_CODE = re.compile(r"Error \d+ · <code>(\w+)</code>")
+_NAME = re.compile(r"user\d{4}", re.IGNORECASE)
+#: The pages that tell who is signed in; the last one by the access token.
+PAGES = {
+    "/": re.compile(r'dir="auto">Hello, (\w+)<'),
+    "/profile": re.compile(r'<code>sub</code></dt><dd dir="auto">auth0\|(\w+)<'),
+    "/api/me": re.compile(r'"sub": ?"auth0\|(\w+)"'),
+    "/api/userinfo": re.compile(r'"sub": ?"auth0\|(\w+)"'),
+}
+
+
+class Wrong(Exception):
+    """Something happened that must not."""
+
+
+class Turn(NamedTuple):
+    """One login of one user, what disturbs it (or ""), and what the user does then."""
+
+    number: int
+    user: int
+    browser: int
+    trouble: str
+    ending: str
+
+
+class Scene:
+    """What all users meet.
+
+    Args:
+        site: The app's address.
+        tenant: Where they prove who they are.
+        switch: Takes away what the app keeps (False), and brings it back (True).
+    """
+
+    def __init__(
+        self, site: str, tenant: Tenant, switch: Callable[[bool], object]
+    ) -> None:
+        self.site, self.tenant, self._switch = site, tenant, switch
+        self.seen: list[str] = []
+        self.faults: dict[str, Fault] = {}  # by the code that they meet
+        self.outages = self.rotations = 0  # an odd number of them: there is one now
+        self._away, self.rotating = threading.Lock(), threading.Lock()
+        # idle connections are closed here, never by a server that a request may meet
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=1)
+        self.connections = httpx.HTTPTransport(limits=limits)  # as behind a proxy
+        tenant.fail("token", Fault(self._disturb), times=1_000_000)
+
+    def client(self, name: str, cookies: dict[str, str] | None = None) -> httpx.Client:
+        """Return a client of a user, whom the site must tell of nobody else."""
+        return httpx.Client(
+            transport=self.connections,
+            headers={"Accept": "text/html"},
+            cookies=cookies,
+            event_hooks={"response": [partial(self._must_be_of, name)]},
+            timeout=30,
+            trust_env=False,
+        )
+
+    def ask(
+        self, http: httpx.Client, method: str, path: str, **more: Any
+    ) -> httpx.Response:
+        """Ask the site; once more, where an outage was in the way."""
+        for _ in range(_TRIES):
+            mark = self.outages
+            answer = http.request(method, f"{self.site}{path}", **more)
+            if not self.met_outage(answer, mark):
+                return answer
+            self.seen.append("requests during an outage")
+        raise Wrong(f"{path} met {_TRIES} outages in a row")
+
+    def had_outage(self, mark: int) -> bool:
+        """Tell whether there is an outage, or was one since ``outages`` was so many."""
+        return self.outages != mark or self.outages % 2 == 1
+
+    def met_outage(self, answer: httpx.Response, mark: int) -> bool:
+        """Tell whether an answer is due to an outage since then; wait for its end."""
+        is_excused = told(answer) in _AWAY and self.had_outage(mark)
+        if is_excused:
+            with self._away:
+                pass
+        return is_excused
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Have what the app keeps away in the block, and for a second at least."""
+        with self._away:
+            self.outages += 1
+            self._switch(False)
+            ends_at = time.monotonic() + 1
+            try:
+                yield
+                time.sleep(max(0, ends_at - time.monotonic()))
+            finally:
+                self._switch(True)
+                self.outages += 1
+
+    def rotate(self, *_: object) -> None:
+        """Sign by another key from now on."""
+        self.tenant.rotate_keys()
+        self.rotations += 1
+
+    def _disturb(self, environ: Any, stopping: threading.Event) -> Response | None:
+        body = environ["wsgi.input"]
+        code = parse_qs(body.read().decode()).get("code", [""])[0]
+        body.seek(0)
+        fault = self.faults.pop(code, None)
+        return fault.act(environ, stopping) if fault else None
+
+    def _must_be_of(self, name: str, answer: httpx.Response) -> None:
+        if not str(answer.url).startswith(f"{self.site}/"):
+            return  # the tenant's login page offers everybody
+        names = {found.lower() for found in _NAME.findall(answer.read().decode())}
+        if others := names - {name}:
+            path = answer.url.path
+            raise Wrong(f"{path} tells {name} of {', '.join(sorted(others))}")
 
 
 class User:
     """Somebody who logs in and out, again and again, in browsers of their own."""
 
     def __init__(self, scene: Scene, number: int) -> None:
-        self.name = f"user{number:04}"
-        self._scene = scene
-        self._browsers = [Browser(scene, self.name) for _ in range(BROWSERS)]
+        self.name, self._scene = f"user{number:04}", scene
         scene.tenant.add_user(self.name)
+        self.take_new_browsers()
 
-    async def take(self, turn: Turn) -> None:
+    def take_new_browsers(self) -> None:
+        """Go on as somebody whom the site has never seen."""
+        self.browsers = [Browser(self._scene, self.name) for _ in range(BROWSERS)]
+
+    def take(self, turn: Turn) -> None:
         """Log in, disturbed or not, look around and do what comes then.
 
         Raises:
             Wrong: Something happened that must not.
         """
-        browser, outage = self._browsers[turn.browser], self._scene.outage
+        browser, scene = self.browsers[turn.browser], self._scene
         before = browser.cookies()
         if turn.trouble:
-            await self._log_in_disturbed(browser, turn.trouble, turn.number)
-        mark = outage.moments.mark()
-        if turn.trouble is not Trouble.ROTATED:
-            await self._log_in(browser)
-        if before and not outage.moments.since(mark):
-            await browser.must_be_out(before, "after another login")
-        await browser.look_at(*PAGES)
-        await self._end(browser, turn.ending)
-        self._scene.seen["logins"] += 1
-
-    async def come_again(self) -> None:
-        """Look at what our access token tells, in the first browser.
-
-        Raises:
-            Wrong: It tells of somebody else, or of nobody.
-        """
-        await self._browsers[0].look_at(PAGES[-1])
-
-    async def take_new_browsers(self) -> None:
-        """Go on as somebody whom the site has never seen."""
-        await self.close()
-        self._browsers = [Browser(self._scene, self.name) for _ in range(BROWSERS)]
-
-    async def close(self) -> None:
-        """Let go of the browsers."""
-        for browser in self._browsers:
-            await browser.http.aclose()
-
-    async def _log_in(self, browser: Browser) -> None:
-        """Log in; once more where the trouble of others was in the way."""
-        for _ in range(MOST_TRIES):
-            marks = self._scene.marks()
-            answer = await browser.http.get(await browser.come_back())
-            if not self._scene.excuses(answer, marks):
-                browser.must_be_in(answer)
-                return
-            await self._scene.outage.over()
-        raise Wrong(f"{MOST_TRIES} logins in a row met the trouble of others")
-
-    async def _log_in_disturbed(
-        self, browser: Browser, trouble: Trouble, number: int
-    ) -> None:
-        if trouble is Trouble.ROTATED:
-            async with self._scene.rotating:
-                browser.must_be_in(await self._meet(browser, trouble, number))
-        elif trouble is Trouble.OUTAGE:
-            _must_tell_of(trouble, await self._meet_outage(browser))
-        else:
-            _must_tell_of(trouble, await self._meet(browser, trouble, number))
-        self._scene.seen[trouble] += 1
-        await browser.look_at("/api/me")
-
-    async def _meet_outage(self, browser: Browser) -> httpx.Response:
-        url = await browser.come_back()
-        async with self._scene.outage.happening():
-            return await browser.http.get(url)
-
-    async def _meet(
-        self, browser: Browser, trouble: Trouble, number: int
-    ) -> httpx.Response:
-        """Meet trouble of one's own; once more where an outage came first."""
-        aim = self._scene.aim
-        for _ in range(MOST_TRIES):
-            marks = self._scene.marks()
-            url = await browser.come_back()
-            code = parse_qs(urlsplit(url).query)["code"][0]
-            aim.at(code, trouble, number)
-            answer = await browser.http.get(url)
-            has_hit = aim.has_hit(code)
-            if not self._scene.met_outage(answer, marks):
-                if not has_hit:
-                    raise Wrong(f"{trouble} met nobody: {words(answer)}")
-                return answer
-            self._scene.seen[OF_OTHERS] += 1
-            await self._scene.outage.over()
-        raise Wrong(f"{MOST_TRIES} logins in a row met an outage before: {trouble}")
-
-    async def _end(self, browser: Browser, ending: Ending) -> None:
-        self._scene.seen[ending] += 1
-        if ending is Ending.LOGOUT:
-            await browser.log_out()
-        elif ending is Ending.EVERYWHERE:
-            await browser.log_out_everywhere()
-            for each in self._browsers:
-                each.is_signed_in = False
-        for each in self._browsers:
-            await each.look_at("/api/me")
+            browser.log_in_disturbed(turn)
+        mark = scene.outages
+        if turn.trouble != ROTATED:
+            browser.log_in()
+        if before and not scene.had_outage(mark):
+            browser.must_be_out(before, "after another login")
+        browser.look_at(*PAGES)
+        if turn.ending != NOTHING:
+            browser.log_out(everywhere=turn.ending == EVERYWHERE)
+        for each in self.browsers:
+            each.is_signed_in &= turn.ending != EVERYWHERE
+            each.look_at("/api/me")
+        scene.seen += ["logins", turn.ending, *filter(None, [turn.trouble])]
 
 
 class Browser:
     """One browser of one user: its cookies, and whether it is signed in."""
 
-    def __init__(self, scene: Scene, username: str) -> None:
-        self._scene = scene
-        self._username = username
-        self.is_signed_in = False
-        self.http = scene.client(username)
+    def __init__(self, scene: Scene, name: str) -> None:
+        self._scene, self._name, self.is_signed_in = scene, name, False
+        self.http = scene.client(name)
+        self._ask = partial(scene.ask, self.http)
 
     def cookies(self) -> dict[str, str]:
         """Return a copy of the cookies that are the site's."""
         jar = self.http.cookies.jar
         return {c.name: c.value or "" for c in jar if c.name != "auth0_local"}
 
-    async def come_back(self) -> str:
-        """Go the way to the tenant; return the address that it sends us back to."""
-        form_page = f"{self._scene.tenant.origin}/u/login"
-        start = await self._ask("GET", "/login?return_to=/profile")
-        where = location(await self.http.get(location(start)))
-        if where.startswith(form_page):
-            state = parse_qs(urlsplit(where).query)["state"][0]
-            form = {"action": "login", "state": state, "username": self._username}
-            where = location(await self.http.post(form_page, data=form), 303)
-        return where
+    def log_in(self) -> None:
+        """Log in; once more where the trouble of others was in the way."""
+        scene = self._scene
+        for _ in range(_TRIES):
+            mark, rotations = scene.outages, scene.rotations
+            answer = self.http.get(self._come_back())
+            has_old_key = told(answer) == _OLD_KEY and scene.rotations != rotations
+            if not has_old_key and not scene.met_outage(answer, mark):
+                return self._must_be_in(answer)
+            scene.seen.append(_OF_OTHERS)
+        raise Wrong(f"{_TRIES} logins in a row met the trouble of others")
 
-    async def look_at(self, *paths: str) -> None:
+    def log_in_disturbed(self, turn: Turn) -> None:
+        """Fail to log in, with the page for that; another key is no failure."""
+        if turn.trouble == ROTATED:
+            with self._scene.rotating:
+                self._must_be_in(self._meet(Fault(self._scene.rotate)))
+        elif turn.trouble == OUTAGE:
+            url = self._come_back()
+            with self._scene.outage():
+                self._must_tell(_AWAY, self.http.get(url))
+        elif fault := TROUBLES[turn.trouble][1]:
+            self._must_tell(_FAILED, self._meet(fault(turn.number)))
+        self.look_at("/api/me")
+
+    def look_at(self, *paths: str) -> None:
         """Look at pages that tell who is signed in.
 
         Raises:
             Wrong: One takes us for somebody else, or for signed in or out.
         """
-        expected = self._username if self.is_signed_in else None
+        expected = self._name if self.is_signed_in else None
         for path in paths:
-            if (told := who(await self._ask("GET", path))) != expected:
-                raise Wrong(f"{path} tells of {told}, not {expected}")
+            if (found := _who(self._ask("GET", path))) != expected:
+                raise Wrong(f"{path} tells of {found}, not {expected}")
 
-    def must_be_in(self, answer: httpx.Response) -> None:
-        """Note that we are signed in.
-
-        Raises:
-            Wrong: The answer to a callback does not say so.
-        """
-        if (where := location(answer)) != "/profile":
-            raise Wrong(f"the login leads to {where}, not to /profile")
-        self.is_signed_in = True
-
-    async def must_be_out(self, cookies: dict[str, str], why: str) -> None:
+    def must_be_out(self, cookies: dict[str, str], why: str) -> None:
         """Show a copy of cookies that are to be worth nothing.
 
         Raises:
             Wrong: They are.
         """
-        async with self._scene.client(self._username, cookies) as other:
-            told = who(await self._scene.ask(other, "GET", "/api/me"))
-        if told:
-            raise Wrong(f"a copy of the cookie is {told} {why}")
+        http = self._scene.client(self._name, cookies)
+        if found := _who(self._scene.ask(http, "GET", "/api/me")):
+            raise Wrong(f"a copy of the cookie is {found} {why}")
 
-    async def log_out(self) -> None:
-        """Press the button; the copy of the cookie has to be worth nothing, too.
+    def log_out(self, *, everywhere: bool) -> None:
+        """Press a button; the copy of the cookie has to be worth nothing, too.
 
         Raises:
             Wrong: It is, or the way out is not as it should be.
         """
-        scene, held = self._scene, self.cookies()
-        mark = scene.outage.moments.mark()
-        answer = await self._ask("GET", "/logout")
-        during_outage = scene.outage.moments.since(mark)
-        await self._leave_tenant(location(answer))
-        if not answer.cookies.get(_HERE_ONLY):
-            await self.must_be_out(held, "after a logout")
-        elif during_outage:
-            scene.seen["logouts of this browser only, during an outage"] += 1
+        scene, held, mark = self._scene, self.cookies(), self._scene.outages
+        if everywhere:
+            origin = {"Origin": scene.site}
+            answer = self._ask("POST", "/logout/everywhere", headers=origin)
         else:
-            raise Wrong("a logout ended the session here only, without an outage")
-
-    async def log_out_everywhere(self) -> None:
-        """Press the other button.
-
-        Raises:
-            Wrong: As for `log_out`.
-        """
-        held, origin = self.cookies(), {"Origin": self._scene.site}
-        answer = await self._ask("POST", "/logout/everywhere", headers=origin)
-        await self._leave_tenant(location(answer, 303))
-        await self.must_be_out(held, "after a logout everywhere")
-
-    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return await self._scene.ask(self.http, method, path, **options)
-
-    async def _leave_tenant(self, away: str) -> None:
-        tenant = self._scene.tenant
+            answer = self._ask("GET", "/logout")
+        had_outage = scene.had_outage(mark)
+        away = _location(answer, 303 if everywhere else 302)
         # the other port is the same tenant, and spares everybody the handshake
-        plain = away.replace(tenant.issuer, f"{tenant.origin}/")
-        home = location(await self.http.get(plain), 302)
-        if home != f"{self._scene.site}/":
+        plain = away.replace(scene.tenant.issuer, f"{scene.tenant.origin}/")
+        if (home := _location(self.http.get(plain))) != f"{scene.site}/":
             raise Wrong(f"the logout leads to {home}")
         self.is_signed_in = False
+        if not answer.cookies.get(_HERE_ONLY):
+            self.must_be_out(held, "after a logout")
+        elif not had_outage:
+            raise Wrong("a logout ended the session here only, without an outage")
+        else:
+            scene.seen.append("logouts of this browser only, during an outage")
+
+    def _come_back(self) -> str:
+        """Go the way to the tenant; return the address that it sends us back to."""
+        form_page = f"{self._scene.tenant.origin}/u/login"
+        start = self._ask("GET", "/login?return_to=/profile")
+        where = _location(self.http.get(_location(start)))
+        if where.startswith(form_page):
+            state = parse_qs(urlsplit(where).query)["state"][0]
+            form = {"action": "login", "state": state, "username": self._name}
+            where = _location(self.http.post(form_page, data=form), 303)
+        return where
+
+    def _meet(self, fault: Fault) -> httpx.Response:
+        """Come back with a code that meets a fault; again if an outage came first."""
+        scene = self._scene
+        for _ in range(_TRIES):
+            mark, url = scene.outages, self._come_back()
+            code = parse_qs(urlsplit(url).query)["code"][0]
+            scene.faults[code] = fault
+            answer = self.http.get(url)
+            has_hit = scene.faults.pop(code, None) is None
+            if not scene.met_outage(answer, mark):
+                if not has_hit:
+                    raise Wrong(f"a fault met nobody: {_words(answer)}")
+                return answer
+            scene.seen.append(_OF_OTHERS)
+        raise Wrong(f"{_TRIES} logins in a row met an outage before their trouble")
+
+    def _must_be_in(self, answer: httpx.Response) -> None:
+        if (where := _location(answer)) != "/profile":
+            raise Wrong(f"the login leads to {where}, not to /profile")
+        self.is_signed_in = True
+
+    def _must_tell(
+        self, expected: set[tuple[int, str]], answer: httpx.Response
+    ) -> None:
+        if told(answer) not in expected:
+            raise Wrong(f"a login that was disturbed: {_words(answer)}")
 
 
-def _must_tell_of(trouble: Trouble, answer: httpx.Response) -> None:
-    if told(answer) not in ANSWERS[trouble]:
-        raise Wrong(f"{trouble}: {words(answer)}")
+def told(answer: httpx.Response) -> tuple[int, str]:
+    """Return the status and the code of an error, in whichever form."""
+    if answer.headers.get("Content-Type") == "application/problem+json":
+        return answer.status_code, answer.json().get("code", "")
+    found = _CODE.search(answer.text)
+    return answer.status_code, found[1] if found else ""
+
+
+def _words(answer: httpx.Response) -> str:
+    status, code = told(answer)
+    return f"{answer.url.path} answers {status} {code or answer.text[:200]!r}"
+
+
+def _location(answer: httpx.Response, status: int = 302) -> str:
+    if answer.status_code != status:
+        raise Wrong(f"{_words(answer)}, not {status}")
+    return str(answer.headers["Location"])
+
+
+def _who(answer: httpx.Response) -> str | None:
+    """Return whom a page takes for signed in, or None where it is as without login."""
+    path = answer.url.path
+    if answer.status_code == 200 and (found := PAGES[path].search(answer.text)):
+        return found[1].lower()
+    is_signed_out = {
+        "/": answer.status_code == 200,
+        "/profile": answer.headers.get("Location", "").startswith("/login?"),
+    }.get(path, told(answer) == (401, "signed_out"))
+    if not is_signed_out:
+        raise Wrong(_words(answer))
+    return None

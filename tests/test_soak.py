@@ -86,35 +86,30 @@ def faulty() -> Flask:
     from flask import session
 
     from app import create_app
+    from auth import auth_user
 
     made = create_app()
-    views: dict[str, Any] = made.view_functions
-    home, logout, callback = views["home"], views["logout"], views["callback"]
+    named = ("home", "logout", "callback")
+    home, logout, callback = (made.ensure_sync(made.view_functions[n]) for n in named)
 
-    async def greet_somebody_else() -> str:
-        return str(await home()).replace("User0000", "User0001")
+    def greet_somebody_else() -> str:
+        return str(home()).replace("User0000", "User0001")
 
-    async def forget_the_cookie_only() -> object:
-        if await _is_named("User0001"):
+    def forget_the_cookie_only() -> object:
+        if auth_user.get("name") == "User0001":
             session.clear()
-        return await logout()
+        return logout()
 
-    async def break_down() -> object:
-        answer = await callback()
-        if await _is_named("User0002"):
+    def break_down() -> object:
+        answer = callback()
+        if auth_user.get("name") == "User0002":
             raise RuntimeError("a fault on purpose")
         return answer
 
-    views["home"], views["logout"] = greet_somebody_else, forget_the_cookie_only
-    views["callback"] = break_down
+    views: list[Any] = [greet_somebody_else, forget_the_cookie_only, break_down]
+    made.view_functions.update(zip(named, views, strict=True))
     made.before_request(_leave_a_file_open)
     return made
-
-
-async def _is_named(name: str) -> bool:
-    from auth import auth0
-
-    return bool((await auth0.get_user() or {}).get("name") == name)
 
 
 def _leave_a_file_open() -> None:
