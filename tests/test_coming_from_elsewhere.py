@@ -1,7 +1,7 @@
 """Browsers that carry cookies of an older login, at an app that moved to this one.
 
 The apps before are those of `examples/`; what the old login left is made by Authlib and
-Flask-Login themselves, and the migration is what the README shows.
+Flask-Login themselves, and the migration is what docs/migrating.md shows.
 """
 
 from __future__ import annotations
@@ -180,6 +180,8 @@ async def test_nothing_of_flask_logins_login_is_left(
             assert (await alice.go("/logout")).text == "nobody"
             assert alice.cookies == {}
             assert not on_site(await alice.go("/reports"), site)
+        program = await alice.get("/reports", Accept="application/json")
+        assert program.status_code == 401
 
 
 async def test_an_old_cookie_of_alice_is_not_bobs_login(

@@ -498,64 +498,6 @@ async def test_with_the_routes_of_the_readme(
         await _goes_all_the_way(visitors(at=site))
 
 
-# From other ways to sign in
-
-
-async def test_moved_from_the_authlib_quickstart(
-    tmp_path: Path, tenant: Tenant, visitors: Visitors
-) -> None:
-    before = EXAMPLES / "quickstart_shape" / "before"
-    after = copy_example("quickstart_shape/after", tmp_path / "after")
-    with running(before, tenant) as site:
-        alice = visitors("alice", at=site)
-        assert (await alice.login()).text == "Hello, Alice!"
-        assert _opened(alice.cookies["session"])["user"]["access_token"]
-
-    with running(after, tenant) as site:
-        alice.site = site
-        assert (await alice.get("/")).text == "Sign in."
-        assert alice.cookies == {}  # of the old one's tokens
-
-        profile = await alice.login("/profile")
-        assert profile.url == f"{site}/profile"
-        assert profile.json()["sub"] == "auth0|alice"
-        assert (await alice.get("/")).text == "Hello, Alice!"
-        assert (await alice.go("/logout")).text == "Sign in."
-        assert alice.cookies == {}
-
-
-async def test_moved_from_flask_login(
-    tmp_path: Path, tenant: Tenant, visitors: Visitors
-) -> None:
-    before = EXAMPLES / "flask_login" / "before"
-    after = copy_example("flask_login/after", tmp_path / "after")
-    with running(before, tenant) as site:
-        alice = visitors("alice", at=site)
-        form = {"name": "Alice", "password": "wonderland", "remember": "on"}
-        await alice.http.post(f"{site}/login", data=form)
-        assert (await alice.get("/reports")).text == "Reports for Alice"
-        assert set(alice.cookies) == {"session", "remember_token"}
-        later = visitors("alice", at=site)  # whose session ended with the browser
-        remembered = alice.cookies["remember_token"]
-        later.http.cookies.set("remember_token", remembered, "localhost.local", "/")
-
-    with running(after, tenant) as site:
-        for visitor in (alice, later):
-            visitor.site = site
-            assert (await visitor.get("/")).text == "nobody"
-            assert visitor.cookies == {}
-
-            reports = await visitor.login("/reports?month=11")
-            assert reports.url == f"{site}/reports?month=11"
-            assert reports.text == "Reports for Alice"
-            assert (await visitor.go("/logout")).text == "nobody"
-            assert visitor.cookies == {}
-
-        program = await alice.get("/reports", Accept="application/json")
-        assert program.status_code == 401
-        assert not on_site(await alice.go("/reports"), site)
-
-
 # The app of the README
 
 
