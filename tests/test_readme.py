@@ -34,6 +34,7 @@ from readme_blocks import (
 )
 from servers import ROOT, clean_environment, free_port
 from test_drop_in import app_of_the_readme, packages
+from test_house import graph
 from visitor import Shopper, Visitor, state_of
 
 LANGUAGES = {
@@ -267,7 +268,7 @@ def test_its_settings_are_appended_to_those_of_an_app(tmp_path: Path) -> None:
 
 def test_its_lines_for_env_are_settings() -> None:
     names = set(setting_names())
-    for block in blocks("dotenv"):
+    for block in [block for page in PAGES for block in blocks("dotenv", page=page)]:
         values = {
             n: v or "" for n, v in dotenv_values(stream=StringIO(block.code)).items()
         }
@@ -286,6 +287,18 @@ def test_the_reference_is_what_the_docstrings_say() -> None:
     assert PAGES["docs/reference.md"] == make_reference.reference(), (
         make_reference.__doc__
     )
+
+
+def test_imports_go_the_way_that_is_drawn() -> None:
+    [drawn] = blocks("text", page="docs/how-it-works.md")
+    steps = enumerate(drawn.code.split("<-"))
+    place = {name.strip(): n for n, step in steps for name in step.split(",")}
+
+    found = {name.removeprefix("auth0_flask."): i for name, i in graph().items()}
+    for module, imported in found.items():
+        for other in {f"{name}..".split(".")[1] for name in imported}:
+            if (mine := place.get(module)) is not None and other in place:
+                assert place[other] <= mine, f"{module} imports {other}"
 
 
 def test_the_changelog_has_this_version_and_what_is_of_security() -> None:
