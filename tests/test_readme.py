@@ -176,6 +176,7 @@ async def test_a_command_of_it_works(
     environment = {
         **tenant.environ(redirect_uri=f"http://localhost:{port}/callback"),
         "AUTH0_REVOCATIONS_PATH": str(tmp_path / "revocations.sqlite3"),
+        "PYTHON_DOTENV_DISABLED": "",  # which setup would refuse
         "FLASK_RUN_PORT": port,
     }
     code = block.command.replace(":8000", f":{port}")
