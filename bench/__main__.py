@@ -9,7 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-from . import in_process, logins, rounds, worker
+from . import in_process, logins, rounds, servers, worker
 from .processes import set_environment
 
 TABLES = {
@@ -20,6 +20,7 @@ TABLES = {
     "logins": logins.main,
     "memory": worker.memory,
     "starting": worker.starting,
+    "servers": servers.main,
 }
 
 
