@@ -124,10 +124,9 @@ def _add_login(app: Flask) -> None:
 def _add_pages(app: Flask) -> None:
     @app.get("/")
     def home() -> str:  # it awaits nothing, and a sync view is faster
-        state = auth0.read_session() or {}
         return render_template(
             "home.html",
-            user=state.get("user"),
+            user={**auth.auth_user},
             connections=_connections(),
             here_only=_marker() in request.cookies,
         )

@@ -14,6 +14,7 @@ from auth0_flask import (
     login_failed,
     login_options,
     login_required,
+    login_silently,
     logout_options,
     passive,
     prefers_json,
@@ -38,10 +39,11 @@ from auth0_flask.stores import (
 # fmt: off
 __all__ = [
     "LoginError", "LoginRefused", "auth0", "auth_user", "init_app", "login_as",
-    "login_failed", "login_options", "login_required", "logout_options", "passive",
-    "prefers_json", "problem", "public", "receive_logout_token", "refuse_cross_site",
-    "requires_claim", "return_to", "routes", "session_revoked", "settings",
-    "signed_out", "tokens_refreshed", "user_logged_in", "user_logged_out",
+    "login_failed", "login_options", "login_required", "login_silently",
+    "logout_options", "passive", "prefers_json", "problem", "public",
+    "receive_logout_token", "refuse_cross_site", "requires_claim", "return_to",
+    "routes", "session_revoked", "settings", "signed_out", "tokens_refreshed",
+    "user_logged_in", "user_logged_out",
 ]
 # fmt: on
 

@@ -31,7 +31,7 @@ from .errors import (
     problem,
 )
 from .extension import auth_user, init_app
-from .guards import login_required, passive, public, requires_claim
+from .guards import login_required, login_silently, passive, public, requires_claim
 from .redirects import signed_out
 from .routes import (
     create_blueprint,
@@ -57,8 +57,9 @@ __version__ = "2.0.0"
 __all__ = [
     "Auth0Client", "LoginError", "LoginRefused", "Settings", "SetupError",
     "StoreUnavailable", "auth_user", "create_blueprint", "init_app", "login_as",
-    "login_failed", "login_options", "login_required", "logout_options", "passive",
-    "prefers_json", "problem", "public", "receive_logout_token", "refuse_cross_site",
-    "requires_claim", "return_to", "session_revoked", "signed_out", "tokens_refreshed",
-    "user_logged_in", "user_logged_out",
+    "login_failed", "login_options", "login_required", "login_silently",
+    "logout_options", "passive", "prefers_json", "problem", "public",
+    "receive_logout_token", "refuse_cross_site", "requires_claim", "return_to",
+    "session_revoked", "signed_out", "tokens_refreshed", "user_logged_in",
+    "user_logged_out",
 ]

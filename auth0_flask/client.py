@@ -134,10 +134,11 @@ class Auth0Client(ServerClient[Any]):
             LoginError: It cannot be started.
         """
         options, nonce = options or StartInteractiveLoginOptions(), None
+        app_state = options.app_state
         # the SDK takes no nonce; where requests are pushed, PKCE serves the same end
         if not self.settings.pushed_authorization_requests:
             nonce = secrets.token_urlsafe(16)
-            kept = {_NONCE: nonce, "app_state": options.app_state}
+            kept = {_NONCE: nonce, "app_state": app_state}
             options = options.model_copy(update={"app_state": kept})
         start = super().start_interactive_login
         try:
@@ -145,7 +146,7 @@ class Auth0Client(ServerClient[Any]):
             async with asyncio.timeout(_LOGIN_SECONDS):
                 url: str = await start(options, store_options or {})
         except Exception as error:
-            await self._door.fail(error, None)
+            await self._door.fail(error, app_state)
         return f"{url}&nonce={nonce}" if nonce else url
 
     async def complete_interactive_login(

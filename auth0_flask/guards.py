@@ -27,7 +27,7 @@ from werkzeug.exceptions import Forbidden
 
 from .client import current_client
 from .errors import ProblemResponse
-from .redirects import endpoints, login_again
+from .redirects import endpoints, login_again, silent_login
 from .session_door import answer_uncaught
 from .stores import request_state
 from .verification import MFA, unproved
@@ -146,6 +146,20 @@ def requires_claim(name: str, *values: str | int | float | bool) -> Callable[...
     return _guard(check)
 
 
+@overload
+def login_silently(view: V) -> V: ...
+@overload
+def login_silently() -> None: ...
+def login_silently(view: Any = None) -> Any:
+    """Sign in who is signed in at Auth0 already, without asking anything.
+
+    For ``app.before_request(login_silently)``, `public` views too, and for views. It is
+    tried once an hour, for pages in browsers; where it fails, the visitor sees the page
+    that they wanted, signed out.
+    """
+    return _guard(_try_silently)(view) if view else _unless_public(_try_silently, True)
+
+
 def public(view: V) -> V:
     """Let everybody see a view, below ``before_request(login_required)``."""
     view.is_public = True  # type: ignore[attr-defined]  # what _unless_public looks for
@@ -250,14 +264,15 @@ def _mark(view: Any, check: Check) -> None:
         view = inner if own is view else None
 
 
-def _unless_public(check: Check) -> None:
+def _unless_public(check: Check, also_public: bool = False) -> None:
     endpoint = request.endpoint
     if endpoint is None or _is_answered_by_flask():
         return
     if endpoint == "static" or endpoint.endswith(".static"):
         return
     view = current_app.view_functions[endpoint]
-    if getattr(view, "is_public", False) or hasattr(view, "auth0_role"):
+    is_public = getattr(view, "is_public", False) and not also_public
+    if is_public or hasattr(view, "auth0_role"):
         return
     if endpoints().role(endpoint) is None:
         check()
@@ -267,6 +282,11 @@ def _is_answered_by_flask() -> bool:
     """Tell an OPTIONS that tells methods from one that a view answers itself."""
     by_flask = getattr(request.url_rule, "provide_automatic_options", False)
     return request.method == "OPTIONS" and by_flask
+
+
+def _try_silently() -> None:
+    if login := silent_login(current_client().sessions.load):
+        raise login
 
 
 def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:

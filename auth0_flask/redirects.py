@@ -36,6 +36,10 @@ _UNSAFE = re.compile(r"[\\\x00-\x20\x7f]|^//")
 #: Logins within so many seconds after each of which nobody was signed in.
 _MAX_ROUNDS, _ROUND_SECONDS = 3, 60
 _ROUNDS = "_rounds"  # ends the name of the cookie that counts them
+#: Ends the name of the cookie of a silent login that was tried, and how long it lasts.
+_SILENT, _SILENT_SECONDS = "_silent", 3600
+_PREFETCH_HEADERS = ("Sec-Purpose", "Purpose", "X-Moz", "X-Purpose")
+_ROBOTS = re.compile("bot|crawl|spider", re.IGNORECASE)
 #: Seconds that a logout waits to learn where the local tenant serves browsers.
 _DISCOVERY_SECONDS = 2.0
 
@@ -135,6 +139,45 @@ def login_again(**wanted: object) -> HTTPException:
         return signed_out(**wanted)
     login = endpoints().path("login", return_to=this_page(), **wanted)
     return HTTPException(response=redirect(login))
+
+
+def silent_login(signed_in: Callable[[], object]) -> HTTPException | None:
+    """Return what leads a guest to a login that asks nothing, and back; once an hour.
+
+    None for all but a browser that shows a page: others could not go there.
+    """
+    headers = request.headers
+    if (
+        headers.get("Sec-Fetch-Dest") != "document"
+        or request.method != "GET"
+        or prefers_json()
+        or is_prefetch()
+        or _was_tried()
+        or _ROBOTS.search(headers.get("User-Agent", ""))
+        or signed_in()
+        or _checked(page := this_page()) != page
+    ):
+        return None
+    _set_cookie(_SILENT, "1", max_age=_SILENT_SECONDS)
+    login = endpoints().path("login", return_to=page, prompt="none", silent=1)
+    return HTTPException(response=redirect(login))
+
+
+def after_silent_login(app_state: object) -> HTTPException | None:
+    """Return what leads to the page of a silent login that failed; None of another.
+
+    None as well in a browser that does not remember it: that page would try again.
+    """
+    if isinstance(app_state, dict) and app_state.get("silent") and _was_tried():
+        page = safe_return_to(app_state.get("return_to"))
+        return HTTPException(response=redirect(page))
+    return None
+
+
+def is_prefetch() -> bool:
+    """Tell a browser, proxy or mail scanner that fetches what nobody has clicked."""
+    said = " ".join(request.headers.get(name, "") for name in _PREFETCH_HEADERS).lower()
+    return request.method == "HEAD" or "prefetch" in said or "preview" in said
 
 
 def safe_return_to(value: str | None) -> str:
@@ -255,13 +298,13 @@ def check_rounds(signed_in: Callable[[], object]) -> None:
 
 def count_round() -> None:
     """Count a login that was completed; a cookie remembers it for a minute."""
-    _set_rounds_cookie(f"{_rounds() + 1}.{int(time.time())}", max_age=_ROUND_SECONDS)
+    _set_cookie(_ROUNDS, f"{_rounds() + 1}.{int(time.time())}", max_age=_ROUND_SECONDS)
 
 
 def forget_rounds() -> None:
     """Forget the count: somebody who signs out may sign in again at once."""
     if _ROUNDS in request.headers.get("Cookie", ""):
-        _set_rounds_cookie("", max_age=0, expires=0)
+        _set_cookie(_ROUNDS, "", max_age=0, expires=0)
 
 
 def end_rounds(response: Response) -> Response:
@@ -286,9 +329,13 @@ def _cookies() -> OwnCookies:
     return OwnCookies(current_app.session_interface, current_app, request.cookies)
 
 
-def _set_rounds_cookie(value: str, **until: Any) -> None:
+def _was_tried() -> bool:
+    return f"{_cookies().name}{_SILENT}" in request.cookies
+
+
+def _set_cookie(suffix: str, value: str, **until: Any) -> None:
     @after_this_request
     def add_cookie(response: Response) -> Response:
         own = _cookies()
-        response.set_cookie(f"{own.name}{_ROUNDS}", value, **until, **own.attributes)
+        response.set_cookie(f"{own.name}{suffix}", value, **until, **own.attributes)
         return response

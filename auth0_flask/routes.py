@@ -18,7 +18,15 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from .client import current_client
 from .errors import CheckFailed, LoginError, ProblemResponse, login_error
-from .redirects import KEY, Endpoints, endpoints, extension, home, safe_return_to
+from .redirects import (
+    KEY,
+    Endpoints,
+    endpoints,
+    extension,
+    home,
+    is_prefetch,
+    safe_return_to,
+)
 from .settings import is_loopback
 
 logger = logging.getLogger(__name__)
@@ -30,7 +38,6 @@ _PASSED_ON = (
 _MAX_BYTES = 512
 _LONGEST_TAG = 35  # RFC 5646 section 4.4.1
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-_PREFETCH_HEADERS = ("Sec-Purpose", "Purpose", "X-Moz", "X-Purpose")
 _PORTS = {"http": 80, "https": 443}
 #: Bytes of a logout token's request at most.
 _MAX_LOGOUT_TOKEN = 8_192
@@ -90,7 +97,7 @@ def login_options() -> StartInteractiveLoginOptions:
 
     Kept until it is completed are ``return_to`` (checked), ``remember`` (``0`` ends
     the session with the browser's window), ``max_age`` and ``acr_values``, which a
-    login has to prove.
+    login has to prove, and ``silent``, for one whose failure is no error.
     Passed on are ``organization``, ``invitation``, ``screen_hint``, ``connection``,
     ``login_hint``, ``prompt``, ``max_age``, ``acr_values`` and ``ui_locales`` (from
     Accept-Language where the query has none), and nothing else.
@@ -117,6 +124,7 @@ def login_options() -> StartInteractiveLoginOptions:
             "remember": request.args.get("remember") != "0",
             "max_age": int(passed_on["max_age"]) if passed_on["max_age"] else None,
             "acr_values": passed_on["acr_values"] or None,
+            "silent": request.args.get("silent") == "1",
         },
         authorization_params={name: v for name, v in passed_on.items() if v},
         organization=organization,
@@ -204,8 +212,7 @@ def answer_early() -> WerkzeugResponse | None:
     role = own.role(request.endpoint)
     if role is None:
         return None
-    said = " ".join(request.headers.get(name, "") for name in _PREFETCH_HEADERS).lower()
-    if request.method == "HEAD" or "prefetch" in said or "preview" in said:
+    if is_prefetch():
         return Response(status=204, headers=_NOT_STORED)
     if role == "login":
         _warn_of_mismatch()

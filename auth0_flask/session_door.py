@@ -19,12 +19,14 @@ from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 
 from .errors import (
+    CallbackError,
     CheckFailed,
     ProviderDown,
     StoreUnavailable,
     error_chain,
     login_error,
 )
+from .redirects import after_silent_login
 from .settings import Settings
 from .signals import login_failed, send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
@@ -185,7 +187,9 @@ class SessionDoor(StateStore):
 
     async def fail(self, error: Exception, app_state: Any) -> NoReturn:
         """Raise the `LoginError` that stands for an error; or the app's own error."""
-        own = _of_receiver(error)
+        own, silent = _of_receiver(error), after_silent_login(app_state)
+        if silent and isinstance(error, CallbackError):  # a guest at Auth0, too
+            raise silent
         found = None if own else login_error(error)
         if found is None:
             raise own or error
@@ -193,7 +197,7 @@ class SessionDoor(StateStore):
         if isinstance(found, ProviderDown) or found.error == "invalid_token":
             self._verifier.forget()
         await send(login_failed, error=found)
-        raise found from (None if found is error else error)
+        raise silent or found from (None if found is error else error)
 
     def session_to_end(self) -> Json | None:
         """Return the session that a logout ends, or None where it is over already."""

@@ -1,0 +1,216 @@
+"""``login_silently``: who is signed in at Auth0 is signed in here, and nobody waits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from flask import Flask
+
+import auth
+from auth0_flask.tenant import Tenant
+from auth0_flask.tenant.faults import Fault
+from visitor import Shopper, sign_in
+
+BROWSER = {
+    "Accept": "text/html,*/*;q=0.8",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/140.0",
+}
+
+
+class Guest(Shopper):
+    """A browser that comes to a shop, and goes to the tenant where it is sent."""
+
+    def __init__(self, app: Flask, tenant: Tenant, http: httpx.Client) -> None:
+        super().__init__(app)
+        self.tenant, self.http = tenant, http
+        self.way: list[str] = []
+
+    def visit(self, path: str) -> str:
+        """Go where redirects lead; return what is shown in the end."""
+        self.way = []
+        while path:
+            if path.startswith(self.tenant.origin):
+                path = self.http.get(path).headers["Location"]
+                continue
+            url = urlsplit(path)
+            answer = self.client.get(f"{url.path}?{url.query}", headers=BROWSER)
+            self.way.append(url.path)
+            path = answer.location
+        return answer.text
+
+    def sign_in_elsewhere(self) -> None:
+        """Sign in at another app of the tenant."""
+        sign_in(self.http, Shopper(self.client.application).start(), "alice")
+
+    def an_hour_later(self) -> None:
+        """Have the browser forget that it was tried."""
+        tried = self.client.get_cookie("session_auth0_silent")
+        assert tried
+        assert (tried.max_age, tried.http_only) == (3600, True)
+        self.client.delete_cookie(tried.key)
+
+
+@pytest.fixture(params=["app", "view"])
+def shop(shop: Flask, request: pytest.FixtureRequest) -> Flask:
+    """The shop, with pages that try it: all of them, or by a decorator."""
+    if request.param == "app":
+        shop.before_request(auth.login_silently)
+    guard = auth.login_silently if request.param == "view" else auth.public
+
+    def who() -> str:
+        return str(auth.auth_user.get("name", "nobody"))
+
+    for path in ("/", "/goods"):
+        shop.add_url_rule(path, path, guard(who), methods=["GET", "POST"])
+    return shop
+
+
+@pytest.fixture
+def guest(shop: Flask, tenant: Tenant) -> Iterator[Guest]:
+    """Somebody who is new to the shop."""
+    with httpx.Client(trust_env=False, timeout=60) as http:
+        yield Guest(shop, tenant, http)
+
+
+ROUND = ["/goods", "/login", "/callback", "/goods"]
+
+
+def test_who_is_signed_in_at_auth0_is_signed_in_here_without_a_question(
+    guest: Guest,
+) -> None:
+    guest.sign_in_elsewhere()
+
+    assert guest.visit("/goods?sort=price&%C3%A4=1") == "Alice"
+
+    assert guest.way == ROUND
+    assert guest.visit("/goods") == "Alice"
+    assert guest.way == ["/goods"]
+
+
+def test_a_guest_sees_the_page_and_is_asked_once_an_hour(
+    guest: Guest, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[auth.LoginError] = []
+
+    @auth.login_failed.connect
+    def hear(app: Flask, error: auth.LoginError) -> None:
+        heard.append(error)
+
+    caplog.set_level(logging.INFO)
+    assert guest.visit("/goods?sort=price") == "nobody"
+    assert guest.way == ROUND
+    for path in ("/goods", "/", "/goods"):
+        assert guest.visit(path) == "nobody"
+        assert guest.way == [path]
+    guest.an_hour_later()
+    guest.sign_in_elsewhere()
+    assert guest.visit("/goods") == "Alice"
+    assert heard == []  # a guest is no failure
+    assert "login_required" not in caplog.text
+
+
+def test_who_signs_out_is_not_signed_in_again(guest: Guest) -> None:
+    guest.sign_in_elsewhere()
+    guest.visit("/goods")
+    guest.an_hour_later()
+
+    guest.visit("/logout")
+
+    assert guest.visit("/goods") == "nobody"
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("POST", {}),
+        ("HEAD", {}),
+        ("GET", {"Accept": "application/json"}),
+        ("GET", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}),
+        ("GET", {"Sec-Fetch-Dest": "iframe"}),
+        ("GET", {"Sec-Fetch-Dest": ""}),
+        ("GET", {"Sec-Purpose": "prefetch;prerender"}),
+        ("GET", {"Authorization": "Bearer x"}),
+        ("GET", {"User-Agent": "Mozilla/5.0 (compatible; Googlebot/2.1)"}),
+    ],
+    ids=str,
+)
+def test_only_pages_in_browsers_try_it(
+    guest: Guest, method: str, headers: dict[str, str]
+) -> None:
+    answer = guest.client.open("/goods", method=method, headers={**BROWSER, **headers})
+
+    assert answer.status_code == 200
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_a_page_too_long_to_come_back_to_is_shown_at_once(guest: Guest) -> None:
+    assert guest.visit(f"/goods?q={'x' * 3000}") == "nobody"
+    assert guest.way == ["/goods"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fault", "way"),
+    [
+        ("discovery", Fault.status(503), ["/goods", "/login", "/goods"]),
+        ("token", Fault.status(503), ROUND),
+        ("token", Fault.body({"error": "invalid_client"}, status=401), ROUND),
+    ],
+    ids=["discovery", "token", "credentials"],
+)
+def test_an_outage_keeps_nobody_from_the_page(
+    guest: Guest,
+    nothing_discovered: None,
+    tenant: Tenant,
+    endpoint: str,
+    fault: Fault,
+    way: list[str],
+) -> None:
+    guest.sign_in_elsewhere()
+    auth.auth0.verifier.forget()
+    tenant.fail(endpoint, fault)
+
+    assert guest.visit("/goods") == "nobody"
+
+    assert guest.way == way
+
+
+def test_an_app_that_refuses_somebody_shows_them_the_page(guest: Guest) -> None:
+    def refuse(app: Flask, user: dict[str, str]) -> None:
+        raise auth.LoginRefused("Not you.")
+
+    guest.sign_in_elsewhere()
+    with auth.user_logged_in.connected_to(refuse):
+        assert guest.visit("/goods") == "nobody"
+
+
+def test_a_browser_without_cookies_ends_on_a_page_and_does_not_go_round(
+    shop: Flask, guest: Guest
+) -> None:
+    guest.client = shop.test_client(use_cookies=False)
+
+    assert "missing_transaction" in guest.visit("/goods")
+
+    assert guest.way == ROUND[:3]
+
+
+@pytest.mark.parametrize("query", ["", "&silent=1", "&silent=2"])
+def test_who_asks_by_hand_is_told_by_code(guest: Guest, query: str) -> None:
+    assert "login_required" in guest.visit(f"/login?prompt=none&return_to=/{query}")
+
+
+def test_guarded_pages_and_those_of_the_login_go_on_as_ever(
+    shop: Flask, guest: Guest
+) -> None:
+    shop.add_url_rule("/mine", "mine", auth.login_required(lambda: "mine"))
+
+    answer = guest.client.get("/login?return_to=/mine", headers=BROWSER)
+
+    assert "prompt" not in str(answer.location)
+    assert guest.login("/mine").location == "/mine"
+    assert guest.client.get("/mine").text == "mine"
