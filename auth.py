@@ -55,6 +55,7 @@ auth0 = Auth0Client(
     state_store=FlaskSessionStateStore(
         secrets=settings.secrets,
         scope=settings.scope,
+        keep_id_token=settings.keep_id_token,
         lifetime=Lifetime(
             domain=settings.domain,
             idle_seconds=settings.session_idle_seconds,

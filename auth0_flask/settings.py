@@ -216,6 +216,7 @@ class Settings(BaseModel):
     allowed_origins: Annotated[_Several, AfterValidator(_origins)] = ()
     session_idle_seconds: _Seconds = 86_400
     session_max_seconds: _Seconds = 604_800
+    keep_id_token: bool = True
     revocations_path: str | None = None
     redis_url: Annotated[str, AfterValidator(_redis)] | None = Field(
         default=None, repr=False

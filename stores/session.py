@@ -48,14 +48,20 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
     Args:
         secrets: Newest first; the first encrypts, all decrypt.
         scope: What the client asks for by default (RFC 6749 section 3.3).
+        keep_id_token: Whether the raw ID token is kept; its claims are in any case.
         lifetime: When a session is over.
     """
 
     def __init__(
-        self, *, secrets: Sequence[str], scope: str, lifetime: Lifetime
+        self,
+        *,
+        secrets: Sequence[str],
+        scope: str,
+        lifetime: Lifetime,
+        keep_id_token: bool = True,
     ) -> None:
         super().__init__(secrets=secrets)
-        self._scope = scope
+        self._scope, self._keep_id_token = scope, keep_id_token
         self.lifetime = lifetime
 
     async def set(
@@ -152,6 +158,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         data["session"] = {**own, "used_at": round(time.time(), 3)}
         _fix_sdk_state(data, self._scope, known.refresh, is_new=is_new)
         known.refresh = None
+        if not self._keep_id_token:
+            data.pop("id_token", None)
         self._write(data)
         if is_new:
             self._register(data)

@@ -129,6 +129,19 @@ def test_where_the_raw_id_token_is_too_much_its_claims_are_kept(
     assert len(header_of(alice.client)) <= TOTAL_BYTES
 
 
+def test_a_site_that_needs_no_raw_id_token_has_smaller_cookies() -> None:
+    claims = {"sub": "auth0|alice", "picture": noise(200)}
+    token = f"{id_token_of(claims)}{noise(340)}"
+    client, smaller = ours(), our_app(keep_id_token=False).test_client()
+
+    for each in (client, smaller):
+        each.post("/state", json={**alices(), "user": claims, "id_token": token})
+
+    assert user_of(smaller) == claims
+    assert "id_token" not in smaller.get("/state").get_json()
+    assert len(header_of(client)) - len(header_of(smaller)) > 340
+
+
 def test_deleting_clears_every_cookie() -> None:
     client = ours()
     client.post("/state", json=alices(bio=noise(6500)))

@@ -103,6 +103,7 @@ def client_with(
     most: int = 7 * DAY,
     callback: str = "http://localhost:5000/callback",
     revocations: str | Path = "none",
+    keep_id_token: bool = True,
 ) -> Auth0Client:
     """Make a client as ``auth.py`` does, with other settings."""
     lifetime = Lifetime(domain=domain, idle_seconds=idle, max_seconds=most)
@@ -118,7 +119,10 @@ def client_with(
             revocations_path=str(revocations),
         ),
         state_store=FlaskSessionStateStore(
-            secrets=secrets, scope="openid profile", lifetime=lifetime
+            secrets=secrets,
+            scope="openid profile",
+            lifetime=lifetime,
+            keep_id_token=keep_id_token,
         ),
         transaction_store=FlaskSessionTransactionStore(secrets=secrets),
     )
