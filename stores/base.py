@@ -1,9 +1,10 @@
-"""What both stores share: encryption, the room there is, and a request's state."""
+"""What the stores are built on: a request's state, encryption, claims kept once."""
 
 from __future__ import annotations
 
 import json
 import logging
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -123,3 +124,35 @@ def as_dict(state: Mapping[str, Any] | BaseModel) -> Json:
     if isinstance(state, BaseModel):
         return state.model_dump(exclude_none=True)
     return dict(state)
+
+
+def drop_duplicate_claims(data: Json) -> Json:
+    """Return a state without ``user`` where its ID token says exactly the same."""
+    user = data.get("user")
+    if user is None or user != _claims(data.get("id_token")):
+        return data
+    try:  # encryption would replace a lone surrogate
+        json.dumps(user, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return data
+    return {name: value for name, value in data.items() if name != "user"}
+
+
+def restore_claims(data: Json) -> Json:
+    """Return a state with ``user``; the ID token was verified before it was kept."""
+    if "user" not in data and "id_token" in data:
+        data["user"] = _claims(data["id_token"])
+    return data
+
+
+def _claims(id_token: Any) -> Any:
+    """Return the claims of an ID token, or None (RFC 7519 section 7.2).
+
+    Without the nonce, which has served its purpose and is no claim of the user's.
+    """
+    try:
+        claims = json.loads(urlsafe_b64decode(id_token.split(".")[1] + "=="))
+        claims.pop("nonce", None)
+        return claims
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from secrets import token_urlsafe
@@ -18,7 +16,14 @@ from pydantic import BaseModel
 
 from auth0_flask.errors import StoreUnavailable
 
-from .base import EncryptedStore, SessionTooLarge, as_dict, request_state
+from .base import (
+    EncryptedStore,
+    SessionTooLarge,
+    as_dict,
+    drop_duplicate_claims,
+    request_state,
+    restore_claims,
+)
 from .cookies import STATE_KEY, is_ours, room_left
 from .encryption import MAX_CHARACTERS, DecryptionError, Json
 from .shared import Lifetime, SessionRejected, browser_in_words, shared_store
@@ -119,7 +124,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             return known.session
         known.encrypted, known.session, known.copy = encrypted, None, None
         try:
-            data = _restore_claims(self.decrypt(STATE_KEY, encrypted))
+            data = restore_claims(self.decrypt(STATE_KEY, encrypted))
         except DecryptionError as reason:
             # perhaps another machine's, which has a newer secret: it stays
             logger.info("Session ignored: %s.", reason)
@@ -139,7 +144,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
     def load_unchecked(self) -> Json | None:
         """Return the session without asking whether it is over, to end it."""
         try:
-            return _restore_claims(self.decrypt(STATE_KEY, session.get(STATE_KEY)))
+            return restore_claims(self.decrypt(STATE_KEY, session.get(STATE_KEY)))
         except DecryptionError:
             return None
 
@@ -299,7 +304,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def _fit(self, data: Json) -> tuple[str, float]:
         """Put a session into ``flask.session``; return it and the room that is left."""
-        encrypted = self.encrypt(STATE_KEY, _drop_duplicate_claims(data))
+        encrypted = self.encrypt(STATE_KEY, drop_duplicate_claims(data))
         session[STATE_KEY] = encrypted
         return encrypted, min(MAX_CHARACTERS - len(encrypted), room_left())
 
@@ -374,35 +379,3 @@ def lower_ceiling(internal: Json, claims: Mapping[str, Any]) -> None:
     if isinstance(ceiling := claims.get("session_expiry"), int):
         known = internal.get("session_expires_at") or ceiling
         internal["session_expires_at"] = min(ceiling, known)
-
-
-def _drop_duplicate_claims(data: Json) -> Json:
-    """Return a state without ``user`` where its ID token says exactly the same."""
-    user = data.get("user")
-    if user is None or user != _claims(data.get("id_token")):
-        return data
-    try:  # encryption would replace a lone surrogate
-        json.dumps(user, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return data
-    return {name: value for name, value in data.items() if name != "user"}
-
-
-def _restore_claims(data: Json) -> Json:
-    """Return a state with ``user``; the ID token was verified before it was kept."""
-    if "user" not in data and "id_token" in data:
-        data["user"] = _claims(data["id_token"])
-    return data
-
-
-def _claims(id_token: Any) -> Any:
-    """Return the claims of an ID token, or None (RFC 7519 section 7.2).
-
-    Without the nonce, which has served its purpose and is no claim of the user's.
-    """
-    try:
-        claims = json.loads(urlsafe_b64decode(id_token.split(".")[1] + "=="))
-        claims.pop("nonce", None)
-        return claims
-    except (AttributeError, IndexError, TypeError, ValueError):
-        return None
