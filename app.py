@@ -124,9 +124,10 @@ def _add_login(app: Flask) -> None:
 def _add_pages(app: Flask) -> None:
     @app.get("/")
     def home() -> str:  # it awaits nothing, and a sync view is faster
+        state = auth0.read_session() or {}
         return render_template(
             "home.html",
-            user={**auth.auth_user},
+            user=state.get("user"),
             connections=_connections(),
             here_only=_marker() in request.cookies,
         )

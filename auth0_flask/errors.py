@@ -81,8 +81,7 @@ _TEXTS = {
     "another_user": ("You are signed in as another user than that was for.", _AGAIN),
     "signed_out": ("Sign in to see this.", _AGAIN),
     "mfa_required": ("Auth0 needs a second proof of who you are.", _AGAIN),
-    "mfa_refused": _NOT_ACCEPTED,
-    "passkey_refused": _NOT_ACCEPTED,
+    **dict.fromkeys(("mfa_refused", "passkey_refused"), _NOT_ACCEPTED),
     "passwordless_refused": _NOT_ACCEPTED,
     "token_refused": _NOT_ALLOWED,
     "exchange_refused": _NOT_ALLOWED,
@@ -361,8 +360,10 @@ def _failed_check(error: Exception) -> LoginError | None:
         return CheckFailed("invalid_token")
     if not isinstance(error, _RAISED_ON_NONSENSE):
         return None
-    refused = [_REFUSED_CODES[code] for code in codes if code in _REFUSED_CODES]
-    refused += [code for kind, code in _REFUSED_TYPES.items() if _first(kind, error)]
+    if found := next(filter(None, map(_REFUSED_CODES.get, codes)), None):
+        return ProviderRefused(found)
+    kinds = _REFUSED_TYPES.items()
+    refused = [code for link in links for kind, code in kinds if isinstance(link, kind)]
     # an error of another kind was raised where the SDK could not read an answer
     read = all(isinstance(link, sdk.Auth0Error) for link in links)
     if refused and read and codes[-1] not in _NO_REFUSALS:

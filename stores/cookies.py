@@ -265,7 +265,8 @@ class SplitSessionInterface(SecureCookieSessionInterface):
         writes_app = self.should_set_cookie(app, session)
         writes_ours = session.ours_changed or (session.is_legacy and writes_app)
         if session.accessed or writes_ours:
-            response.vary.add("Cookie")
+            varies = response.headers.get("Vary")  # as text: `response.vary` is slow
+            response.headers["Vary"] = f"{varies}, Cookie" if varies else "Cookie"
         if not (writes_app or writes_ours):
             return
         if (left := self.bytes_left(app, session)) < 0:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, field
-from functools import partial
 from secrets import token_urlsafe
+from typing import Any
 
 from auth0_flask.errors import StoreUnavailable
 
@@ -30,12 +30,14 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS ended_until ON ended (until)",
     """CREATE TABLE IF NOT EXISTS taken
     (jti TEXT PRIMARY KEY, until REAL) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS identity (inode INTEGER, birth REAL)",
+)
+_CACHE_SCHEMA = (
     """CREATE TABLE IF NOT EXISTS refreshes
     (key TEXT PRIMARY KEY, owner TEXT, result TEXT, until REAL) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS devices (id TEXT PRIMARY KEY, owner TEXT,
     sid TEXT, browser TEXT, created_at REAL, used_at REAL, until REAL) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS devices_owner ON devices (owner)",
-    "CREATE TABLE IF NOT EXISTS identity (inode INTEGER, birth REAL)",
 )
 _IDENTITY = "SELECT inode, birth FROM identity"
 _ENDED_AFTER = "SELECT number, key, at FROM ended WHERE number > ? AND until > ?"
@@ -59,15 +61,19 @@ _DEVICES = """
     SELECT id, sid, browser, created_at, used_at, until FROM devices
     WHERE owner = ? AND until > ? ORDER BY used_at DESC
 """
+_TIDY_CACHE = (
+    "DELETE FROM refreshes WHERE until <= ?",
+    "DELETE FROM devices WHERE until <= ?",
+)
 _KEEP_RESULT = "INSERT OR REPLACE INTO refreshes VALUES (?, '', ?, ?)"
 
 
 #: Tells one state of the file from another: device, inode, time.
 _State = tuple[int, int, int]
 
-#: One thread of a process uses a file at a time: SQLite's own waiting starves among
-#: many. It notes its locks in the process, and a child that is forked while a thread
-#: has one inherits the note for ever: so a fork waits, too.
+#: One thread of a process uses a file at a time. SQLite notes its locks in the process,
+#: and a child that is forked while a thread has one inherits the note for ever: so a
+#: fork waits, too.
 _lock = threading.Lock()
 os.register_at_fork(
     before=_lock.acquire,
@@ -90,6 +96,9 @@ class _Snapshot:
 class SqliteStore(SharedStore):
     """Shares both among all processes of one machine, in a SQLite file.
 
+    A second one beside it, ``-cache``, has what may be lost in a power cut: locks,
+    refresh results and devices. Writing that waits for no disk.
+
     Each process keeps the ended sessions in memory and reads on when the file's time
     has changed. A connection is opened for each use, so none is ever carried into a
     forked child or into a file that was deleted.
@@ -103,6 +112,7 @@ class SqliteStore(SharedStore):
         super().__init__()
         self.path = os.path.abspath(path)
         self.name = f"the file {self.path}, for one machine; several need Redis"
+        self._cache_path = f"{self.path}-cache"
         self._snapshot: _Snapshot | None = None
         self._logged: dict[float, object] = {}
         self._tidied_at = -60.0
@@ -111,7 +121,7 @@ class SqliteStore(SharedStore):
         self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
     ) -> bool:
         """See `SharedStore.revoke`."""
-        with self._writing(durable=True) as sql:
+        with self._ending() as sql:
             if jti is not None:
                 taken = sql.execute(_TAKE, (digest(jti), until, time.time()))
                 if not taken.rowcount:
@@ -130,42 +140,52 @@ class SqliteStore(SharedStore):
 
     def check(self) -> None:
         """See `SharedStore.check`."""
-        with self._writing() as sql:
+        with self._ending() as sql:
             # a page that changes is really written, also on a disk that is full
             sql.execute("UPDATE identity SET birth = birth + 1e-6")
             sql.execute("UPDATE identity SET birth = birth - 1e-6")
+        if release := self.lock("check", 1.0):
+            release()
 
     def register(self, owner: str, device: Device) -> None:
         """See `SharedStore.register`."""
-        self._write(_REGISTER, (*astuple(device), digest(owner)))
+        with self._caching() as sql:
+            sql.execute(_REGISTER, (*astuple(device), digest(owner)))
 
     def unregister(self, owner: str, session_ids: Sequence[str]) -> None:
         """See `SharedStore.unregister`."""
-        with self._writing() as sql:
+        with self._caching() as sql:
             rows = [(session_id, digest(owner)) for session_id in session_ids]
             sql.executemany(_UNREGISTER, rows)
 
     def devices(self, owner: str) -> list[Device]:
         """See `SharedStore.devices`."""
-        with self._open() as (sql, _, _):
+        with self._caching() as sql:
             rows = sql.execute(_DEVICES, (digest(owner), time.time())).fetchall()
         return [Device(*row) for row in rows]
 
     def lock(self, key: str, seconds: float) -> Callable[[], object] | None:
         """See `SharedStore.lock`."""
         owner, now, key = token_urlsafe(12), time.time(), f"lock {key}"
-        is_locked = self._write(_LOCK, (key, owner, now + seconds, now)) == 1
-        return partial(self._write, _UNLOCK, (key, owner)) if is_locked else None
+        with self._caching() as sql:
+            locked = sql.execute(_LOCK, (key, owner, now + seconds, now)).rowcount
+
+        def release() -> None:
+            with self._caching() as sql:
+                sql.execute(_UNLOCK, (key, owner))
+
+        return release if locked else None
 
     def result(self, key: str) -> str | None:
         """See `SharedStore.result`."""
-        with self._open() as (sql, _, _):
+        with self._caching() as sql:
             row = sql.execute(_RESULT, (key, time.time())).fetchone()
         return row[0] if row else None
 
     def keep_result(self, key: str, encrypted: str, seconds: float) -> None:
         """See `SharedStore.keep_result`."""
-        self._write(_KEEP_RESULT, (key, encrypted, time.time() + seconds))
+        with self._caching() as sql:
+            sql.execute(_KEEP_RESULT, (key, encrypted, time.time() + seconds))
 
     def _read(self, previous: _Snapshot | None) -> _Snapshot:
         """Read on, or all anew where that is another file or was long ago."""
@@ -200,60 +220,29 @@ class SqliteStore(SharedStore):
         return None
 
     @contextmanager
-    def _open(
-        self, *, durable: bool = False
-    ) -> Iterator[tuple[sqlite3.Connection, float, _State]]:
-        """Open a connection; yield it, the birth of the file, and its state before.
-
-        Where anything in the block fails, `StoreUnavailable` is raised.
-        """
-        try:
-            if not _lock.acquire(timeout=_PATIENCE):
-                raise TimeoutError("other threads have used it for too long")
-            try:
-                os.makedirs(os.path.dirname(self.path), exist_ok=True)
-                opened = sqlite3.connect(
-                    self.path, timeout=_PATIENCE, isolation_level=None
-                )
-                with closing(opened) as sql:
-                    # a logout is not forgotten in a power cut
-                    synchronous = "EXTRA" if durable else "NORMAL"
-                    sql.execute(f"PRAGMA synchronous={synchronous}")
-                    found = os.stat(self.path)
-                    if not found.st_size:  # SQLite has made it; its journal follows it
-                        with suppress(PermissionError):
-                            os.chmod(self.path, 0o600)
-                    file = found.st_dev, found.st_ino, found.st_mtime_ns
-                    birth = _birth(sql, found.st_ino)
-                    # workers of version 1.0 write a log of their own beside the file,
-                    # so its time says nothing while they are there
-                    if os.path.exists(f"{self.path}-wal"):
-                        file = 0, found.st_ino, 0
-                        with suppress(sqlite3.OperationalError):
-                            sql.execute("PRAGMA journal_mode=DELETE")
-                    yield sql, birth, file
-            finally:
-                _lock.release()
-        except (sqlite3.Error, OSError) as error:
-            where = sqlite3.OperationalError(f"{self.path}: {error}")
-            raise StoreUnavailable("revocations_unavailable", where) from error
-
-    def _write(self, statement: str, row: tuple[object, ...]) -> int:
-        with self._writing() as sql:
-            return sql.execute(statement, row).rowcount
+    def _open(self) -> Iterator[tuple[sqlite3.Connection, float, _State]]:
+        """Open the file; yield a connection, the file's birth, and its state before."""
+        with _connection(self.path) as sql:
+            found = os.stat(self.path)
+            file = found.st_dev, found.st_ino, found.st_mtime_ns
+            birth = _birth(sql, found.st_ino)
+            # workers of version 1.0 write a log of their own beside the file, so its
+            # time says nothing while they are there
+            if os.path.exists(f"{self.path}-wal"):
+                file = 0, found.st_ino, 0
+                with suppress(sqlite3.OperationalError):
+                    sql.execute("PRAGMA journal_mode=DELETE")
+            yield sql, birth, file
 
     @contextmanager
-    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """Open a connection within a transaction, and tell other processes after it."""
-        with self._open(durable=durable) as (sql, _, file):
-            sql.execute("BEGIN IMMEDIATE")
-            with sql:
+    def _ending(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction that a power cut leaves whole; tell other processes."""
+        with self._open() as (sql, _, file):
+            sql.execute("PRAGMA synchronous=EXTRA")
+            with _transaction(sql):
                 yield sql
-                if time.monotonic() - self._tidied_at > 60:
-                    self._tidied_at = time.monotonic()
-                    for table in ("ended", "taken", "refreshes", "devices"):
-                        statement = f"DELETE FROM {table} WHERE until <= ?"  # noqa: S608 - ours
-                        sql.execute(statement, (time.time(),))
+                sql.execute("DELETE FROM ended WHERE until <= ?", (time.time(),))
+                sql.execute("DELETE FROM taken WHERE until <= ?", (time.time(),))
             if os.stat(self.path).st_ino != file[1]:
                 raise FileNotFoundError("deleted or replaced while it was written to")
             try:  # file systems keep coarse times: two commits may have one time
@@ -263,9 +252,81 @@ class SqliteStore(SharedStore):
                 time.sleep(0.02)  # the kernel's own clock is as coarse
                 os.utime(self.path)
 
+    @contextmanager
+    def _caching(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction on the second file; what cannot be read is made anew."""
+        with _connection(self._cache_path) as sql:
+            try:
+                sql.execute("PRAGMA synchronous=OFF")
+                sql.execute("PRAGMA journal_mode=TRUNCATE")
+                with _transaction(sql):
+                    if not os.stat(self._cache_path).st_size:
+                        for statement in _CACHE_SCHEMA:
+                            sql.execute(statement)
+                    yield sql
+                    if time.monotonic() - self._tidied_at > 60:
+                        self._tidied_at = time.monotonic()
+                        for statement in _TIDY_CACHE:
+                            sql.execute(statement, (time.time(),))
+            except sqlite3.DatabaseError as error:
+                if type(error) is sqlite3.DatabaseError:  # malformed
+                    os.unlink(self._cache_path)
+                raise
+
+
+class _Connection(sqlite3.Connection):
+    """Tries often while others write; SQLite's own waiting starves among many."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        give_up = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return super().execute(sql, parameters)
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > give_up:
+                    raise
+
+
+@contextmanager
+def _connection(path: str) -> Iterator[sqlite3.Connection]:
+    """Open a connection for this thread alone.
+
+    Where anything in the block fails, `StoreUnavailable` is raised.
+    """
+    try:
+        if not _lock.acquire(timeout=_PATIENCE):
+            raise TimeoutError("other threads have used it for too long")
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            opened = sqlite3.connect(
+                path, timeout=0.004, isolation_level=None, factory=_Connection
+            )
+            with closing(opened) as sql:
+                if not os.stat(path).st_size:  # SQLite has made it
+                    with suppress(PermissionError):
+                        os.chmod(path, 0o600)  # its journal follows it
+                yield sql
+        finally:
+            _lock.release()
+    except (sqlite3.Error, OSError) as error:
+        where = sqlite3.OperationalError(f"{path}: {error}")
+        raise StoreUnavailable("revocations_unavailable", where) from error
+
 
 def _is_old(known: _Snapshot) -> bool:
     return time.monotonic() > known.reload_at
+
+
+@contextmanager
+def _transaction(sql: sqlite3.Connection) -> Iterator[None]:
+    sql.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        sql.execute("COMMIT")
+    except BaseException:
+        sql.rollback()
+        raise
 
 
 def _birth(sql: sqlite3.Connection, inode: int) -> float:
@@ -279,8 +340,7 @@ def _birth(sql: sqlite3.Connection, inode: int) -> float:
         if row and row[0] == inode:
             return float(row[1])
     sql.execute("PRAGMA auto_vacuum=FULL")  # before the first table
-    sql.execute("BEGIN IMMEDIATE")
-    with sql:
+    with _transaction(sql):
         for statement in _SCHEMA:
             sql.execute(statement)
         row = sql.execute(_IDENTITY).fetchone()

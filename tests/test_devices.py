@@ -87,7 +87,8 @@ class Shop:
     def all_that_is_kept(self) -> str:
         """Return all that the file or Redis holds."""
         if self._redis is None:
-            return self._path.read_bytes().decode("latin-1")
+            files = self._path.parent.glob(f"{self._path.name}*")
+            return b"".join(f.read_bytes() for f in files).decode("latin-1")
         names = self._redis.keys()
         lists = [n for n in names if self._redis.type(n) == b"hash"]
         texts = [self._redis.get(name) for name in names if name not in lists]

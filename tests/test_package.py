@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 import auth0_flask
-from readme_blocks import SETUP, Shell, blocks, copy_project
+from readme_blocks import copy_project
 from redis_server import RedisServer
 from servers import BIN, ROOT, clean_environment, free_port, serving
 
@@ -343,24 +343,3 @@ def test_linters_of_an_app_find_nothing_of_ours(
     mypy = (BIN / "mypy", "--python-executable", python, "--cache-dir", os.devnull)
     run(*mypy, "app.py", "anything", cwd=project)
     run(*mypy, "--strict", "anything", cwd=project)
-
-
-# The demo
-
-
-@pytest.mark.slow
-def test_the_command_that_tries_it_installs_little(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project")
-    [block] = [b for b in blocks("sh") if "requirements.txt" in b.code]
-    setup = SETUP.match(block.code)
-    assert setup
-    run("sh", "-ec", setup[0].removesuffix("&& "), cwd=project)
-    [packages] = project.glob(".venv/lib/*/site-packages")
-
-    shell = Shell(f". .venv/bin/activate; {block.command}", project, {})
-    try:
-        assert shell.wait_for_site()
-    finally:
-        shell.stop()
-    taken = sum(path.lstat().st_blocks * 512 for path in packages.rglob("*"))
-    assert taken <= 120 << 20

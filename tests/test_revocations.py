@@ -304,11 +304,10 @@ def test_the_file_is_its_owners_only_and_names_nobody(
     store.check()
     store.revoke(["sub |auth0|alice"], at=LATER, until=END, jti="a token")
 
-    (file,) = path.parent.iterdir()
-    assert file == path
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert b"alice" not in file.read_bytes()
-    assert b"a token" not in file.read_bytes()
+    for file in path.parent.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert b"alice" not in file.read_bytes()
+        assert b"a token" not in file.read_bytes()
 
 
 def test_a_check_makes_the_file_or_tells_that_it_cannot_be_written(
@@ -548,7 +547,10 @@ def test_a_file_of_somebody_elses_is_read_and_written_all_the_same(
 def test_a_process_that_used_it_ends_at_once_and_leaves_no_log(path: Path) -> None:
     _result(_start("store.check(); print(store.revoked_at(['all']))", path))
 
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    cache = f"{path.name}-cache"
+    left = {file.name: file.stat().st_size for file in path.parent.iterdir()}
+    assert left.keys() == {path.name, cache, f"{cache}-journal"}
+    assert not left[f"{cache}-journal"]
 
 
 # Forks

@@ -1,0 +1,320 @@
+"""Every way in that the SDK has goes through one door; what it refuses is a page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from auth0_server_python import auth_types as types
+from auth0_server_python import error as sdk
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
+
+import auth
+import auth0_flask
+from auth import auth0
+from auth0_flask import Auth0Client
+from auth0_flask.tenant import Tenant
+from auth0_flask.tenant.faults import Fault
+from passkey import Passkey
+from sdk_calls import Caller, exchange, hint, proof
+
+WAYS = ("by_code", "by_passkey", "by_exchange", "by_approval", "by_second_factor")
+WRONG = (("refused", {403}), ("bug", {500}), ("absent", {400, 403}))
+
+
+@pytest.fixture
+def caller(shop: Flask, tenant: Tenant) -> Caller:
+    """Somebody at a browser of the shop."""
+    return Caller(shop, tenant)
+
+
+@pytest.mark.sdk("login_backchannel", "login_with_custom_token_exchange")
+@pytest.mark.sdk("passkey_signup_challenge", "passkey_login_challenge")
+@pytest.mark.sdk("signin_with_passkey", "passwordless.start", "passwordless.verify")
+@pytest.mark.sdk("mfa.verify")
+@pytest.mark.parametrize("way", [*WAYS, "by_link"])
+def test_whichever_way_somebody_comes_in(
+    way: str, caller: Caller, shop: Flask, tenant: Tenant
+) -> None:
+    heard: list[tuple[str, str]] = []
+    wrong: set[str] = set()
+
+    def logged_in(sender: Flask, user: Any) -> None:
+        heard.append(("in", user["sub"]))
+        if "refused" in wrong:
+            raise auth.LoginRefused("Not <you>.")
+        if "bug" in wrong:
+            raise ZeroDivisionError
+
+    def logged_out(sender: Flask, user: Any) -> None:
+        heard.append(("out", user["sub"]))
+
+    with (
+        auth.user_logged_in.connected_to(logged_in, shop),
+        auth.user_logged_out.connected_to(logged_out, shop),
+    ):
+        assert caller.come_in(way, "alice").status_code < 400, caller.raised
+        alice, first = caller.user["sub"], caller.session["session"]["id"]
+        assert heard == [("in", alice)]
+        copied = caller.twin()
+        assert caller.come_in(way, "alice").status_code < 400, caller.raised
+        own = caller.session
+        if way != "by_second_factor":  # which makes more of the session there is
+            assert heard == [("in", alice)] * 2
+            assert own["session"]["id"] != first
+            assert copied.client.get("/me").json == {}
+        caller.client.get("/cart")
+
+        for what, status in WRONG:
+            wrong.add(what)
+            if what == "absent":
+                tenant.forge("absent")  # there is no ID token in the answer
+            answer = caller.come_in(way, "bob")
+            wrong.clear()
+            assert answer.status_code in status, (what, answer.text)
+            assert ("Not &lt;you&gt;." in answer.text) == (what == "refused")
+            assert caller.session == own, what
+            assert caller.client.get("/cart").text == "full"
+
+        heard.clear()
+        ceiling = int(time.time()) + 600
+        tenant.forge(claims={"session_expiry": ceiling, "sid": way})
+        assert caller.come_in(way, "bob").status_code < 400, caller.raised
+        bob = caller.session
+        assert heard == [("in", bob["user"]["sub"]), ("out", alice)]
+        assert bob["user"]["sub"] != alice
+        assert bob["session"]["ends_at"] == ceiling - 30
+        assert caller.client.get("/cart").text == "new"
+        token = tenant.logout_token(sub=None, sid=way)
+        shop.test_client().post("/backchannel-logout", data={"logout_token": token})
+        assert caller.user == {}
+
+
+def test_an_organization_is_checked_whichever_way_somebody_comes_in(
+    tenant: Tenant,
+) -> None:
+    acme = tenant.add_organization("acme")
+    settings = auth.settings.model_copy(update={"organization": acme.org_id})
+    client = Auth0Client(
+        settings, state_store=auth0.sessions, transaction_store=auth0.transactions
+    )
+    shop = auth0_flask.init_app(Flask("shop"), client)
+    shop.register_blueprint(auth0_flask.create_blueprint())
+    shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
+    caller = Caller(shop, tenant, client)
+
+    for way in ("by_code", "by_exchange", "by_approval"):
+        answer = caller.come_in(way, "alice")
+        assert (answer.status_code, caller.user) == (400, {}), way
+        assert "wrong_organization" in answer.text, way
+    caller.login()
+    assert caller.user["org_id"] == acme.org_id
+
+
+@pytest.mark.sdk("start_link_user", "complete_link_user")
+@pytest.mark.sdk("start_unlink_user", "complete_unlink_user")
+@pytest.mark.parametrize("way", ["link", "unlink"])
+def test_who_links_an_account_keeps_the_session(
+    way: str, caller: Caller, tenant: Tenant
+) -> None:
+    start = getattr(auth0, f"start_{way}_user")
+    options = {"connection": "github", "app_state": {"return_to": "/cart"}}
+    caller.login()
+    own = caller.session
+
+    back = caller.confirm(caller.ask(lambda: start(options)))
+    assert caller.client.get(back).location == "/cart"
+    assert caller.session == own
+    back = caller.confirm(caller.ask(lambda: start(options)))
+    complete = getattr(auth0, f"complete_{way}_user")
+    found = caller.ask(lambda: complete(f"http://localhost{back}"))
+    assert found == {"app_state": {"return_to": "/cart"}}
+    assert caller.session == own
+
+    back = caller.confirm(caller.ask(lambda: start(options)))
+    caller.username = "bob"
+    caller.login()
+    answer = caller.client.get(back)
+    assert (answer.status_code, caller.user["sub"]) == (400, "auth0|bob")
+    assert "another_user" in answer.text
+    back = caller.confirm(caller.ask(lambda: start(options)), "deny")
+    assert "access_denied" in caller.client.get(back).text
+
+
+@pytest.mark.sdk("start_connect_account", "list_connected_accounts")
+@pytest.mark.sdk("delete_connected_account", "complete_interactive_login")
+@pytest.mark.parametrize("cookies", ["ours", "theirs"])
+def test_accounts_are_connected_listed_and_taken_away_within_one_cookie(
+    cookies: str, caller: Caller, shop: Flask, tenant: Tenant
+) -> None:
+    if cookies == "theirs":
+        shop.session_interface = type("Theirs", (SecureCookieSessionInterface,), {})()
+    google = types.ConnectAccountOptions(connection="google-oauth2")
+    google.app_state = {"return_to": "/cart"}
+    caller.login()
+    for _ in range(2):
+        back = caller.confirm(caller.ask(lambda: auth0.start_connect_account(google)))
+        twin = caller.twin()
+        assert caller.client.get(back).location == "/cart"
+        assert twin.client.get(back).location == "/cart"  # at the same moment
+        assert caller.client.get(back).location == "/"  # later: it is used up
+        (account,) = caller.ask(auth0.list_connected_accounts).accounts
+        caller.ask(partial(auth0.delete_connected_account, account.id))
+        assert tenant.accounts("alice") == []
+    kept = [tokens["audience"] for tokens in caller.session["token_sets"]]
+    assert kept == ["default", tenant.my_account]
+    (cookie,) = (caller.client._cookies or {}).values()
+    assert len(cookie.value) < 4000
+
+
+@pytest.mark.sdk("complete_connect_account")
+def test_an_account_is_connected_by_an_address_of_its_own(
+    caller: Caller, tenant: Tenant
+) -> None:
+    caller.login()
+    google = types.ConnectAccountOptions(connection="google-oauth2", app_state="kept")
+    back = caller.confirm(caller.ask(lambda: auth0.start_connect_account(google)))
+    with_code = f"http://localhost{back}"
+
+    tenant.fail("token", Fault.status(503))
+    tenant.access_token_lifetime = 0
+    assert caller.client.get(back).status_code == 302  # the token is still good
+    assert tenant.accounts("alice") == ["google-oauth2"]
+    assert (
+        "missing_transaction"
+        in caller.call(lambda: auth0.complete_connect_account(with_code)).text
+    )
+
+
+@pytest.mark.sdk("get_access_token", "get_access_token_for_connection")
+def test_a_session_with_tokens_of_many_apis_keeps_the_newest(
+    caller: Caller, tenant: Tenant
+) -> None:
+    caller.login()
+    apis = [f"https://{number}.example/" for number in range(16)]
+    for api in apis:
+        caller.ask(partial(auth0.get_access_token, audience=api))
+    caller.ask(partial(auth0.get_access_token, None, apis[-1], "openid read"))
+
+    kept = [tokens["audience"] for tokens in caller.session["token_sets"]]
+    assert 4 < len(kept) < 16
+    assert kept == apis[-len(kept) :]
+    assert "id_token" in caller.session
+    caller.ask(auth0.get_access_token)  # it is asked for anew
+    github = {"connection": "github"}
+    assert "github" in caller.ask(lambda: auth0.get_access_token_for_connection(github))
+
+
+async def wrong_code(caller: Caller) -> None:
+    await auth0.passwordless.verify(proof("alice@example.com", "x"))
+
+
+async def unknown_passkey(caller: Caller) -> None:
+    caller.passkeys["alice"] = Passkey()
+    await caller.by_passkey("alice")
+
+
+async def wrong_factor(caller: Caller, **shown: str) -> None:
+    caller.tenant.require_mfa = True
+    caller.tenant.enroll("alice")
+    try:
+        await caller.by_code("alice")
+    except sdk.MfaRequiredError as error:
+        await auth0.mfa.verify({"mfa_token": error.mfa_token, "otp": "x", **shown})
+
+
+async def declined(caller: Caller) -> None:
+    caller.tenant.approve_backchannel("bob", allow=False)
+    await auth0.login_backchannel(hint("bob"))
+
+
+async def without_its_scope(caller: Caller) -> None:
+    caller.tenant.my_account_scopes.clear()
+    await auth0.list_connected_accounts()
+
+
+async def unknown_api(caller: Caller) -> None:
+    caller.tenant.audiences = {"known"}
+    await auth0.get_access_token(audience="unknown")
+
+
+def a(name: str, *args: Any, **options: Any) -> Callable[[Caller], Awaitable[Any]]:
+    """Call a method of the client."""
+    return lambda caller: getattr(auth0, name)(*args, **options)
+
+
+OF_GITHUB, OF_NOBODY = {"connection": "github"}, {"connection": "nobody's"}
+EXCHANGE = a("login_with_custom_token_exchange", exchange("unknown"))
+REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
+    "wrong code": (wrong_code, sdk.PasswordlessVerifyError, "passwordless_refused"),
+    "unknown passkey": (unknown_passkey, sdk.PasskeyError, "passkey_refused"),
+    "wrong factor": (wrong_factor, sdk.MfaVerifyError, "mfa_refused"),
+    "made-up mfa_token": (
+        partial(wrong_factor, mfa_token="x"),
+        *(sdk.MfaTokenInvalidError, "mfa_refused"),
+    ),
+    "declined": (declined, sdk.ApiError, "login_refused"),
+    "unknown user": (a("login_backchannel", hint("x")), sdk.ApiError, "login_refused"),
+    "unknown token": (EXCHANGE, sdk.CustomTokenExchangeError, "exchange_refused"),
+    "a guest asks": (a("get_access_token"), sdk.AccessTokenError, "signed_out"),
+    "a guest links": (a("start_link_user", {}), sdk.StartLinkUserError, "signed_out"),
+    "a guest shares": (
+        a("get_access_token_for_connection", OF_GITHUB),
+        *(sdk.AccessTokenForConnectionError, "signed_out"),
+    ),
+    "no scope": (without_its_scope, sdk.MyAccountApiError, "my_account_refused"),
+    "unknown api": (unknown_api, sdk.AccessTokenError, "token_refused"),
+    "unknown connection": (
+        a("get_access_token_for_connection", OF_NOBODY),
+        *(sdk.AccessTokenForConnectionError, "token_refused"),
+    ),
+    "none to take": (
+        a("list_connected_accounts", take=0),
+        *(sdk.InvalidArgumentError, "request_refused"),
+    ),
+    "no id": (
+        a("delete_connected_account", ""),
+        *(sdk.MissingRequiredArgumentError, "incomplete_callback"),
+    ),
+}
+BY_A_USER = ("no scope", "unknown api", "unknown connection", "none to take", "no id")
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_reaches_the_app_by_the_sdks_type_and_visitors_as_a_page(
+    case: str, caller: Caller
+) -> None:
+    if case in BY_A_USER:
+        caller.login()
+    work, kind, code = REFUSED[case]
+
+    answer = caller.call(lambda: work(caller))
+
+    assert type(caller.raised) is kind
+    assert 400 <= answer.status_code < 500, answer.text
+    assert code in answer.text
+    assert bool(caller.user) == (case in BY_A_USER)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("way", WAYS)
+def test_an_outage_is_an_outage_whatever_is_asked(
+    way: str, status: int, caller: Caller, tenant: Tenant
+) -> None:
+    if way == "by_second_factor":
+        tenant.fail("token", Fault.slow(0))  # that of the code
+    tenant.fail("token", Fault.body({"error": "invalid_grant"}, status=status))
+
+    answer = caller.come_in(way, "alice")
+
+    assert isinstance(caller.raised, sdk.Auth0Error)
+    assert answer.status_code == 502, answer.text
+    assert answer.headers["Retry-After"]
+    assert "provider_unreachable" in answer.text
+    assert caller.user == {}
+    caller.passkeys.clear()  # it came to no sign-up
+    assert caller.come_in(way, "alice").status_code == 200
