@@ -85,8 +85,9 @@ class Auth0Client(ServerClient[Any]):
             )
         except (OSError, ImportError, ValueError) as error:
             raise network_setup_error(error) from None
+        self.my_account = self._my_account_client  # the SDK has no public name for it
         self._passwordless_client = Passwordless(self)
-        for part in (self._mfa_client, self._my_account_client, self._anonymous_client):
+        for part in (self._mfa_client, self.my_account, self._anonymous_client):
             part._get_http_client = connect  # type: ignore[method-assign]  # no public seam
 
     # Private names of the SDK: it reaches the network through ``_oauth`` in
@@ -173,7 +174,6 @@ class Auth0Client(ServerClient[Any]):
         query = {name: v[0] for name, v in parse_qs(urlsplit(url).query).items()}
         state, nonce, app_state = query.get("state", ""), None, None
         identifier, known = f"{TRANSACTION_PREFIX}{state}", request_state()
-        connects = "connect_code" in query
         try:
             self.settings.require()
             if not state:
@@ -195,11 +195,11 @@ class Auth0Client(ServerClient[Any]):
             known.links = transaction.redirect_uri is None
             if isinstance(app_state, dict):
                 known.wanted = app_state
-            work = self._connect if connects else self._with_oauth_client
+            work = self._connect if "connect_code" in query else self._with_oauth_client
             async with asyncio.timeout(_LOGIN_SECONDS):
                 result = await self._door.once(url, work)
         except Exception as error:
-            if not connects:
+            if "connect_code" not in query:
                 await self.transactions.delete(identifier)
             await self._door.fail(error, app_state)
         await self.transactions.delete(identifier)

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _PASSED_ON = (
     *("screen_hint", "connection", "login_hint", "prompt"),
-    *("ui_locales", "max_age", "acr_values"),
+    *("ui_locales", "max_age", "acr_values", "session_transfer_token"),
 )
 _MAX_BYTES = 512
 _LONGEST_TAG = 35  # RFC 5646 section 4.4.1
@@ -99,8 +99,8 @@ def login_options() -> StartInteractiveLoginOptions:
     the session with the browser's window), ``max_age`` and ``acr_values``, which a
     login has to prove, and ``silent``, for one whose failure is no error.
     Passed on are ``organization``, ``invitation``, ``screen_hint``, ``connection``,
-    ``login_hint``, ``prompt``, ``max_age``, ``acr_values`` and ``ui_locales`` (from
-    Accept-Language where the query has none), and nothing else.
+    ``login_hint``, ``prompt``, ``max_age``, ``acr_values``, ``session_transfer_token``
+    and ``ui_locales`` (from Accept-Language where the query has none); nothing else.
 
     Raises:
         CheckFailed: Another organization than ``AUTH0_ORGANIZATION`` is asked for.
