@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import random
 import re
 import sys
@@ -30,7 +29,6 @@ app.register_blueprint(auth.routes)
 def home():
     return auth.auth_user.get("sub", "nobody")
 """
-SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
 
 @pytest.fixture(scope="module")
@@ -62,31 +60,16 @@ def page(browser: Browser) -> Iterator[Page]:
     assert not refusals
 
 
-def show(page: Page, name: str) -> None:
-    """Keep pictures of a page where SCREENSHOTS names a folder, to look at."""
-    if not SCREENSHOTS:
-        return
-    for scheme in ("light", "dark"):
-        for width in (1280, 360):
-            page.emulate_media(color_scheme=scheme)
-            page.set_viewport_size({"width": width, "height": 800})
-            page.screenshot(path=Path(SCREENSHOTS, f"{name}-{scheme}-{width}.png"))
-
-
 def test_from_home_through_login_and_profile_to_logout_and_home(
     page: Page, stand_in: str
 ) -> None:
     page.goto(stand_in)
-    show(page, "home")
     page.get_by_role("link", name="Sign in").first.click()
-    show(page, "tenant")
     page.get_by_role("button", name="Alice").click()
     expect(page).to_have_url(f"{stand_in}/")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Alice")
-    show(page, "signed-in")
     page.get_by_role("link", name="Profile").first.click()
     expect(page.get_by_text("alice@example.com").first).to_be_visible()
-    show(page, "profile")
     page.get_by_role("link", name="Sign out").first.click()
 
     expect(page).to_have_url(f"{stand_in}/")
@@ -100,7 +83,6 @@ def test_a_visitor_with_no_more_than_a_sub(page: Page, stand_in: str) -> None:
 
     expect(page).to_have_url(f"{stand_in}/profile")
     expect(page.get_by_role("heading", level=1)).to_have_text("Signed in")
-    show(page, "profile-bare")
 
 
 def test_a_visitor_who_declines_gets_a_page_and_can_try_again(
@@ -111,7 +93,6 @@ def test_a_visitor_who_declines_gets_a_page_and_can_try_again(
     expect(page.get_by_role("heading", level=1)).to_have_text(
         "That sign-in did not work"
     )
-    show(page, "denied")
     page.get_by_role("link", name="Try again").click()
     page.get_by_role("button", name="Alice").click()
 
@@ -122,7 +103,6 @@ def test_a_page_that_is_not_there(page: Page, stand_in: str) -> None:
     page.goto(f"{stand_in}/nowhere")
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Not Found")
-    show(page, "not-found")
 
 
 def test_the_button_signs_out_on_all_devices(
