@@ -43,7 +43,7 @@ def _ours(stack: ExitStack, folder: Path, url: str | None) -> Iterator[Row]:
     signed = subjects.quickstart_cookies()
     asked: list[tuple[str, str, str, Sequence[str], str]] = [
         ("a bare sync view", "bare", "/api/me", (), ""),
-        ("a bare async view, Flask's own bridge", "bare_async", "/api/me", (), ""),
+        ("a bare async view, Flask's own bridge", "bare", "/async", (), ""),
         ("Authlib's quickstart", "quickstart", "/api/me", signed, ""),
         ("ours, sync view", "ours", "/api/me", usual, ""),
         ("ours, async view, loops reused", "demo", "/api/me", usual, ""),

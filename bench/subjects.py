@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,47 +18,28 @@ if TYPE_CHECKING:
 ADDRESS = "http://localhost:5000"
 #: So many different users ask in turn.
 USERS = 3_000
-#: Characters of an access token that make a session of about 7 KB of cookies.
-LONG_TOKEN = 6_450
 _random = random.Random(0)  # noqa: S311 - the same sizes at every run
 
-CLAIMS: dict[str, Any] = {
-    "sub": "auth0|65f0c0ffee65f0c0ffee65f0",
-    "name": "Alice Archer",
-    "nickname": "alice",
-    "given_name": "Alice",
-    "family_name": "Archer",
-    "picture": "https://s.gravatar.com/avatar/23463b99b62a72f26ed677cc556c44e8?s=480",
-    "email": "alice@example.com",
-    "email_verified": True,
-    "updated_at": "2026-11-21T06:53:00.000Z",
-    "iss": "https://tenant.eu.auth0.com/",
-    "aud": "kXvT1bR7xW3dQ9mZ5nLcPf0sYhUjE2oA",
-    "iat": 1795244000,
-    "exp": 1795280000,
-    "sid": "Qm7Yx2Lk9Vb4Nc8Zt1Rf6Hs3Wd5Jg0Pa",
-}
-
-# Apps
+CLAIMS: dict[str, Any] = json.loads("""{
+  "sub": "auth0|65f0c0ffee65f0c0ffee65f0", "name": "Alice Archer", "nickname": "alice",
+  "given_name": "Alice", "family_name": "Archer", "email": "alice@example.com",
+  "picture": "https://s.gravatar.com/avatar/23463b99b62a72f26ed677cc556c44e8?s=480",
+  "email_verified": true, "updated_at": "2026-11-21T06:53:00.000Z",
+  "iss": "https://tenant.eu.auth0.com/", "aud": "kXvT1bR7xW3dQ9mZ5nLcPf0sYhUjE2oA",
+  "iat": 1795244000, "exp": 1795280000, "sid": "Qm7Yx2Lk9Vb4Nc8Zt1Rf6Hs3Wd5Jg0Pa"
+}""")
 
 
 def bare() -> Flask:
-    """Return an app with a sync view, and nothing else."""
+    """Return an app with a sync view and an async one, and nothing else."""
     app = Flask(__name__)
 
     @app.get("/api/me")
     def me() -> Response:
         return jsonify(CLAIMS)
 
-    return app
-
-
-def bare_async() -> Flask:
-    """Return the same with an async view, under the bridge that Flask comes with."""
-    app = Flask(__name__)
-
-    @app.get("/api/me")
-    async def me() -> Response:
+    @app.get("/async")
+    async def me_too() -> Response:
         return jsonify(CLAIMS)
 
     return app
@@ -68,11 +49,7 @@ def quickstart() -> Flask:
     """Return the shape of Authlib's quickstart: claims in a session that is signed."""
     app = Flask(__name__)
     app.secret_key = "k" * 32
-
-    @app.get("/api/me")
-    def me() -> Response:
-        return jsonify(session.get("user"))
-
+    app.add_url_rule("/api/me", view_func=lambda: jsonify(session.get("user")))
     return app
 
 
@@ -89,10 +66,10 @@ def ours(*, redis: Redis | None = None, pushed: bool = False) -> Flask:
     app, client = Flask(__name__), auth.auth0
     if pushed:
         changed = {"pushed_authorization_requests": True}
+        settings, stores = auth.settings.model_copy(update=changed), client.sessions
+        transactions = client.transactions
         client = Auth0Client(
-            auth.settings.model_copy(update=changed),
-            state_store=client.sessions,
-            transaction_store=client.transactions,
+            settings, state_store=stores, transaction_store=transactions
         )
     auth.init_app(app, redis=redis, client=client)
     app.register_blueprint(auth.routes)
@@ -135,18 +112,11 @@ def bare_home(user: dict[str, Any] | None) -> Flask:
     app = demo()
     app.before_request_funcs.clear()
     app.after_request_funcs.clear()
-    app.session_interface = Flask.session_interface
-    app.secret_key = None
+    app.session_interface, app.secret_key = Flask.session_interface, None
     app.context_processor(lambda: {"auth_user": user or {}})
-
-    def home() -> str:
-        return render_template("home.html", user=user, connections=[], here_only=False)
-
-    app.view_functions["home"] = home
+    page: dict[str, Any] = {"user": user, "connections": [], "here_only": False}
+    app.view_functions["home"] = lambda: render_template("home.html", **page)
     return app
-
-
-# Users
 
 
 def claims(number: int) -> dict[str, Any]:
@@ -161,27 +131,30 @@ def opaque(length: int) -> str:
     return base64.urlsafe_b64encode(_random.randbytes(length)).decode()[:length]
 
 
-def jwt(payload: dict[str, Any]) -> str:
-    """Return what a JWT signed by RS256 looks like."""
-    header = {"alg": "RS256", "typ": "JWT", "kid": opaque(21)}
-    parts = [json.dumps(part, separators=(",", ":")) for part in (header, payload)]
-    encoded = [base64.urlsafe_b64encode(part.encode()).decode() for part in parts]
-    return ".".join([*(part.rstrip("=") for part in encoded), opaque(342)])
+def jwt(payload: dict[str, Any], length: int = 0) -> str:
+    """Return what a JWT signed by RS256 looks like, with permissions to fill it."""
+    head = {"alg": "RS256", "typ": "JWT", "kid": opaque(21)}
+    while True:
+        parts = [json.dumps(part, separators=(",", ":")) for part in (head, payload)]
+        encoded = [base64.urlsafe_b64encode(part.encode()).decode() for part in parts]
+        made = ".".join([*(part.rstrip("=") for part in encoded), opaque(342)])
+        if len(made) >= length:
+            return made
+        more = [f"{opaque(6)}:{opaque(8)}"]
+        payload = {**payload, "permissions": payload.get("permissions", []) + more}
 
 
-def api_token(length: int) -> str:
-    """Return a JWT access token of about that length: permissions, and more."""
-    payload = {**CLAIMS, "aud": "https://api.example.com", "permissions": []}
-    while len(token := jwt(payload)) < length:
-        payload["permissions"].append(f"{opaque(6)}:{opaque(8)}")
-    return token
+def state(user: dict[str, Any], api_token: int = 0) -> dict[str, Any]:
+    """Return what the SDK keeps after a login.
 
-
-def state(user: dict[str, Any], access_token: str | None = None) -> dict[str, Any]:
-    """Return what the SDK keeps after a login."""
+    Args:
+        user: The claims.
+        api_token: The length of an access token that is a JWT.
+    """
+    api = {**CLAIMS, "aud": "https://api.example.com", "permissions": []}
     tokens = {
         "audience": "default",
-        "access_token": access_token or opaque(43),
+        "access_token": jwt(api, api_token) if api_token else opaque(43),
         "scope": "openid profile email offline_access",
         "expires_at": 1795330400,
     }
@@ -195,45 +168,41 @@ def state(user: dict[str, Any], access_token: str | None = None) -> dict[str, An
     }
 
 
-def cookie(
-    app: Flask,
-    user: dict[str, Any],
-    access_token: str | None = None,
-    *,
-    unused: float = 0,
-) -> str:
+def cookie(app: Flask, state: dict[str, Any], *, unused: float = 0) -> str:
     """Return the Cookie header of a user who is signed in to ours.
 
     Args:
         app: Ours or the demo, in a process with the same settings.
-        user: Their claims.
-        access_token: A longer one than the usual.
+        state: What is kept of the login.
         unused: Since how many seconds they have not been there.
     """
     from auth import auth0
 
     with app.test_request_context(base_url=ADDRESS):
-        kept = auth0.sessions.save(state(user, access_token))
+        kept = auth0.sessions.save(state)
         if unused:
             kept["session"]["used_at"] -= unused
             auth0.sessions.adopt(kept)
         return _cookies_of(app.process_response(Response()))
 
 
-def cookies(
-    app: Flask, access_token: str | None = None, *, unused: float = 0
-) -> list[str]:
-    """Return those of all users; they are on no list of devices."""
+def each_cookie(
+    app: Flask, users: int, api_token: int = 0, *, unused: float = 0
+) -> Iterator[str]:
+    """Yield those of so many users; they are on no list of devices."""
     from auth0_flask.stores import SharedStore
 
     extension = app.extensions["auth0"]
     store, extension.shared_store = extension.shared_store, SharedStore()
     store.check()  # what remembers logouts has to be older than a session
-    try:
-        made = range(USERS)
-        return [cookie(app, claims(n), access_token, unused=unused) for n in made]
-    finally:
-        extension.shared_store = store
+    for number in range(users):
+        yield cookie(app, state(claims(number), api_token), unused=unused)
+    extension.shared_store = store
+
+
+def cookies(app: Flask, api_token: int = 0, *, unused: float = 0) -> list[str]:
+    """Return those of all users."""
+    return list(each_cookie(app, USERS, api_token, unused=unused))
 
 
 def quickstart_cookies() -> list[str]:
