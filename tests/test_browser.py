@@ -28,6 +28,16 @@ app.register_blueprint(auth.routes)
 @app.get("/")
 def home():
     return auth.auth_user.get("sub", "nobody")
+
+@app.get("/goods")
+@auth.login_silently
+def goods():
+    return "for " + home()
+
+@app.get("/vault")
+@auth.login_required(mfa=True)
+def vault():
+    return "open for " + home()
 """
 
 
@@ -195,9 +205,9 @@ def test_a_long_session_over_several_cookies_comes_and_goes(
         assert kept == []
 
 
-def test_an_app_of_ones_own_beside_the_tenant_signs_out_without_a_warning(
-    page: Page, tmp_path: Path
-) -> None:
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[str]:
+    """The shop beside the tenant; its address."""
     port, path = free_port(), tmp_path / "own.py"
     path.write_text(SHOP)
     command = [sys.executable, "-m", "auth0_flask.tenant", FLASK_RUN[0]]
@@ -205,12 +215,41 @@ def test_an_app_of_ones_own_beside_the_tenant_signs_out_without_a_warning(
     environment = {"AUTH0_REDIRECT_URI": f"http://localhost:{port}/callback"}
     environment["PYTHONPATH"] = str(ROOT)
     with serving(command, environment, port) as server:
-        page.goto(f"{server.site}/login")
-        page.get_by_role("button", name="Alice").click()
-        expect(page.get_by_text("auth0|alice")).to_be_visible()
-        page.goto(f"{server.site}/logout")
+        yield server.site
 
-        expect(page).to_have_url(f"{server.site}/")
-        expect(page.get_by_text("nobody")).to_be_visible()
-        page.goto(f"{server.site}/login")  # and the tenant has forgotten her, too
-        expect(page.get_by_role("button", name="Alice")).to_be_visible()
+
+def test_an_app_of_ones_own_beside_the_tenant_signs_out_without_a_warning(
+    page: Page, shop: str
+) -> None:
+    page.goto(f"{shop}/login")
+    page.get_by_role("button", name="Alice").click()
+    expect(page.get_by_text("auth0|alice")).to_be_visible()
+    page.goto(f"{shop}/logout")
+
+    expect(page).to_have_url(f"{shop}/")
+    expect(page.get_by_text("nobody")).to_be_visible()
+    page.goto(f"{shop}/login")  # and the tenant has forgotten her, too
+    expect(page.get_by_role("button", name="Alice")).to_be_visible()
+
+
+def test_a_guarded_view_asks_for_a_code_and_a_page_for_guests_asks_nothing(
+    page: Page, shop: str
+) -> None:
+    page.goto(f"{shop}/goods?sort=price#kettles")
+    expect(page).to_have_url(f"{shop}/goods?sort=price#kettles")
+    expect(page.get_by_text("for nobody")).to_be_visible()
+    page.goto(f"{shop}/login")
+    page.get_by_role("button", name="Alice").click()
+    page.goto(f"{shop}/vault?box=1")
+    with page.context.expect_page() as inbox:
+        page.get_by_role("link", name="see the code").click()
+    code = inbox.value.locator("strong").last.inner_text()
+    page.get_by_label("Code").fill(code)
+    page.get_by_role("button", name="Continue").click()
+
+    expect(page).to_have_url(f"{shop}/vault?box=1")
+    expect(page.get_by_text("open for auth0|alice")).to_be_visible()
+    page.context.clear_cookies(name=re.compile("session"))  # as after its idle time
+    page.goto(f"{shop}/goods#kettles")
+    expect(page).to_have_url(f"{shop}/goods#kettles")
+    expect(page.get_by_text("for auth0|alice")).to_be_visible()
