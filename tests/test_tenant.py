@@ -56,7 +56,7 @@ from flask import Flask, request
 from werkzeug.serving import make_server
 
 from auth0_flask.tenant import Fault, Tenant
-from auth0_flask.tenant.users import ROLES
+from auth0_flask.tenant.directory import ROLES
 from passkey import Passkey
 
 TESTS = Path(__file__).resolve().parent

@@ -5,9 +5,9 @@ logins over real sockets. It signs in anybody who asks, so it must never be
 reachable from another machine; it binds to 127.0.0.1 and to nothing else.
 """
 
-from auth0_flask.tenant.faults import Fault
-from auth0_flask.tenant.server import Seen
-from auth0_flask.tenant.tenant import Tenant
-from auth0_flask.tenant.users import Organization, User
+from .directory import Organization, User
+from .faults import Fault
+from .server import Seen
+from .tenant import Tenant
 
 __all__ = ["Fault", "Organization", "Seen", "Tenant", "User"]

@@ -18,8 +18,8 @@ from flask.cli import ScriptInfo, load_dotenv
 from flask.helpers import get_load_dotenv
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 
-from auth0_flask.tenant.server import serve_on
-from auth0_flask.tenant.tenant import Tenant
+from .server import serve_on
+from .tenant import Tenant
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -1,26 +1,29 @@
-"""Authorization requests: what an app asks for when it sends a browser here."""
+"""Authorization requests, and the addresses that browsers are sent to."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 #: What an app gets that asks for no scope.
 DEFAULT_SCOPE = "openid profile email"
 
 # RFC 7636, section 4.2: the challenge is 32 bytes in base64url.
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+# Browsers read a backslash as a slash, and drop tabs and line ends: an address
+# with any of them may lead elsewhere than it says.
+_DECEPTIVE = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 class RequestError(Exception):
     """A mistake that goes back to the app (RFC 6749, section 4.1.2.1)."""
 
     def __init__(self, error: str, description: str) -> None:
-        """Take the error code and the sentence for the app's developer."""
         super().__init__(description)
         self.error = error
-        self.description = description
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
         RequestError: If the app has to be told of a mistake.
     """
     _check(query)
+    prompt, max_age = frozenset(query.get("prompt", "").split()), query.get("max_age")
+    if "none" in prompt and len(prompt) > 1:
+        raise invalid("prompt=none cannot be combined with others")
+    if max_age and not (max_age.isascii() and max_age.isdecimal()):
+        raise invalid("max_age must be a number of seconds")
     return AuthorizationRequest(
         redirect_uri=query["redirect_uri"],
         code_challenge=query["code_challenge"],
@@ -66,8 +74,8 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
         state=query.get("state"),
         nonce=query.get("nonce"),
         audience=query.get("audience") or None,
-        prompt=_prompt(query.get("prompt", "")),
-        max_age=_max_age(query.get("max_age")),
+        prompt=prompt,
+        max_age=int(max_age) if max_age else None,
         login_hint=query.get("login_hint", ""),
         signup=query.get("screen_hint") == "signup",
         organization=query.get("organization", ""),
@@ -78,19 +86,14 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
 
 
 def _check(query: Mapping[str, str]) -> None:
-    if not query.get("response_type"):
+    kind = query.get("response_type")
+    if not kind:
         raise invalid("Missing required parameter: response_type")
-    if query["response_type"] != "code":
-        raise RequestError(
-            "unsupported_response_type",
-            f"Unsupported response type: {query['response_type']}",
-        )
+    if kind != "code":
+        description = f"Unsupported response type: {kind}"
+        raise RequestError("unsupported_response_type", description)
     if query.get("response_mode", "query") != "query":
         raise invalid("Unsupported response mode: only query is known here")
-    _check_challenge(query)
-
-
-def _check_challenge(query: Mapping[str, str]) -> None:
     if not query.get("code_challenge"):
         raise invalid("Missing required parameter: code_challenge")
     if query.get("code_challenge_method") != "S256":
@@ -99,21 +102,50 @@ def _check_challenge(query: Mapping[str, str]) -> None:
         raise invalid("code_challenge is not a SHA-256 digest in base64url")
 
 
-def _prompt(text: str) -> frozenset[str]:
-    prompt = frozenset(text.split())
-    if "none" in prompt and len(prompt) > 1:
-        raise invalid("prompt=none cannot be combined with others")
-    return prompt
-
-
-def _max_age(text: str | None) -> int | None:
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal()):
-        raise invalid("max_age must be a number of seconds")
-    return int(text)
-
-
 def invalid(description: str) -> RequestError:
     """Return the refusal of a request that is not in order."""
     return RequestError("invalid_request", description)
+
+
+def allowed(url: str, registered: Collection[str]) -> bool:
+    """Whether a browser may be sent there: loopback, or registered as it is."""
+    return url in registered or is_loopback(url)
+
+
+def with_query(url: str, parameters: Mapping[str, str]) -> str:
+    """Return the address with these query parameters added."""
+    parts = urlsplit(url)
+    query = [*parse_qsl(parts.query, keep_blank_values=True), *parameters.items()]
+    return parts._replace(query=urlencode(query)).geturl()
+
+
+def form_target(url: str) -> str:
+    """Return the CSP source (``form-action``) that covers this address."""
+    parts = urlsplit(url)
+    if parts.hostname is None or ":" in parts.hostname:
+        # CSP has no way to write an IPv6 address, so the scheme has to do.
+        return f"{parts.scheme}:"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}"
+
+
+def site(url: str) -> str:
+    """Return what to call the app at this address: its host and port."""
+    return form_target(url).partition("//")[2] or "the app"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address leads to this machine, without tricks."""
+    if _DECEPTIVE.search(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        plain = parts.username is None and not parts.fragment
+        if parts.scheme not in {"http", "https"} or not plain:
+            return False
+        host = parts.hostname or ""
+        named = host == "localhost" or host.endswith(".localhost")
+        return named or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

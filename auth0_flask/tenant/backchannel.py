@@ -9,9 +9,9 @@ import jwt
 from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
-from auth0_flask.tenant.authorization import RequestError
-from auth0_flask.tenant.grants import GRANTS, exchange
-from auth0_flask.tenant.messages import (
+from .authorization import RequestError
+from .grants import GRANTS, exchange
+from .messages import (
     TokenError,
     bearer,
     invalid_request,
@@ -20,9 +20,9 @@ from auth0_flask.tenant.messages import (
     public,
     required,
 )
-from auth0_flask.tenant.provider import here
-from auth0_flask.tenant.tokens import user_claims
-from auth0_flask.tenant.verification import CREDENTIALS, authenticate, own_claims
+from .provider import here
+from .tokens import user_claims
+from .verification import CREDENTIALS, authenticate, own_claims
 
 _PREFIX = "urn:ietf:params:oauth:request_uri:"  # of what was pushed
 
@@ -113,7 +113,7 @@ def _check_pushed(query: Mapping[str, str]) -> None:
     try:
         here.admit(query)
     except RequestError as error:
-        raise TokenError(400, error.error, error.description) from error
+        raise TokenError(400, error.error, str(error)) from error
 
 
 def _unauthorized(challenge: str) -> Response:

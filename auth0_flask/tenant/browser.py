@@ -11,17 +11,21 @@ import jwt
 from flask import Blueprint, abort, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from auth0_flask.tenant import logins, mfa, urls
-from auth0_flask.tenant.authorization import (
+from . import logins, mfa
+from .authorization import (
     AuthorizationRequest,
     RequestError,
+    allowed,
+    form_target,
     invalid,
+    site,
+    with_query,
 )
-from auth0_flask.tenant.backchannel import take_pushed
-from auth0_flask.tenant.provider import here
-from auth0_flask.tenant.tokens import announce_logout
-from auth0_flask.tenant.users import Grant, PendingCode, Question, Session, User
-from auth0_flask.tenant.verification import own_claims
+from .backchannel import take_pushed
+from .directory import Grant, PendingCode, Question, Session, User
+from .provider import here
+from .tokens import announce_logout
+from .verification import own_claims
 
 _COOKIE = "auth0_local"  # keeps a browser signed in at the tenant
 _DENIED = {
@@ -54,7 +58,7 @@ def authorize() -> Response:
             query["redirect_uri"],
             query.get("state"),
             error=error.error,
-            error_description=error.description,
+            error_description=str(error),
         )
     if session is not None:
         return _go_on(asked, session, 302)
@@ -70,9 +74,9 @@ def login_page() -> Response:
         "login.html",
         asked=asked,
         state=state,
-        app=urls.site(asked.redirect_uri),
+        app=site(asked.redirect_uri),
         users=here.directory.users(),
-        organization=here.organizations.find(asked.organization),
+        organization=here.directory.organization(asked.organization),
     )
     return _form_page(page, asked.redirect_uri)
 
@@ -244,14 +248,14 @@ def _send_code(asked: AuthorizationRequest, session: Session, status: int) -> Re
 
 
 def _code(asked: AuthorizationRequest, session: Session) -> str:
-    organization = here.organizations.find(asked.organization)
+    organization = here.directory.organization(asked.organization)
     grant = Grant(session, asked.scope, asked.audience, asked.nonce, organization)
     pending = PendingCode(grant, asked.redirect_uri, asked.code_challenge)
     return here.directory.codes.put(pending)
 
 
 def _ask(page: str, status: int = 302, **query: str) -> Response:
-    return redirect(urls.with_query(f"{here.origin}/u/{page}", query), status)
+    return redirect(with_query(f"{here.origin}/u/{page}", query), status)
 
 
 def _factor_page(state: str, mistake: str = "") -> Response:
@@ -265,7 +269,7 @@ def _form_page(text: str, target: str) -> Response:
     page = make_response(text)
     # Chromium applies form-action to where the form's answer redirects, too.
     page.headers["Content-Security-Policy"] = content_security_policy(
-        urls.form_target(target), *_LOOPBACK
+        form_target(target), *_LOOPBACK
     )
     return page
 
@@ -320,7 +324,7 @@ def sign_out() -> Response:
 
 
 def _send_away(url: str | None, state: str | None) -> Response:
-    if url and not urls.allowed(url, here.allowed_logout_urls):
+    if url and not allowed(url, here.allowed_logout_urls):
         abort(400, f"“{url}” is not among the allowed logout URLs.")
     if url:
         return _end_session(send_back(url, state))
@@ -370,7 +374,7 @@ def send_back(
 ) -> Response:
     """Send a browser back to the app, with its ``state`` where it gave one."""
     sent = parameters if state is None else {**parameters, "state": state}
-    return redirect(urls.with_query(url, sent), status)
+    return redirect(with_query(url, sent), status)
 
 
 def _current_session() -> Session | None:

@@ -2,43 +2,181 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
-from auth0_flask.tenant.authorization import AuthorizationRequest
-from auth0_flask.tenant.factors import Ceremony, Method, Methods
-from auth0_flask.tenant.users import (
-    Approval,
-    Connect,
-    Grant,
-    Message,
-    PendingCode,
-    PendingFactor,
-    Question,
-    Session,
-    User,
-)
+from .authorization import AuthorizationRequest
+from .factors import Ceremony, Method, Methods
 
 T = TypeVar("T")
 
+#: The claim that roles are in, which an Action would set at Auth0.
+ROLES = "https://example.com/roles"
 _DAY = 86400.0
-_REFRESH_LIFETIME = 30 * _DAY
+
+
+@dataclass(frozen=True)
+class Organization:
+    """A customer of the app, whose members sign in to it.
+
+    Attributes:
+        org_id: Its identifier, which begins with "org_".
+        name: Its name in addresses and tokens; "acme", say.
+        display_name: What a page calls it.
+    """
+
+    org_id: str
+    name: str
+    display_name: str
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """The claims of tokens issued for it."""
+        return {"org_id": self.org_id, "org_name": self.name}
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who can sign in.
+
+    Attributes:
+        username: The name on the login form's button; "alice", say.
+        claims: All claims about the user; ``sub`` is always among them.
+    """
+
+    username: str
+    claims: Mapping[str, Any]
+
+    @property
+    def sub(self) -> str:
+        """The user's identifier (OpenID Connect Core, section 2)."""
+        return str(self.claims["sub"])
+
+    @property
+    def label(self) -> str:
+        """What to call the user on a page."""
+        name = self.claims.get("name") or self.claims.get("email")
+        return str(name or "nobody in particular")
+
+    @property
+    def detail(self) -> str:
+        """What tells the user from another of the same name."""
+        return str(self.claims.get("email") or self.sub)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A browser signed in at the tenant.
+
+    Attributes:
+        user: Who is.
+        auth_time: When the user last proved it, in seconds since 1970.
+        sid: Its identifier.
+        amr: "mfa" where there was a second factor (RFC 8176).
+        acr: What the app asked this proof to be good for.
+        act: Who acts for the user (RFC 8693, section 4.1).
+    """
+
+    user: User
+    auth_time: float
+    sid: str
+    amr: tuple[str, ...] = ()
+    acr: str | None = None
+    act: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a user let the app have: behind every code and every token."""
+
+    session: Session
+    scope: tuple[str, ...]
+    audience: str | None = None
+    nonce: str | None = None
+    organization: Organization | None = None
+
+
+@dataclass(frozen=True)
+class PendingCode:
+    """What a code stands for, and what has to be shown along with it."""
+
+    grant: Grant
+    redirect_uri: str
+    code_challenge: str
+
+
+@dataclass(frozen=True)
+class PendingFactor:
+    """A grant that waits for a second factor.
+
+    ``family`` is the refresh token that asked for it, or None at a login.
+    """
+
+    grant: Grant
+    family: str | None
+
+    @property
+    def sub(self) -> str:
+        """Whose factor it is."""
+        return self.grant.session.user.sub
+
+
+@dataclass(frozen=True)
+class Message:
+    """A code or a link on its way to somebody; ``realm`` is "email" or "sms"."""
+
+    realm: str
+    to: str
+    code: str
+    link: str = ""
+    asked: AuthorizationRequest | None = None
+
+
+@dataclass
+class Approval:
+    """A login that a user elsewhere is asked for; ``answer`` is None until then."""
+
+    grant: Grant
+    message: str
+    answer: bool | None = None
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a page asks a user; ``yes`` gives what the app is sent then."""
+
+    title: str
+    text: str
+    redirect_uri: str
+    state: str | None
+    yes: Callable[[], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Connect:
+    """An account elsewhere about to be connected, and how the app began that."""
+
+    sub: str
+    connection: str
+    scopes: list[str]
+    redirect_uri: str
+    auth_session: str
+    code_challenge: str
 
 
 class Store(Generic[T]):
-    """Values under unguessable keys, forgotten after a while; thread-safe."""
+    """Values under unguessable keys, forgotten after a while; thread-safe.
+
+    The clock gives the present time in seconds since 1970; an entry lives for
+    ``lifetime`` seconds unless ``put`` says otherwise.
+    """
 
     def __init__(self, clock: Callable[[], float], lifetime: float) -> None:
-        """Make an empty store.
-
-        Args:
-            clock: Gives the present time in seconds since 1970.
-            lifetime: Seconds an entry lives unless ``put`` says otherwise.
-        """
         self._clock = clock
         self.lifetime = lifetime
         self._entries: dict[str, tuple[float, T]] = {}
@@ -47,13 +185,7 @@ class Store(Generic[T]):
     def put(
         self, value: T, *, key: str | None = None, lifetime: float | None = None
     ) -> str:
-        """Keep a value and return its key, random unless given.
-
-        Args:
-            value: What to keep.
-            key: The key, where the caller has made an unguessable one.
-            lifetime: Seconds until it expires; the store's own by default.
-        """
+        """Keep a value and return its key, random unless given."""
         key = key or secrets.token_urlsafe(32)
         now = self._clock()
         expires = now + (self.lifetime if lifetime is None else lifetime)
@@ -87,22 +219,20 @@ class Store(Generic[T]):
             return self._live(self._entries.pop(key, None))
 
     def _live(self, entry: tuple[float, T] | None) -> T | None:
-        if entry is None or entry[0] <= self._clock():
-            return None
-        return entry[1]
+        return entry[1] if entry and entry[0] > self._clock() else None
 
     def _forget_expired(self, now: float) -> None:
         for key in [k for k, (expires, _) in self._entries.items() if expires <= now]:
             del self._entries[key]
 
 
+@dataclass
 class _Family:
     """The refresh tokens that came of one login; only the last is good."""
 
-    def __init__(self, grant: Grant) -> None:
-        self.grant = grant
-        self.last = ""
-        self.revoked = False
+    grant: Grant
+    last: str = ""
+    revoked: bool = False
 
 
 class RefreshTokens:
@@ -113,16 +243,14 @@ class RefreshTokens:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Start with none; the clock gives seconds since 1970."""
         # Spent tokens stay known, for to recognize them is what detects reuse.
-        self._families: Store[_Family] = Store(clock, _REFRESH_LIFETIME)
+        self._families: Store[_Family] = Store(clock, 30 * _DAY)
         self._lock = threading.Lock()
         self.reuse_detected = 0
 
     def begin(self, grant: Grant) -> str:
         """Return the first token of a new family."""
-        with self._lock:
-            return self._next(_Family(grant))
+        return self._next(_Family(grant))
 
     def grant(self, token: str) -> Grant | None:
         """Return what a good token stands for; a spent one ends its family."""
@@ -138,24 +266,21 @@ class RefreshTokens:
 
     def prove(self, token: str, session: Session) -> None:
         """Have a token's family go on for a session whose user proved more."""
-        with self._lock:
-            family = self._families.get(token)
-            if family is not None:
-                family.grant = replace(family.grant, session=session)
+        family = self._families.get(token)
+        if family is not None:
+            family.grant = replace(family.grant, session=session)
 
     def revoke(self, token: str) -> None:
         """End a token's family, if it is known."""
-        with self._lock:
-            family = self._families.get(token)
-            if family is not None:
-                family.revoked = True
+        family = self._families.get(token)
+        if family is not None:
+            family.revoked = True
 
     def revoke_user(self, sub: str) -> None:
         """End all families of a user."""
-        with self._lock:
-            for family in self._families.values():
-                if family.grant.session.user.sub == sub:
-                    family.revoked = True
+        for family in self._families.values():
+            if family.grant.session.user.sub == sub:
+                family.revoked = True
 
     def _family(self, token: str) -> _Family | None:
         family = self._families.get(token)
@@ -177,41 +302,38 @@ class Directory:
     """The users, and all that is kept between requests; thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Start with no users; the clock gives seconds since 1970."""
+        self._clock = clock
+        self._users: dict[str, User] = {}
+        self.organizations: dict[str, Organization] = {}
+        self.methods = Methods(clock)
+        self.refresh_tokens = RefreshTokens(clock)
         self.requests: Store[AuthorizationRequest] = Store(clock, 600)
+        self.unproved: Store[tuple[AuthorizationRequest, Session]] = Store(clock, 600)
+        self.questions: Store[Question] = Store(clock, 300)
         self.codes: Store[PendingCode] = Store(clock, 60)
         self.sessions: Store[Session] = Store(clock, 7 * _DAY)
         self.access_tokens: Store[Grant] = Store(clock, _DAY)
         self.pushed: Store[Mapping[str, str]] = Store(clock, 90)
         self.assertions: Store[bool] = Store(clock, 60)
         self.mfa_tokens: Store[PendingFactor] = Store(clock, 600)
-        self.unproved: Store[tuple[AuthorizationRequest, Session]] = Store(clock, 600)
-        self.methods = Methods(clock)
         self.messages: Store[Message] = Store(clock, 300)
         self.ceremonies: Store[Ceremony] = Store(clock, 300)
         self.approvals: Store[Approval] = Store(clock, 300)
         self.transfers: Store[tuple[User, Mapping[str, str] | None]] = Store(clock, 60)
-        self.questions: Store[Question] = Store(clock, 300)
         self.connects: Store[Connect] = Store(clock, 300)
         self.enrolments: Store[tuple[Method, Ceremony]] = Store(clock, 300)
         self.answers: dict[str, bool] = {}
         self.accepted: dict[tuple[str, str], User] = {}
         self.accounts: dict[str, dict[str, dict[str, Any]]] = {}
         self.linked: dict[str, set[str]] = {}
-        self.refresh_tokens = RefreshTokens(clock)
-        self._clock = clock
-        self._users: dict[str, User] = {}
-        self._lock = threading.Lock()
 
     def users(self) -> list[User]:
         """Return all users, in the order they came."""
-        with self._lock:
-            return list(self._users.values())
+        return list(self._users.values())
 
     def user(self, username: str) -> User | None:
         """Return one user, or None where the name is unknown."""
-        with self._lock:
-            return self._users.get(username)
+        return self._users.get(username)
 
     def find(self, name: User | str) -> User:
         """Return a user by name, ``sub`` or email.
@@ -226,12 +348,16 @@ class Directory:
                 return user
         raise LookupError(f"No user {name!r} here.")
 
+    def organization(self, name: str) -> Organization | None:
+        """Return the one with this identifier or name, whatever the name's case."""
+        found = list(self.organizations.values())
+        by_id = {organization.org_id: organization for organization in found}
+        return by_id.get(name) or self.organizations.get(name.casefold())
+
     def add(self, username: str, claims: Mapping[str, Any]) -> User:
         """Add a user, or replace the one of that name; None leaves a claim out."""
         present = {name: value for name, value in claims.items() if value is not None}
-        user = User(username, present)
-        with self._lock:
-            self._users[username] = user
+        self._users[username] = user = User(username, present)
         return user
 
     def newcomer(self, name: str, email: str) -> User:
@@ -243,12 +369,10 @@ class Directory:
         if not (name or email):
             sub = f"auth0|{secrets.token_hex(12)}"
             return User(sub, {"sub": sub})
-        digest = hashlib.sha256((email or name).casefold().encode()).hexdigest()
-        claims: dict[str, Any] = {"sub": f"auth0|{digest[:24]}", "name": name or email}
-        if email:
-            # Auth0 has not verified the address of a new account, either.
-            claims |= {"email": email, "email_verified": False}
-        return self.add(claims["sub"], claims)
+        sub = f"auth0|{_digest(email or name)}"
+        # Auth0 has not verified the address of a new account, either.
+        more = {"email": email, "email_verified": False} if email else {}
+        return self.add(sub, {"sub": sub, "name": name or email, **more})
 
     def owner(self, realm: str, address: str) -> User:
         """Return whose email or phone number this is; somebody new's, if nobody's."""
@@ -256,7 +380,7 @@ class Directory:
         for user in self.users():
             if user.claims.get(claim) == address:
                 return user
-        sub = f"{realm}|{hashlib.sha256(address.casefold().encode()).hexdigest()[:24]}"
+        sub = f"{realm}|{_digest(address)}"
         claims = {"sub": sub, "name": address, claim: address}
         return self.add(sub, {**claims, f"{claim}_verified": True})
 
@@ -267,3 +391,7 @@ class Directory:
     def sign_in(self, user: User) -> Session:
         """Return a new session for the user, with a ``sid`` of its own."""
         return Session(user, self._clock(), secrets.token_urlsafe(24))
+
+
+def _digest(text: str) -> str:
+    return sha256(text.casefold().encode()).hexdigest()[:24]

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from auth0_flask.tenant.urls import is_loopback
+from .authorization import is_loopback
 
 _RP = "localhost"  # the site that passkeys are for
 #: What comes of an answer that is not a passkey's, or is another's.

@@ -1,4 +1,4 @@
-"""Trouble to order: the next answers of an endpoint go wrong."""
+"""Trouble to order: answers and tokens that are wrong on purpose."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import json
 import socket
 import struct
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from werkzeug.wrappers import Response
+
+from . import keys
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_PATHS = {
+#: The endpoints that can go wrong.
+PATHS = {
     "discovery": "/.well-known/openid-configuration",
     "jwks": "/.well-known/jwks.json",
     "token": "/oauth/token",
@@ -34,7 +39,6 @@ class Fault:
     """One thing that goes wrong with one answer; made by the methods below."""
 
     def __init__(self, act: _Act) -> None:
-        """Wrap what is done in place of the answer, or before it."""
         self.act = act
 
     @staticmethod
@@ -68,42 +72,6 @@ class Fault:
         return Fault(_reset)
 
 
-class Faults:
-    """Faults in waiting, in order, for each endpoint; thread-safe."""
-
-    def __init__(self) -> None:
-        """Start with none: all goes well."""
-        self._waiting: dict[str, deque[Fault]] = {p: deque() for p in _PATHS.values()}
-        self._lock = threading.Lock()
-
-    def add(self, endpoint: str, fault: Fault, times: int) -> None:
-        """Queue a fault for the next ``times`` requests of an endpoint.
-
-        Raises:
-            ValueError: If there is no such endpoint, or ``times`` is below 1.
-        """
-        if endpoint not in _PATHS:
-            raise ValueError(
-                f"No endpoint {endpoint!r}; there are {', '.join(_PATHS)}."
-            )
-        if times < 1:
-            raise ValueError("A fault happens at least once.")
-        with self._lock:
-            self._waiting[_PATHS[endpoint]].extend([fault] * times)
-
-    def take(self, path: str) -> Fault | None:
-        """Return the fault for this request, which uses it up, or None."""
-        with self._lock:
-            waiting = self._waiting.get(path)
-            return waiting.popleft() if waiting else None
-
-    def clear(self) -> None:
-        """Forget all faults still in waiting."""
-        with self._lock:
-            for waiting in self._waiting.values():
-                waiting.clear()
-
-
 def _json(text: str, status: int) -> Response:
     return Response(text, status=status, mimetype="application/json")
 
@@ -116,3 +84,64 @@ def _reset(environ: WSGIEnvironment, _: threading.Event) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     connection.close()
     raise ConnectionResetError("reset on purpose")
+
+
+@dataclass
+class Draft:
+    """A token about to be signed; ``header`` goes into its header."""
+
+    claims: dict[str, Any]
+    kid: str | None
+    key: RSAPrivateKey | EllipticCurvePrivateKey | str
+    client_secret: str
+    algorithm: str = "RS256"
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Forgery:
+    """What is to be wrong with one token; a claim forged as None is removed."""
+
+    kind: str | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in _KINDS:
+            known = ", ".join(_KINDS)
+            raise ValueError(f"No forgery {self.kind!r}; there are {known}.")
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is to be no ID token at all."""
+        return self.kind == "absent"
+
+    def apply(self, draft: Draft) -> None:
+        """Make the draft wrong."""
+        if self.kind is not None:
+            _KINDS[self.kind](draft)
+        claims = {**draft.claims, **self.claims}
+        forged_away = {n for n, value in self.claims.items() if value is None}
+        draft.claims = {n: v for n, v in claims.items() if n not in forged_away}
+
+
+def _expire(draft: Draft) -> None:
+    # Old as a whole: issued ten hours before it ran out, as the genuine are, and
+    # longer ago than a clock that is wrong could explain.
+    shift = draft.claims["exp"] - draft.claims["iat"] + 2 * 86_400
+    draft.claims["iat"] -= shift
+    draft.claims["exp"] -= shift
+
+
+_KINDS: dict[str, Callable[[Draft], object]] = {
+    "signature": lambda d: vars(d).update(key=keys.stranger()),
+    "issuer": lambda d: d.claims.update(iss="https://another-tenant.example/"),
+    "audience": lambda d: d.claims.update(aud="another-client"),
+    "algorithm": lambda d: vars(d).update(algorithm="HS256", key=d.client_secret),
+    "curve": lambda d: vars(d).update(algorithm="ES256", key=keys.on_a_curve()),
+    "none": lambda d: vars(d).update(algorithm="none", key=""),
+    "expired": _expire,
+    "unknown_key": lambda d: vars(d).update(key=keys.stranger(), kid=keys.new_kid()),
+    "no_iat": lambda d: d.claims.pop("iat"),
+    "no_kid": lambda d: vars(d).update(kid=None),
+    "absent": lambda _: None,
+}

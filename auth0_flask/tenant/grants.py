@@ -9,18 +9,13 @@ from typing import Any, NoReturn
 
 import jwt
 
-from auth0_flask.tenant import logins, mfa
-from auth0_flask.tenant.factors import proves, same
-from auth0_flask.tenant.messages import (
-    TokenError,
-    invalid_grant,
-    invalid_request,
-    required,
-)
-from auth0_flask.tenant.provider import here
-from auth0_flask.tenant.tokens import issue, token_response
-from auth0_flask.tenant.users import Grant
-from auth0_flask.tenant.verification import own_claims
+from . import logins, mfa
+from .directory import Grant
+from .factors import proves, same
+from .messages import TokenError, invalid_grant, invalid_request, required
+from .provider import here
+from .tokens import issue, token_response
+from .verification import own_claims
 
 # RFC 8693, section 3, names these.
 _TYPES = "urn:ietf:params:oauth:token-type:"
@@ -87,7 +82,8 @@ def _narrowed(grant: Grant, form: Mapping[str, str]) -> Grant:
     may = {*grant.scope}
     if audience == here.my_account:
         may |= here.my_account_scopes
-    scope = tuple(scope for scope in asked if scope in may)
+    # The SDK writes some scopes of the My Account API with hyphens.
+    scope = tuple(s for s in asked if s.replace("-", "_") in may)
     return replace(grant, scope=scope, audience=audience)
 
 

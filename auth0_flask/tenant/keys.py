@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -16,27 +16,29 @@ from cryptography.hazmat.primitives.asymmetric.rsa import (
 from jwt.algorithms import RSAAlgorithm
 
 
+def new_kid() -> str:
+    """Return a random key identifier."""
+    return secrets.token_urlsafe(16)
+
+
 @dataclass(frozen=True)
 class SigningKey:
     """A private key and the ``kid`` its tokens and its JWK carry."""
 
     private: RSAPrivateKey
-    kid: str
+    kid: str = field(default_factory=new_kid)
 
     def jwk(self) -> dict[str, Any]:
         """Return the public half as a JWK (RFC 7517) for RS256 signatures."""
-        public: dict[str, Any] = RSAAlgorithm.to_jwk(
-            self.private.public_key(), as_dict=True
-        )
+        public = RSAAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
         public.pop("key_ops", None)
         return {**public, "use": "sig", "alg": "RS256", "kid": self.kid}
 
 
 class SigningKeys:
-    """The tenant's one current signing key; thread-safe."""
+    """The tenant's one current signing key, which its first use makes; thread-safe."""
 
     def __init__(self) -> None:
-        """Start without a key; the first use makes it."""
         self._current: SigningKey | None = None
         self._lock = threading.Lock()
 
@@ -44,13 +46,12 @@ class SigningKeys:
     def current(self) -> SigningKey:
         """The key that signs now."""
         with self._lock:
-            if self._current is None:
-                self._current = SigningKey(_first_key(), new_kid())
+            self._current = self._current or SigningKey(_first_key())
             return self._current
 
     def rotate(self) -> None:
         """Replace the key by a new one with a new ``kid``."""
-        key = SigningKey(_generate(), new_kid())
+        key = SigningKey(_generate())
         with self._lock:
             self._current = key
 
@@ -59,29 +60,12 @@ class SigningKeys:
         return {"keys": [self.current.jwk()]}
 
 
-def new_kid() -> str:
-    """Return a random key identifier."""
-    return secrets.token_urlsafe(16)
-
-
-@cache
-def stranger() -> RSAPrivateKey:
-    """Return a key that no tenant in this process ever publishes."""
-    return _generate()
-
-
-@cache
-def stranger_on_a_curve() -> ec.EllipticCurvePrivateKey:
-    """Return the like for ES256, which the tenant never signs with."""
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-@cache
-def _first_key() -> RSAPrivateKey:
-    # A 2048 bit key takes a tenth of a second or more: all tenants of one
-    # process share the first, so that tests start fast.
-    return _generate()
-
-
 def _generate() -> RSAPrivateKey:
     return generate_private_key(public_exponent=65537, key_size=2048)
+
+
+# A 2048 bit key takes a tenth of a second or more: all tenants of one process share
+# the first, so that tests start fast. Of the others, none is ever published.
+_first_key = cache(_generate)
+stranger = cache(lambda: _generate())
+on_a_curve = cache(lambda: ec.generate_private_key(ec.SECP256R1()))

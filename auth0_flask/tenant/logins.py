@@ -10,10 +10,11 @@ from typing import Any
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from auth0_flask.tenant import mfa
-from auth0_flask.tenant.authorization import DEFAULT_SCOPE, AuthorizationRequest
-from auth0_flask.tenant.factors import WRONG, Ceremony, same
-from auth0_flask.tenant.messages import (
+from . import mfa
+from .authorization import DEFAULT_SCOPE, AuthorizationRequest, with_query
+from .directory import Approval, Grant, Message, User
+from .factors import WRONG, Ceremony, same
+from .messages import (
     TokenError,
     invalid_grant,
     invalid_request,
@@ -22,11 +23,9 @@ from auth0_flask.tenant.messages import (
     required,
     structure,
 )
-from auth0_flask.tenant.provider import here
-from auth0_flask.tenant.tokens import issue
-from auth0_flask.tenant.urls import with_query
-from auth0_flask.tenant.users import Approval, Grant, Message, User
-from auth0_flask.tenant.verification import authenticate
+from .provider import here
+from .tokens import issue
+from .verification import authenticate
 
 routes = Blueprint("logins", __name__)
 
@@ -59,7 +58,7 @@ def _asked(
     form: Mapping[str, str], user: User, act: Mapping[str, str] | None = None
 ) -> Grant:
     check_audience(form)
-    organization = here.organizations.find(form.get("organization", ""))
+    organization = here.directory.organization(form.get("organization", ""))
     if form.get("organization") and organization is None:
         raise invalid_request("the organization was not found")
     session = replace(here.directory.sign_in(user), act=act)

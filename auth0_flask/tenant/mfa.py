@@ -9,8 +9,9 @@ from typing import Any
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from auth0_flask.tenant.factors import Method, enrolment
-from auth0_flask.tenant.messages import (
+from .directory import Grant, PendingFactor, Session
+from .factors import Method, enrolment
+from .messages import (
     TokenError,
     bearer,
     invalid_grant,
@@ -19,10 +20,9 @@ from auth0_flask.tenant.messages import (
     private,
     required,
 )
-from auth0_flask.tenant.provider import here
-from auth0_flask.tenant.tokens import issue, token_response
-from auth0_flask.tenant.users import Grant, PendingFactor, Session
-from auth0_flask.tenant.verification import authenticate
+from .provider import here
+from .tokens import issue, token_response
+from .verification import authenticate
 
 routes = Blueprint("mfa", __name__)
 

@@ -12,8 +12,10 @@ import jwt
 from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
-from auth0_flask.tenant.factors import WRONG, Ceremony, Method, enrolment, proves, same
-from auth0_flask.tenant.messages import (
+from .authorization import site
+from .directory import Connect, Question
+from .factors import WRONG, Ceremony, Method, enrolment, proves, same
+from .messages import (
     TokenError,
     bearer,
     invalid_request,
@@ -21,10 +23,8 @@ from auth0_flask.tenant.messages import (
     private,
     structure,
 )
-from auth0_flask.tenant.provider import here
-from auth0_flask.tenant.urls import site
-from auth0_flask.tenant.users import Connect, Question
-from auth0_flask.tenant.verification import own_claims
+from .provider import here
+from .verification import own_claims
 
 _PASSWORDS = "Username-Password-Authentication"
 _FACTORS = {"totp": "secondary", "recovery-code": "secondary", "passkey": "primary"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -13,24 +15,28 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from flask import current_app
 from werkzeug.local import LocalProxy
 
-from auth0_flask.tenant import urls
-from auth0_flask.tenant.authorization import (
+from .authorization import (
     AuthorizationRequest,
     RequestError,
+    allowed,
     invalid,
+    is_loopback,
     read,
 )
-from auth0_flask.tenant.directory import Directory
-from auth0_flask.tenant.faults import Fault, Faults
-from auth0_flask.tenant.forgery import Forgeries
-from auth0_flask.tenant.keys import SigningKeys
-from auth0_flask.tenant.notices import Notices
-from auth0_flask.tenant.server import Seen
-from auth0_flask.tenant.users import ROLES, Message, Organization, Organizations, User
+from .directory import ROLES, Directory, Message, Organization, User
+from .faults import PATHS, Fault, Forgery
+from .keys import SigningKeys
+from .server import Seen
 
-_METHODS = ("authentication_methods", "authentication-methods")
+_CONNECTIONS = ("Username-Password-Authentication", "google-oauth2", "github")
+_MY_ACCOUNT = [
+    f"{verb}:me:{what}"
+    for verb in ("create", "read", "update", "delete")
+    for what in ("connected_accounts", "factors", "authentication_methods")
+]
 
 
+@dataclass(eq=False, repr=False)
 class Settings:
     """Settings to change at any time; ``reset`` undoes that.
 
@@ -44,111 +50,64 @@ class Settings:
         allowed_logout_urls: The same for where a logout may lead.
         connections: The connections that an app may ask for.
         audiences: The APIs that tokens may be for; any where it is empty.
-        my_account_scopes: What access tokens for the My Account API may be good for.
         api_audience: The audience of the tenant's own API at ``/api/things``.
+        my_account_scopes: What tokens for the My Account API may be good for.
         require_pushed_authorization_requests: Whether requests have to be
             pushed (RFC 9126).
         rotate_refresh_tokens: Whether each is good once; otherwise they stay.
         require_mfa: Whether logins and refreshes need a second factor. Logins ask
             users who have one for it in any case.
+        client_public_key: The app's public RSA key (PEM), for private_key_jwt (RFC
+            7523). While there is one, the app's secret is refused; None has the
+            secret be the only way.
+        backchannel_logout_uri: Where logout tokens go (OpenID Connect Back-Channel
+            Logout 1.0), an http address on loopback; None has none sent.
         backchannel_answers: The status of each answer to a logout token; 0
             where there was none.
     """
 
-    clock_offset: float
-    access_token_lifetime: int
-    omit_scope: bool
-    token_response_extra: dict[str, Any]
-    allowed_callback_urls: set[str]
-    allowed_logout_urls: set[str]
-    connections: set[str]
-    audiences: set[str]
-    my_account_scopes: set[str]
-    api_audience: str
-    require_pushed_authorization_requests: bool
-    rotate_refresh_tokens: bool
-    require_mfa: bool
-    backchannel_answers: list[int]
+    clock_offset: float = 0.0
+    access_token_lifetime: int = 86400
+    omit_scope: bool = False
+    token_response_extra: dict[str, Any] = field(default_factory=dict)
+    allowed_callback_urls: set[str] = field(default_factory=set)
+    allowed_logout_urls: set[str] = field(default_factory=set)
+    connections: set[str] = field(default_factory=lambda: {*_CONNECTIONS})
+    audiences: set[str] = field(default_factory=set)
+    api_audience: str = "https://api.tenant.example/"
+    my_account_scopes: set[str] = field(default_factory=lambda: {*_MY_ACCOUNT})
+    require_pushed_authorization_requests: bool = False
+    rotate_refresh_tokens: bool = True
+    require_mfa: bool = False
+    client_public_key: str | None = None
+    backchannel_logout_uri: str | None = None
+    backchannel_answers: list[int] = field(default_factory=list)
 
-    def reset(self) -> None:
-        """Go back to what is usual."""
-        self.clock_offset = 0.0
-        self._reset_clients()
-        self._reset_tokens()
-        self._reset_logout()
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = _CHECKS.get(name)
+        if check and value is not None:
+            check(value)
+        super().__setattr__(name, value)
 
-    @property
-    def client_public_key(self) -> str | None:
-        """The app's public RSA key (PEM), for private_key_jwt (RFC 7523).
 
-        While there is one, the app's secret is refused; None, as at first, has
-        the secret be the only way.
+def _check_key(pem: str) -> None:
+    if not isinstance(load_pem_public_key(pem.encode()), RSAPublicKey):
+        raise ValueError("RS256 needs an RSA key.")
 
-        Raises:
-            ValueError: If what it is set to is not such a key.
-        """
-        return self._client_public_key
 
-    @client_public_key.setter
-    def client_public_key(self, pem: str | None) -> None:
-        if pem is not None and not isinstance(
-            load_pem_public_key(pem.encode()), RSAPublicKey
-        ):
-            raise ValueError("RS256 needs an RSA key.")
-        self._client_public_key = pem
+def _check_uri(url: str) -> None:
+    if not (url.startswith("http://") and is_loopback(url)):
+        raise ValueError("Logout tokens go to http addresses on loopback only.")
 
-    @property
-    def backchannel_logout_uri(self) -> str | None:
-        """Where logout tokens go (OpenID Connect Back-Channel Logout 1.0).
 
-        None, as at first, has none sent.
-
-        Raises:
-            ValueError: If it is set to an address that is not plain http on
-                loopback.
-        """
-        return self._backchannel_logout_uri
-
-    @backchannel_logout_uri.setter
-    def backchannel_logout_uri(self, url: str | None) -> None:
-        if url is not None and not (
-            url.startswith("http://") and urls.is_loopback(url)
-        ):
-            raise ValueError("Logout tokens go to http addresses on loopback only.")
-        self._backchannel_logout_uri = url
-
-    def _reset_clients(self) -> None:
-        self.allowed_callback_urls = set()
-        self.allowed_logout_urls = set()
-        self.connections = {
-            "Username-Password-Authentication",
-            "google-oauth2",
-            "github",
-        }
-        self.require_pushed_authorization_requests = False
-        self.client_public_key = None
-
-    def _reset_tokens(self) -> None:
-        self.access_token_lifetime = 86400
-        self.omit_scope = False
-        self.token_response_extra = {}
-        self.audiences = set()
-        self.my_account_scopes = {
-            f"{verb}:me:{what}"
-            for verb in ("create", "read", "update", "delete")
-            for what in ("connected_accounts", "factors", *_METHODS)
-        }
-        self.api_audience = "https://api.tenant.example/"
-        self.rotate_refresh_tokens = True
-        self.require_mfa = False
-
-    def _reset_logout(self) -> None:
-        self.backchannel_logout_uri = None
-        self.backchannel_answers = []
+_CHECKS = {"client_public_key": _check_key, "backchannel_logout_uri": _check_uri}
 
 
 class Provider(Settings):
     """One client, some users, a signing key, and what tests want changed.
+
+    Whatever takes a user takes a name, a ``sub`` or an email as well, and raises a
+    LookupError where there is no such user.
 
     Attributes:
         client_id: The one client's identifier, random per instance.
@@ -156,21 +115,15 @@ class Provider(Settings):
         requests: Every request so far, in the order they came.
     """
 
-    requests: list[Seen]
-    callback: str  # the app's first, for requests without a redirect_uri
-
     def __init__(self) -> None:
-        """Make up the client and add the first users."""
         self.client_id = secrets.token_hex(16)
         self.client_secret = secrets.token_urlsafe(48)
         self.keys = SigningKeys()
-        self.faults = Faults()
-        self.forgeries = Forgeries()
-        self.notices = Notices()
         self.stopping = threading.Event()
+        self.callback = ""  # the app's first, for requests without a redirect_uri
         self._app_secret = secrets.token_hex(32)
-        self.callback = ""
         self._ports: tuple[int, int] | None = None
+        self.notices: list[threading.Thread] = []  # that tell the app of logouts
         self.reset()
 
     def reset(self) -> None:
@@ -179,22 +132,32 @@ class Provider(Settings):
         Settings are as usual again, and there are no organizations. The client,
         the ports, the signing key and open connections stay.
         """
-        super().reset()
-        self.requests = []
-        self.faults.clear()
-        self.forgeries.clear()
+        super().__init__()
+        self.requests: list[Seen] = []
+        self.notices = [thread for thread in self.notices if thread.is_alive()]
+        self.clear_faults()
+        self.forgeries: deque[Forgery] = deque()
         self.directory = Directory(self.now)
-        self.organizations = Organizations()
-        self._add_first_users()
+        self.add_user(
+            "alice", given_name="Alice", family_name="Archer", nickname="alice"
+        )
+        self.add_user("bob")
+        self.add_user("nobody", name=None, email=None, email_verified=None)
+
+    def ports(self) -> tuple[int, int]:
+        """Return the port for TLS and the one for plain http.
+
+        Raises:
+            RuntimeError: If the tenant was never started; so do the next four.
+        """
+        if self._ports is None:
+            raise RuntimeError("The tenant has no address before it is started.")
+        return self._ports
 
     @property
     def domain(self) -> str:
-        """The TLS port's authority, as in AUTH0_DOMAIN: "localhost:PORT".
-
-        Raises:
-            RuntimeError: If the tenant was never started; so do the next two.
-        """
-        return f"localhost:{self._started_ports()[0]}"
+        """The TLS port's authority, as in AUTH0_DOMAIN: "localhost:PORT"."""
+        return f"localhost:{self.ports()[0]}"
 
     @property
     def issuer(self) -> str:
@@ -209,7 +172,7 @@ class Provider(Settings):
     @property
     def origin(self) -> str:
         """Where browsers go: "http://localhost:PORT"."""
-        return f"http://localhost:{self._started_ports()[1]}"
+        return f"http://localhost:{self.ports()[1]}"
 
     def now(self) -> float:
         """Return the tenant's time in seconds since 1970."""
@@ -242,15 +205,8 @@ class Provider(Settings):
     ) -> User:
         """Change claims of a user, also while signed in; None removes one.
 
-        What is in a session changes with the next refresh, as at Auth0.
-
-        Args:
-            user: Who, by name, ``sub`` or email as well.
-            roles: The roles that the user has from now on.
-            claims: Other claims.
-
-        Raises:
-            LookupError: If there is no such user.
+        What is in a session changes with the next refresh, as at Auth0. Roles are
+        in the claim "https://example.com/roles".
         """
         known = self.directory.find(user)
         if roles is not None:
@@ -262,9 +218,6 @@ class Provider(Settings):
 
         Returns:
             A recovery code; ``otp_for`` says what the authenticator shows.
-
-        Raises:
-            LookupError: If there is no such user.
         """
         sub = self.directory.find(user).sub
         self.directory.methods.add_totp(sub, confirmed=True)
@@ -274,7 +227,7 @@ class Provider(Settings):
         """Return the code that a user's authenticator shows now.
 
         Raises:
-            LookupError: If there is no such user, or the user has none.
+            LookupError: If the user has none.
         """
         methods = self.directory.methods
         return methods.code(methods.of(self.directory.find(user).sub, "totp")[-1])
@@ -295,51 +248,26 @@ class Provider(Settings):
         """
         return self._message(address).link
 
-    def _message(self, address: str) -> Message:
-        for message in self.directory.messages.values():
-            if message.to == address:
-                return message
-        raise LookupError(f"Nothing was sent to {address}.")
-
     def approve_backchannel(self, user: User | str, *, allow: bool = True) -> None:
-        """Answer the logins elsewhere that a user is asked for, or else the next.
-
-        Raises:
-            LookupError: If there is no such user.
-        """
-        sub = self.directory.find(user).sub
-        asked = [
-            approval
-            for approval in self.directory.approvals.values()
-            if approval.answer is None and approval.grant.session.user.sub == sub
-        ]
+        """Answer the logins elsewhere that a user is asked for, or else the next."""
+        sub, directory = self.directory.find(user).sub, self.directory
+        all_asked = [a for a in directory.approvals.values() if a.answer is None]
+        asked = [each for each in all_asked if each.grant.session.user.sub == sub]
         for approval in asked:
             approval.answer = allow
         if not asked:
-            self.directory.answers[sub] = allow
+            directory.answers[sub] = allow
 
     def accept_token(self, token: str, user: User | str, token_type: str) -> None:
-        """Take a token of somebody else's for a user's in token exchanges.
-
-        Raises:
-            LookupError: If there is no such user.
-        """
+        """Take a token of somebody else's for a user's in token exchanges."""
         self.directory.accepted[token_type, token] = self.directory.find(user)
 
     def accounts(self, user: User | str) -> list[str]:
-        """Return the connections at which a user has connected an account.
-
-        Raises:
-            LookupError: If there is no such user.
-        """
+        """Return the connections at which a user has connected an account."""
         return list(self.directory.accounts.get(self.directory.find(user).sub, ()))
 
     def linked(self, user: User | str) -> set[str]:
-        """Return the connections that are linked to a user.
-
-        Raises:
-            LookupError: If there is no such user.
-        """
+        """Return the connections that are linked to a user."""
         return set(self.directory.linked.get(self.directory.find(user).sub, ()))
 
     def add_organization(
@@ -356,7 +284,10 @@ class Provider(Settings):
             org_id: Its identifier; by default "org_" and something random.
             display_name: What the login page calls it; by default the name.
         """
-        return self.organizations.add(name, org_id, display_name)
+        org_id = org_id or f"org_{secrets.token_hex(8)}"
+        added = Organization(org_id, name, display_name or name.capitalize())
+        self.directory.organizations[name.casefold()] = added
+        return added
 
     @property
     def reuse_detected(self) -> int:
@@ -379,11 +310,21 @@ class Provider(Settings):
         Raises:
             ValueError: If there is no such endpoint, or ``times`` is below 1.
         """
-        self.faults.add(endpoint, fault, times)
+        if endpoint not in PATHS or times < 1:
+            known = ", ".join(PATHS)
+            raise ValueError(f"No {endpoint!r}, {times} times; there are {known}.")
+        self._faults[PATHS[endpoint]].extend([fault] * times)
 
     def clear_faults(self) -> None:
         """Forget all faults still in waiting."""
-        self.faults.clear()
+        self._faults: dict[str, deque[Fault]] = {p: deque() for p in PATHS.values()}
+
+    def take_fault(self, path: str) -> Fault | None:
+        """Return the fault for this request, which uses it up, or None."""
+        try:
+            return self._faults[path].popleft()
+        except LookupError:
+            return None
 
     def forge(
         self, kind: str | None = None, *, claims: Mapping[str, Any] | None = None
@@ -400,7 +341,9 @@ class Provider(Settings):
         Raises:
             ValueError: If the kind is unknown, or there is nothing to forge.
         """
-        self.forgeries.add(kind, claims)
+        if kind is None and not claims:
+            raise ValueError("Say what to forge: a kind or claims.")
+        self.forgeries.append(Forgery(kind, dict(claims or {})))
 
     def rotate_keys(self) -> None:
         """Sign with a new key from now on, and publish only that one."""
@@ -418,8 +361,8 @@ class Provider(Settings):
         Raises:
             RequestError: If the app has to be told of a mistake.
         """
-        asked = read(query)
-        if asked.organization and self.organizations.find(asked.organization) is None:
+        asked, directory = read(query), self.directory
+        if asked.organization and directory.organization(asked.organization) is None:
             raise invalid(f"the organization {asked.organization} was not found")
         if asked.connection and asked.connection not in self.connections:
             raise invalid("the connection was not found")
@@ -429,24 +372,18 @@ class Provider(Settings):
 
     def knows_callback(self, url: str) -> bool:
         """Whether a browser may be sent back there."""
-        return urls.allowed(url, self.allowed_callback_urls)
+        return allowed(url, self.allowed_callback_urls)
 
     def knows_audience(self, audience: str) -> bool:
         """Whether there is such an API: any, unless some are registered."""
         own = {self.my_account, "my-account"}
         return not self.audiences or audience in self.audiences | own
 
-    def _started_ports(self) -> tuple[int, int]:
-        if self._ports is None:
-            raise RuntimeError("The tenant has no address before it is started.")
-        return self._ports
-
-    def _add_first_users(self) -> None:
-        self.add_user(
-            "alice", given_name="Alice", family_name="Archer", nickname="alice"
-        )
-        self.add_user("bob")
-        self.add_user("nobody", name=None, email=None, email_verified=None)
+    def _message(self, address: str) -> Message:
+        for message in self.directory.messages.values():
+            if message.to == address:
+                return message
+        raise LookupError(f"Nothing was sent to {address}.")
 
 
 #: The provider that the present request came to.

@@ -39,8 +39,8 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import pytest
 
-from auth0_flask.tenant.tenant import Tenant
-from auth0_flask.tenant.users import ROLES, User
+from .directory import ROLES, User
+from .tenant import Tenant
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -17,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from auth0_flask.tenant.faults import Faults
-
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 HOST = "127.0.0.1"
 CONNECTION = "tenant.connection"
@@ -105,34 +102,6 @@ class Seen:
     path: str
     connection: int
     scheme: str = ""
-
-
-class Front:
-    """Notes each request, then lets a waiting fault go first."""
-
-    def __init__(
-        self,
-        app: WSGIApplication,
-        note: Callable[[Seen], None],
-        faults: Faults,
-        stopping: threading.Event,
-    ) -> None:
-        """Stand in front of a WSGI app; ``stopping`` ends slow answers."""
-        self._app = app
-        self._note = note
-        self._faults = faults
-        self._stopping = stopping
-
-    def __call__(
-        self, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> Iterable[bytes]:
-        """Answer a request (PEP 3333)."""
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        scheme = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[0].lower()
-        self._note(Seen(method, path, environ.get(CONNECTION, 0), scheme))
-        fault = self._faults.take(path)
-        answer = fault.act(environ, self._stopping) if fault else None
-        return (answer or self._app)(environ, start_response)
 
 
 class Handler(WSGIRequestHandler):

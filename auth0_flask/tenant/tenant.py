@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flask import Flask, render_template
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from auth0_flask.tenant import backchannel, browser, logins, mfa, my_account
-from auth0_flask.tenant.forgery import Forgery
-from auth0_flask.tenant.messages import TokenError, refuse
-from auth0_flask.tenant.provider import Provider
-from auth0_flask.tenant.server import Connections, Front, Listener, Seen, server_context
-from auth0_flask.tenant.tokens import logout_token
+from . import backchannel, browser, logins, mfa, my_account
+from .faults import Forgery
+from .messages import TokenError, refuse
+from .provider import Provider
+from .server import CONNECTION, Connections, Listener, Seen, server_context
+from .tokens import logout_token
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _PATIENCE = 0.15
 # More than an app has to answer a logout token.
@@ -36,17 +40,13 @@ class Tenant(Provider):
     """
 
     def __init__(self, *, tls_port: int = 0, http_port: int = 0) -> None:
-        """Make a tenant that is yet to be started.
-
-        Args:
-            tls_port: The port for TLS; 0 for any that is free.
-            http_port: The port for plain http; 0 likewise.
-        """
+        """Make a tenant that is yet to be started; port 0 is any that is free."""
         super().__init__()
         self._wanted_ports = (tls_port, http_port)
         self._connections = Connections()
         self._running: ExitStack | None = None
         self._ca_file: Path | None = None
+        self._app = create_app(self)
 
     def __enter__(self) -> Self:
         self.start()
@@ -60,6 +60,17 @@ class Tenant(Provider):
     ) -> None:
         self.stop()
 
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Note a request, let a waiting fault go first, and answer (PEP 3333)."""
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        scheme = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[0].lower()
+        self.requests.append(Seen(method, path, environ.get(CONNECTION, 0), scheme))
+        fault = self.take_fault(path)
+        answer = fault.act(environ, self.stopping) if fault else None
+        return (answer or self._app.wsgi_app)(environ, start_response)
+
     def start(self) -> None:
         """Listen on both ports.
 
@@ -72,7 +83,17 @@ class Tenant(Provider):
         self.stopping.clear()
         self._connections.reopen()
         with ExitStack() as stack:
-            self._open(stack)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tenant-"))
+            self._ca_file = Path(folder, "ca.pem")
+            context = server_context(self._ca_file)
+            stack.callback(self.finish_backchannel, _LONG)
+            stack.callback(self._connections.close_for_good, _PATIENCE)
+            tls_port, http_port = self._wanted_ports
+            tls = Listener(tls_port, self, self._connections, context)
+            stack.callback(tls.close)
+            http = Listener(http_port, self, self._connections)
+            stack.callback(http.close)
+            self._ports = (tls.port, http.port)
             self._running = stack.pop_all()
 
     def stop(self) -> None:
@@ -136,26 +157,25 @@ class Tenant(Provider):
         forgery = Forgery(forge, dict(claims or {}))
         if forgery.absent:
             raise ValueError("A logout token that is absent cannot be returned.")
-        return logout_token(self, sub=sub, sid=sid, forgery=forgery, header=header)
+        return logout_token(self, sub, sid, forgery, header or {})
 
     def finish_backchannel(self, patience: float = 5.0) -> bool:
         """Wait for the app's answers to logout tokens on their way.
 
-        Args:
-            patience: Seconds to wait at most.
-
         Returns:
-            Whether all have arrived; see ``backchannel_answers``.
+            Whether all have arrived in time; see ``backchannel_answers``.
         """
-        return self.notices.finish(patience)
+        deadline, waiting = time.monotonic() + patience, list(self.notices)
+        for thread in waiting:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in waiting)
 
     def environ(
         self, redirect_uri: str = "http://localhost:5000/callback"
     ) -> dict[str, str]:
         """Return the environment variables that point an app to this tenant.
 
-        They are to be added to this process's environment, or to a child's that
-        inherits it.
+        They are for this process's environment, or for that of a child.
 
         The app's server talks to ``https://AUTH0_DOMAIN`` and trusts its certificate
         by ``SSL_CERT_FILE``. Browsers do not trust it, so no browser may be sent
@@ -164,16 +184,12 @@ class Tenant(Provider):
         origin of ``authorization_endpoint``; the client has to send browsers there
         where ``AUTH0_DOMAIN`` is a loopback name.
 
-        The app still reads its own ``.env``, since it may need other variables
-        from it. A variable of the environment wins over ``.env``, even an empty one.
-        So settings that would break the login here are empty:
+        The app still reads its own ``.env``, over which the environment wins. So
+        settings that would break the login here are empty:
         ``AUTH0_CLIENT_ASSERTION_SIGNING_KEY`` (the tenant takes the client secret),
         ``AUTH0_ORGANIZATION`` (it is unknown here), and ``AUTH0_REDIS_URL`` unless
-        the environment has it (logins here do not belong into the Redis that
-        ``.env`` names). ``AUTH0_AUDIENCE``, ``AUTH0_SCOPE`` and the rest do no harm.
-
-        ``NO_PROXY`` and ``no_proxy`` have the loopback names added, so that
-        ``HTTPS_PROXY`` and ``ALL_PROXY`` do not come between the app and the tenant.
+        the environment has it. ``NO_PROXY`` and ``no_proxy`` have the loopback names
+        added, so that no proxy comes between the app and the tenant.
 
         Args:
             redirect_uri: The app's callback, any address on loopback.
@@ -196,24 +212,6 @@ class Tenant(Provider):
             "no_proxy": _without_proxy("no_proxy", "NO_PROXY"),
         }
 
-    def _open(self, stack: ExitStack) -> None:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="tenant-"))
-        self._ca_file = Path(directory, "ca.pem")
-        context = server_context(self._ca_file)
-        app = create_app(self)
-        front = Front(app.wsgi_app, self._note, self.faults, self.stopping)
-        stack.callback(self.notices.finish, _LONG)
-        stack.callback(self._connections.close_for_good, _PATIENCE)
-        tls_port, http_port = self._wanted_ports
-        tls = Listener(tls_port, front, self._connections, context)
-        stack.callback(tls.close)
-        http = Listener(http_port, front, self._connections)
-        stack.callback(http.close)
-        self._ports = (tls.port, http.port)
-
-    def _note(self, seen: Seen) -> None:
-        self.requests.append(seen)
-
 
 def _without_proxy(name: str, other: str) -> str:
     """Return the hosts reached without a proxy, with those of the tenant added."""
@@ -230,10 +228,10 @@ def create_app(provider: Provider) -> Flask:
     # Another name for 127.0.0.1 would let any web site talk to the tenant as
     # if it were of the same origin (DNS rebinding).
     app.config["TRUSTED_HOSTS"] = list(_HOSTS)
+    app.extensions["tenant"] = provider
     for part in (backchannel, browser, logins, mfa, my_account):
         app.register_blueprint(part.routes)
     app.register_error_handler(TokenError, refuse)
-    app.extensions["tenant"] = provider
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_add_headers)
     return app

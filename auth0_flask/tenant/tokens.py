@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
 import threading
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import jwt
 
-from auth0_flask.tenant.forgery import Draft, Forgery
-from auth0_flask.tenant.provider import Provider
-from auth0_flask.tenant.users import Grant, Session, User
+from .directory import Grant, Session, User
+from .faults import Draft, Forgery
+from .provider import Provider
 
-_ID_TOKEN_LIFETIME = 36000
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-_LOGOUT_LIFETIME = 120
+_PATIENCE = 5.0  # with an app that is told of a logout
 
 # OpenID Connect Core, section 5.4: which scope a standard claim belongs to.
 _SCOPES = {
@@ -38,32 +39,8 @@ def user_claims(user: User, grant: Grant) -> dict[str, Any]:
     always among them, and so are those of an organization signed in to.
     """
     granted = {None, *grant.scope}
-    allowed = {
-        name: value
-        for name, value in user.claims.items()
-        if _SCOPE_OF.get(name) in granted
-    }
-    return {**allowed, **organization_claims(grant)}
-
-
-def organization_claims(grant: Grant) -> dict[str, str]:
-    """Return the claims of the organization signed in to, if it was one."""
-    return grant.organization.claims if grant.organization else {}
-
-
-def token_response(
-    provider: Provider, grant: Grant, refresh_token: str | None
-) -> dict[str, Any]:
-    """Return a token response (RFC 6749, section 5.1; OIDC Core, 3.1.3.3)."""
-    answer: dict[str, Any] = {
-        "access_token": _access_token(provider, grant),
-        "refresh_token": refresh_token,
-        "id_token": _id_token(provider, grant) if "openid" in grant.scope else None,
-        "scope": None if provider.omit_scope else " ".join(grant.scope),
-        "expires_in": provider.access_token_lifetime,
-        "token_type": "Bearer",
-    }
-    return {name: value for name, value in answer.items() if value is not None}
+    allowed = {n: v for n, v in user.claims.items() if _SCOPE_OF.get(n) in granted}
+    return {**allowed, **(grant.organization.claims if grant.organization else {})}
 
 
 def issue(provider: Provider, grant: Grant) -> dict[str, Any]:
@@ -73,71 +50,84 @@ def issue(provider: Provider, grant: Grant) -> dict[str, Any]:
     return token_response(provider, grant, token)
 
 
-def _access_token(provider: Provider, grant: Grant) -> str:
-    token = _jwt_access_token(provider, grant) if grant.audience else None
-    return provider.directory.access_tokens.put(
-        grant, key=token, lifetime=provider.access_token_lifetime
-    )
+def token_response(
+    provider: Provider, grant: Grant, refresh_token: str | None
+) -> dict[str, Any]:
+    """Return a token response (RFC 6749, section 5.1; OIDC Core, 3.1.3.3)."""
+    lifetime = provider.access_token_lifetime
+    answer: dict[str, Any] = {
+        "access_token": provider.directory.access_tokens.put(
+            grant,
+            key=_jwt_access_token(provider, grant) if grant.audience else None,
+            lifetime=lifetime,
+        ),
+        "refresh_token": refresh_token,
+        "id_token": _id_token(provider, grant) if "openid" in grant.scope else None,
+        "scope": None if provider.omit_scope else " ".join(grant.scope),
+        "expires_in": lifetime,
+        "token_type": "Bearer",
+    }
+    return _present(answer)
+
+
+def _present(members: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _claims(provider: Provider, lifetime: int, **more: Any) -> dict[str, Any]:
+    """Return claims that every token has; what is None among the rest is left out."""
+    now = int(provider.now())
+    times = {"iat": now, "exp": now + lifetime}
+    return _present({"iss": provider.issuer, **times, **more})
 
 
 def _jwt_access_token(provider: Provider, grant: Grant) -> str:
-    now = int(provider.now())
-    userinfo = f"{provider.issuer}userinfo"
+    session, userinfo = grant.session, f"{provider.issuer}userinfo"
     openid = "openid" in grant.scope
-    claims = {
-        "iss": provider.issuer,
-        "sub": grant.session.user.sub,
-        "aud": [grant.audience, userinfo] if openid else grant.audience,
-        "iat": now,
-        "exp": now + provider.access_token_lifetime,
-        "scope": " ".join(grant.scope),
-        "azp": provider.client_id,
-        **organization_claims(grant),
-        **({"act": grant.session.act} if grant.session.act else {}),
+    claims = _claims(
+        provider,
+        provider.access_token_lifetime,
+        sub=session.user.sub,
+        aud=[grant.audience, userinfo] if openid else grant.audience,
+        scope=" ".join(grant.scope),
+        azp=provider.client_id,
+        act=session.act,
         # Two tokens of one second would be the same otherwise.
-        "jti": secrets.token_urlsafe(16),
-    }
-    return sign(draft(provider, claims))
+        jti=secrets.token_urlsafe(16),
+        **(grant.organization.claims if grant.organization else {}),
+    )
+    return _sign(_draft(provider, claims))
 
 
 def _id_token(provider: Provider, grant: Grant) -> str | None:
-    forgery: Forgery = provider.forgeries.take()
-    if forgery.absent:
-        return None
-    unsigned = draft(provider, _id_claims(provider, grant))
-    forgery.apply(unsigned)
-    return sign(unsigned)
-
-
-def _id_claims(provider: Provider, grant: Grant) -> dict[str, Any]:
-    """Claims as OpenID Connect Core, section 2, and its Auth0 dialect have them."""
-    now = int(provider.now())
-    claims = {
-        **user_claims(grant.session.user, grant),
-        "iss": provider.issuer,
-        "aud": provider.client_id,
-        "iat": now,
-        "exp": now + _ID_TOKEN_LIFETIME,
-        "auth_time": int(grant.session.auth_time),
-        "sid": grant.session.sid,
-    }
+    """Return an ID token (OpenID Connect Core, section 2, and its Auth0 dialect)."""
+    try:
+        forgery = provider.forgeries.popleft()
+    except IndexError:
+        forgery = Forgery()
     session = grant.session
-    more = {
-        "nonce": grant.nonce,
-        "amr": session.amr,
-        "acr": session.acr,
-        "act": session.act,
-    }
-    return {**claims, **{name: value for name, value in more.items() if value}}
+    own = _claims(
+        provider,
+        36000,
+        aud=provider.client_id,
+        auth_time=int(session.auth_time),
+        sid=session.sid,
+        nonce=grant.nonce,
+        amr=session.amr or None,
+        acr=session.acr,
+        act=session.act,
+    )
+    unsigned = _draft(provider, {**user_claims(session.user, grant), **own})
+    forgery.apply(unsigned)
+    return None if forgery.absent else _sign(unsigned)
 
 
-def draft(provider: Provider, claims: Mapping[str, Any]) -> Draft:
-    """Return a token with these claims, yet to be signed by the provider."""
+def _draft(provider: Provider, claims: Mapping[str, Any]) -> Draft:
     key = provider.keys.current
     return Draft(dict(claims), key.kid, key.private, provider.client_secret)
 
 
-def sign(draft: Draft) -> str:
+def _sign(draft: Draft) -> str:
     """Return the token in its compact form (RFC 7515, section 7.1)."""
     header = {"kid": draft.kid, **draft.header}
     # jwt.encode() would refuse claims of a wrong type, which a forgery may want.
@@ -152,53 +142,50 @@ def sign(draft: Draft) -> str:
 
 def logout_token(
     provider: Provider,
-    *,
     sub: str | None,
     sid: str | None,
-    forgery: Forgery | None = None,
-    header: Mapping[str, Any] | None = None,
+    forgery: Forgery,
+    header: Mapping[str, Any],
 ) -> str:
-    """Return a logout token (OpenID Connect Back-Channel Logout, section 2.4).
-
-    Args:
-        provider: Whose it is.
-        sub: The user's identifier, if it is to be in the token.
-        sid: The session's, likewise.
-        forgery: What is to be wrong with it.
-        header: Header parameters to set; None removes one.
-    """
-    unsigned = draft(provider, _logout_claims(provider, sub, sid))
-    (forgery or Forgery()).apply(unsigned)
-    unsigned.header = {"typ": "logout+jwt", **(header or {})}
-    return sign(unsigned)
+    """Return a logout token (OpenID Connect Back-Channel Logout, section 2.4)."""
+    events: dict[str, Any] = {_LOGOUT_EVENT: {}}
+    aud, jti = provider.client_id, secrets.token_urlsafe(16)
+    claims = _claims(provider, 120, aud=aud, sub=sub, sid=sid, jti=jti, events=events)
+    unsigned = _draft(provider, claims)
+    forgery.apply(unsigned)
+    unsigned.header = {"typ": "logout+jwt", **header}
+    return _sign(unsigned)
 
 
 def announce_logout(provider: Provider, session: Session, due: threading.Event) -> None:
-    """Tell the app that a session has ended, where it wants to be told.
-
-    Args:
-        provider: Whose session it was.
-        session: The session.
-        due: Set when it is time to.
-    """
+    """Tell the app, where it wants to be told, that a session has ended; once due."""
     url = provider.backchannel_logout_uri
-    if url is not None:
-        token = logout_token(provider, sub=session.user.sub, sid=session.sid)
-        provider.notices.send(url, token, provider.backchannel_answers, due)
+    if url is None:
+        return
+    token = logout_token(provider, session.user.sub, session.sid, Forgery(), {})
+    answers = provider.backchannel_answers
+
+    def tell() -> None:
+        due.wait(_PATIENCE)
+        try:
+            answers.append(_post(url, urlencode({"logout_token": token})))
+        except (OSError, http.client.HTTPException):
+            answers.append(0)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    provider.notices.append(thread)
 
 
-def _logout_claims(
-    provider: Provider, sub: str | None, sid: str | None
-) -> dict[str, Any]:
-    now = int(provider.now())
-    claims: dict[str, Any] = {
-        "iss": provider.issuer,
-        "aud": provider.client_id,
-        "sub": sub,
-        "sid": sid,
-        "iat": now,
-        "exp": now + _LOGOUT_LIFETIME,
-        "jti": secrets.token_urlsafe(16),
-        "events": {_LOGOUT_EVENT: {}},
-    }
-    return {name: value for name, value in claims.items() if value is not None}
+def _post(url: str, form: str) -> int:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port, timeout=_PATIENCE
+    )
+    try:
+        target = parts._replace(scheme="", netloc="", path=parts.path or "/").geturl()
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", target, form, kind)
+        return connection.getresponse().status
+    finally:
+        connection.close()

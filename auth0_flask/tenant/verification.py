@@ -9,9 +9,9 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from flask import request
 
-from auth0_flask.tenant.factors import same
-from auth0_flask.tenant.messages import TokenError
-from auth0_flask.tenant.provider import here
+from .factors import same
+from .messages import TokenError
+from .provider import here
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
