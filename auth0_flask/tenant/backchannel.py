@@ -13,8 +13,8 @@ from .authorization import RequestError
 from .grants import GRANTS, exchange
 from .messages import (
     TokenError,
+    bad_request,
     bearer,
-    invalid_request,
     parameters,
     private,
     public,
@@ -105,11 +105,11 @@ def take_pushed(request_uri: str) -> Mapping[str, str] | None:
 def _check_pushed(query: Mapping[str, str]) -> None:
     """Check a request as if it came by a browser (RFC 9126, section 2.1)."""
     if "request_uri" in query:
-        raise invalid_request("A pushed request cannot name another")
+        raise bad_request("A pushed request cannot name another")
     if query.get("client_id", here.client_id) != here.client_id:
-        raise invalid_request("The client_id is another client's")
+        raise bad_request("The client_id is another client's")
     if not here.knows_callback(query.get("redirect_uri", "")):
-        raise invalid_request("The redirect_uri is not among the allowed callback URLs")
+        raise bad_request("The redirect_uri is not among the allowed callback URLs")
     try:
         here.admit(query)
     except RequestError as error:

@@ -21,17 +21,11 @@ _DAY = 86400.0
 
 @dataclass(frozen=True)
 class Organization:
-    """A customer of the app, whose members sign in to it.
+    """A customer of the app, whose members sign in to it."""
 
-    Attributes:
-        org_id: Its identifier, which begins with "org_".
-        name: Its name in addresses and tokens; "acme", say.
-        display_name: What a page calls it.
-    """
-
-    org_id: str
-    name: str
-    display_name: str
+    org_id: str  # begins with "org_"
+    name: str  # in addresses and tokens; "acme", say
+    display_name: str  # on pages
 
     @property
     def claims(self) -> dict[str, str]:
@@ -41,15 +35,10 @@ class Organization:
 
 @dataclass(frozen=True)
 class User:
-    """Somebody who can sign in.
+    """Somebody who can sign in."""
 
-    Attributes:
-        username: The name on the login form's button; "alice", say.
-        claims: All claims about the user; ``sub`` is always among them.
-    """
-
-    username: str
-    claims: Mapping[str, Any]
+    username: str  # on the login form's button; "alice", say
+    claims: Mapping[str, Any]  # always with a sub
 
     @property
     def sub(self) -> str:
@@ -70,23 +59,14 @@ class User:
 
 @dataclass(frozen=True)
 class Session:
-    """A browser signed in at the tenant.
-
-    Attributes:
-        user: Who is.
-        auth_time: When the user last proved it, in seconds since 1970.
-        sid: Its identifier.
-        amr: "mfa" where there was a second factor (RFC 8176).
-        acr: What the app asked this proof to be good for.
-        act: Who acts for the user (RFC 8693, section 4.1).
-    """
+    """A browser signed in at the tenant."""
 
     user: User
-    auth_time: float
+    auth_time: float  # when the user last proved it, in seconds since 1970
     sid: str
-    amr: tuple[str, ...] = ()
-    acr: str | None = None
-    act: Mapping[str, str] | None = None
+    amr: tuple[str, ...] = ()  # "mfa" where there was a second factor (RFC 8176)
+    acr: str | None = None  # what the app asked this proof to be good for
+    act: Mapping[str, str] | None = None  # who acts for the user (RFC 8693, 4.1)
 
 
 @dataclass(frozen=True)
@@ -107,22 +87,6 @@ class PendingCode:
     grant: Grant
     redirect_uri: str
     code_challenge: str
-
-
-@dataclass(frozen=True)
-class PendingFactor:
-    """A grant that waits for a second factor.
-
-    ``family`` is the refresh token that asked for it, or None at a login.
-    """
-
-    grant: Grant
-    family: str | None
-
-    @property
-    def sub(self) -> str:
-        """Whose factor it is."""
-        return self.grant.session.user.sub
 
 
 @dataclass(frozen=True)
@@ -155,18 +119,6 @@ class Question:
     redirect_uri: str
     state: str | None
     yes: Callable[[], dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Connect:
-    """An account elsewhere about to be connected, and how the app began that."""
-
-    sub: str
-    connection: str
-    scopes: list[str]
-    redirect_uri: str
-    auth_session: str
-    code_challenge: str
 
 
 class Store(Generic[T]):
@@ -236,17 +188,13 @@ class _Family:
 
 
 class RefreshTokens:
-    """Refresh tokens and the families they are of; thread-safe.
-
-    Attributes:
-        reuse_detected: How often a spent token has ended its family.
-    """
+    """Refresh tokens and the families they are of; thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         # Spent tokens stay known, for to recognize them is what detects reuse.
         self._families: Store[_Family] = Store(clock, 30 * _DAY)
         self._lock = threading.Lock()
-        self.reuse_detected = 0
+        self.reuse_detected = 0  # how often a spent token has ended its family
 
     def begin(self, grant: Grant) -> str:
         """Return the first token of a new family."""
@@ -315,12 +263,13 @@ class Directory:
         self.access_tokens: Store[Grant] = Store(clock, _DAY)
         self.pushed: Store[Mapping[str, str]] = Store(clock, 90)
         self.assertions: Store[bool] = Store(clock, 60)
-        self.mfa_tokens: Store[PendingFactor] = Store(clock, 600)
+        # A grant that waits for a second factor, and the refresh token that asked.
+        self.mfa_tokens: Store[tuple[Grant, str | None]] = Store(clock, 600)
         self.messages: Store[Message] = Store(clock, 300)
         self.ceremonies: Store[Ceremony] = Store(clock, 300)
         self.approvals: Store[Approval] = Store(clock, 300)
         self.transfers: Store[tuple[User, Mapping[str, str] | None]] = Store(clock, 60)
-        self.connects: Store[Connect] = Store(clock, 300)
+        self.connects: Store[Mapping[str, str]] = Store(clock, 300)
         self.enrolments: Store[tuple[Method, Ceremony]] = Store(clock, 300)
         self.answers: dict[str, bool] = {}
         self.accepted: dict[tuple[str, str], User] = {}

@@ -20,49 +20,37 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from .authorization import is_loopback
 
-_RP = "localhost"  # the site that passkeys are for
 #: What comes of an answer that is not a passkey's, or is another's.
 WRONG = (ValueError, LookupError, TypeError, InvalidSignature)
 
+_RP = "localhost"  # the site that passkeys are for
 _STEP = 30  # seconds that a one-time code is shown
 
 
 @dataclass
 class Method:
-    """One way of a user's; ``secret`` is its key, code or address.
-
-    Attributes:
-        id: Its identifier.
-        type: "totp", "recovery-code" or "passkey".
-        secret: What proves it.
-        created_at: When it came, in the form of RFC 3339.
-        confirmed: Whether it was shown to work.
-        name: What its user calls it.
-        key_id: What the browser calls a passkey.
-    """
+    """One way of a user's: "totp", "recovery-code" or "passkey"."""
 
     id: str
     type: str
-    secret: str
+    secret: str  # or public key
     created_at: str
-    confirmed: bool
-    name: str = ""
-    key_id: str = ""
+    confirmed: bool  # that it works
+    name: str = ""  # of its user's choice
+    key_id: str = ""  # what the browser calls a passkey
 
 
 class Methods:
     """The methods of all users, each under the user's ``sub``."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Start with none; the clock gives seconds since 1970."""
         self._clock = clock
         self._of: dict[str, list[Method]] = {}
 
     def add(self, sub: str, kind: str, secret: str, *, confirmed: bool) -> Method:
         """Give a user a method."""
         name = f"{kind}|{secrets.token_urlsafe(12)}"
-        now = datetime.fromtimestamp(int(self._clock()), UTC).isoformat()
-        method = Method(name, kind, secret, now, confirmed)
+        method = Method(name, kind, secret, timestamp(self._clock()), confirmed)
         self._of.setdefault(sub, []).append(method)
         return method
 
@@ -88,6 +76,18 @@ class Methods:
         # A recovery code stands in for another factor and is none by itself.
         return [*codes, *self.of(sub, "recovery-code")] if codes else []
 
+    def passkey(self, key_id: str) -> tuple[str, Method]:
+        """Return whose passkey this is, and itself.
+
+        Raises:
+            LookupError: If it is unknown.
+        """
+        for sub in list(self._of):
+            for method in self.of(sub, "passkey"):
+                if method.confirmed and method.key_id == key_id:
+                    return sub, method
+        raise LookupError("it is unknown here")
+
     def codes(self) -> list[tuple[str, str]]:
         """Return what all authenticators show now, each with its user's ``sub``."""
         subs = list(self._of)
@@ -100,24 +100,6 @@ class Methods:
     def code(self, method: Method, steps: int = 0) -> str:
         """Return what an authenticator shows now, or some steps of 30 s from now."""
         return _totp(method).generate(int(self._clock()) + steps * _STEP).decode()
-
-    def add_passkey(self, sub: str, key_id: str, public_key: str) -> Method:
-        """Give a user a passkey."""
-        method = self.add(sub, "passkey", public_key, confirmed=True)
-        method.key_id = key_id
-        return method
-
-    def passkey(self, key_id: str) -> tuple[str, Method]:
-        """Return whose passkey this is, and itself.
-
-        Raises:
-            LookupError: If it is unknown.
-        """
-        for sub in list(self._of):
-            for method in self.of(sub, "passkey"):
-                if method.confirmed and method.key_id == key_id:
-                    return sub, method
-        raise LookupError("it is unknown here")
 
     def shows(self, method: Method, code: str) -> bool:
         """Whether an authenticator shows this code, or did or will within 30 s."""
@@ -144,15 +126,11 @@ class Methods:
 class Ceremony:
     """A passkey about to be made or shown (Web Authentication, Level 3).
 
-    Attributes:
-        kind: "create" or "get".
-        name: Who signs up with it.
-        email: Where, if at all.
-        challenge: What has to be signed.
+    Its methods raise what is in ``WRONG`` where an answer is wrong.
     """
 
-    kind: str
-    name: str = ""
+    kind: str  # "create" or "get"
+    name: str = ""  # of who signs up
     email: str = ""
     challenge: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
@@ -163,21 +141,20 @@ class Ceremony:
         if self.kind == "get":
             return {**shared, "rpId": _RP, "userVerification": "preferred"}
         name = self.email or self.name or "somebody"
-        user = {"id": secrets.token_urlsafe(16), "name": name, "displayName": name}
         return {
             **shared,
             "rp": {"id": _RP, "name": "Stand-in for Auth0"},
-            "user": user,
+            "user": {
+                "id": secrets.token_urlsafe(16),
+                "name": name,
+                "displayName": name,
+            },
             "pubKeyCredParams": [{"type": "public-key", "alg": -7}],
             "authenticatorSelection": {"residentKey": "required"},
         }
 
     def key_of(self, answer: dict[str, Any]) -> str:
-        """Return the public key of a passkey that was made for this.
-
-        Raises:
-            ValueError: If it was made for something else; also LookupError, TypeError.
-        """
+        """Return the public key of a passkey that was made for this."""
         self._client_data(answer)
         key: str = answer["response"]["publicKey"]  # as its toJSON() has it
         if not isinstance(load_der_public_key(_bytes(key)), EllipticCurvePublicKey):
@@ -185,20 +162,14 @@ class Ceremony:
         return key
 
     def check(self, answer: dict[str, Any], public_key: str) -> None:
-        """Check what a passkey has signed.
-
-        Raises:
-            InvalidSignature: If another has.
-            ValueError: If it is wrong otherwise; also LookupError, TypeError.
-        """
+        """Check what a passkey has signed."""
         client_data = self._client_data(answer)
         data = _bytes(answer["response"]["authenticatorData"])
         if data[:32] != sha256(_RP.encode()).digest():
             raise ValueError("it is of another site")
-        key = load_der_public_key(_bytes(public_key))
+        key = cast(EllipticCurvePublicKey, load_der_public_key(_bytes(public_key)))
         signature = _bytes(answer["response"]["signature"])
-        signed = data + sha256(client_data).digest()
-        cast(EllipticCurvePublicKey, key).verify(signature, signed, ECDSA(SHA256()))
+        key.verify(signature, data + sha256(client_data).digest(), ECDSA(SHA256()))
 
     def _client_data(self, answer: dict[str, Any]) -> bytes:
         data = _bytes(answer["response"]["clientDataJSON"])
@@ -210,17 +181,7 @@ class Ceremony:
         return data
 
 
-def _bytes(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def proves(verifier: str, challenge: str) -> bool:
-    """Whether a code verifier is the one that a challenge is of (RFC 7636, 4.6)."""
-    digest = base64.urlsafe_b64encode(sha256(verifier.encode()).digest())
-    return same(challenge, digest.rstrip(b"=").decode())
-
-
-def enrolment(method: Method, label: str) -> str:
+def barcode(method: Method, label: str) -> str:
     """Return the address in the QR code that an authenticator app reads."""
     return _totp(method).get_provisioning_uri(label, "tenant")
 
@@ -229,6 +190,21 @@ def _totp(method: Method) -> TOTP:
     # RFC 6238 has SHA-1, and some authenticator apps know nothing else.
     algorithm = SHA1()  # noqa: S303  # nosec B303
     return TOTP(base64.b32decode(method.secret), 6, algorithm, _STEP)
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def timestamp(seconds: float) -> str:
+    """Return a time in the form of RFC 3339."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()
+
+
+def proves(verifier: str, challenge: str) -> bool:
+    """Whether a code verifier is the one that a challenge is of (RFC 7636, 4.6)."""
+    digest = base64.urlsafe_b64encode(sha256(verifier.encode()).digest())
+    return same(challenge, digest.rstrip(b"=").decode())
 
 
 def same(one: str, other: str) -> bool:

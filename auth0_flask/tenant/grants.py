@@ -12,7 +12,7 @@ import jwt
 from . import logins, mfa
 from .directory import Grant
 from .factors import proves, same
-from .messages import TokenError, invalid_grant, invalid_request, required
+from .messages import TokenError, bad_request, invalid_grant, required
 from .provider import here
 from .tokens import issue, token_response
 from .verification import own_claims
@@ -91,12 +91,12 @@ def _connection_token(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange a refresh token for a token of a connection; it stays good."""
     token = required(form, "subject_token")
     if required(form, "subject_token_type") != f"{_TYPES}refresh_token":
-        raise invalid_request("The subject token has to be a refresh token")
+        raise bad_request("The subject token has to be a refresh token")
     if required(form, "requested_token_type") != _CONNECTION_TOKEN:
-        raise invalid_request("There are only access tokens of connections to ask for")
+        raise bad_request("There are only access tokens of connections to ask for")
     connection = required(form, "connection")
     if connection not in here.connections:
-        raise invalid_request("the connection was not found")
+        raise bad_request("the connection was not found")
     if here.directory.refresh_tokens.grant(token) is None:
         _unknown()
     return {

@@ -16,8 +16,8 @@ from .directory import Approval, Grant, Message, User
 from .factors import WRONG, Ceremony, same
 from .messages import (
     TokenError,
+    bad_request,
     invalid_grant,
-    invalid_request,
     parameters,
     private,
     required,
@@ -60,7 +60,7 @@ def _asked(
     check_audience(form)
     organization = here.directory.organization(form.get("organization", ""))
     if form.get("organization") and organization is None:
-        raise invalid_request("the organization was not found")
+        raise bad_request("the organization was not found")
     session = replace(here.directory.sign_in(user), act=act)
     scope = tuple(dict.fromkeys(form.get("scope", DEFAULT_SCOPE).split()))
     return Grant(session, scope, form.get("audience") or None, None, organization)
@@ -91,7 +91,7 @@ def _link_request(form: Mapping[str, str]) -> AuthorizationRequest:
     params = structure(form, "authParams", dict)
     url = str(params.get("redirect_uri", ""))
     if not here.knows_callback(url):
-        raise invalid_request("The redirect_uri is not among the allowed callback URLs")
+        raise bad_request("The redirect_uri is not among the allowed callback URLs")
     return AuthorizationRequest(
         redirect_uri=url,
         code_challenge="",
@@ -126,7 +126,7 @@ def register_passkey() -> Response:
     profile = structure(form, "user_profile", dict)
     name, email = str(profile.get("name", "")), str(profile.get("email", ""))
     if email in {user.claims.get("email") for user in here.directory.users()}:
-        raise invalid_request("The user already exists")
+        raise bad_request("The user already exists")
     return private(begin(Ceremony("create", name=name, email=email)))
 
 
@@ -162,7 +162,7 @@ def passkey(form: Mapping[str, str]) -> dict[str, Any]:
         if ceremony.kind == "create":
             key = ceremony.key_of(answer)
             user = here.directory.newcomer(ceremony.name, ceremony.email)
-            methods.add_passkey(user.sub, answer["id"], key)
+            methods.add(user.sub, "passkey", key, confirmed=True).key_id = answer["id"]
         else:
             sub, known = methods.passkey(answer["id"])
             ceremony.check(answer, known.secret)

@@ -33,7 +33,7 @@ def parameters() -> dict[str, str]:
         return request.form.to_dict()
     document = request.get_json(silent=True)
     if not isinstance(document, dict):
-        raise invalid_request("The body is not a JSON object")
+        raise bad_request("The body is not a JSON object")
     return {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in document.items()
@@ -47,7 +47,7 @@ def required(form: Mapping[str, str], name: str) -> str:
         TokenError: If it is not.
     """
     if not form.get(name):
-        raise invalid_request(f"Missing required parameter: {name}")
+        raise bad_request(f"Missing required parameter: {name}")
     return form[name]
 
 
@@ -62,7 +62,7 @@ def structure(form: Mapping[str, str], name: str, kind: type[T]) -> T:
     except ValueError:
         value = None
     if not isinstance(value, kind):
-        raise invalid_request(f"{name} is not a JSON {kind.__name__}")
+        raise bad_request(f"{name} is not a JSON {kind.__name__}")
     return value
 
 
@@ -74,7 +74,7 @@ def bearer() -> str:
     return request.form.get("access_token", "")
 
 
-def invalid_request(description: str) -> TokenError:
+def bad_request(description: str) -> TokenError:
     """Return the refusal of a request that is not in order."""
     return TokenError(400, "invalid_request", description)
 

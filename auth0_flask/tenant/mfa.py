@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from .directory import Grant, PendingFactor, Session
-from .factors import Method, enrolment
+from .directory import Grant, Session
+from .factors import Method, barcode
 from .messages import (
     TokenError,
+    bad_request,
     bearer,
     invalid_grant,
-    invalid_request,
     parameters,
     private,
     required,
@@ -33,29 +33,24 @@ _AUTHENTICATORS = {"totp": "otp", "recovery-code": "recovery-code"}
 def demand(grant: Grant, family: str | None = None) -> None:
     """Refuse tokens where a second factor is wanted and there was none.
 
-    Args:
-        grant: What they would be for.
-        family: The refresh token that asked for them; None at a login, where users
-            who have a second factor are asked for it.
+    ``family`` is the refresh token that asked for them; without, it is a login, which
+    asks users who have a second factor for it in any case.
 
     Raises:
         TokenError: If it is refused, with an ``mfa_token`` to go on with.
     """
-    session = grant.session
-    directory = here.directory
+    directory, session = here.directory, grant.session
     has = {m.type for m in directory.methods.second_factors(session.user.sub)}
     wanted = here.require_mfa or (family is None and has)
     if not wanted or "mfa" in session.amr:
         return
-    ways = sorted(_AUTHENTICATORS[kind] for kind in has)
+    ways = [{"type": _AUTHENTICATORS[kind]} for kind in _AUTHENTICATORS if kind in has]
     raise TokenError(
         403,
         "mfa_required",
         "Multifactor authentication required",
-        mfa_token=directory.mfa_tokens.put(PendingFactor(grant, family)),
-        mfa_requirements={
-            "challenge" if ways else "enroll": [{"type": w} for w in ways or ["otp"]]
-        },
+        mfa_token=directory.mfa_tokens.put((grant, family)),
+        mfa_requirements={"challenge": ways} if ways else {"enroll": [{"type": "otp"}]},
     )
 
 
@@ -67,29 +62,31 @@ def proved(session: Session, acr: str | None = None) -> Session:
 @routes.get("/mfa/authenticators")
 def authenticators() -> Response:
     """List what a user can be asked for."""
-    sub = _pending(bearer()).sub
-    found = here.directory.methods.of(sub, *_AUTHENTICATORS)
+    found = here.directory.methods.of(_sub(bearer()), *_AUTHENTICATORS)
     return private([_shown(method) for method in found])
+
+
+def _shown(method: Method) -> dict[str, Any]:
+    kind = _AUTHENTICATORS[method.type]
+    return {"id": method.id, "authenticator_type": kind, "active": method.confirmed}
 
 
 @routes.post("/mfa/associate")
 def associate() -> Response:
     """Give a user an authenticator, which is confirmed by its first code."""
-    sub = _pending(bearer()).sub
-    form = parameters()
-    methods = here.directory.methods
+    sub, methods = _sub(bearer()), here.directory.methods
     if methods.second_factors(sub):
         raise TokenError(403, "access_denied", "User is already enrolled.")
-    if "otp" not in form.get("authenticator_types", ""):
-        raise invalid_request("Unsupported authenticator type")
-    made = methods.add_totp(sub)
+    if "otp" not in parameters().get("authenticator_types", ""):
+        raise bad_request("Unsupported authenticator type")
+    made, recovery = methods.add_totp(sub), methods.add_recovery_code(sub)
     return private(
         {
             "authenticator_type": "otp",
             "id": made.id,
             "secret": made.secret,
-            "barcode_uri": enrolment(made, sub),
-            "recovery_codes": [methods.add_recovery_code(sub).secret],
+            "barcode_uri": barcode(made, sub),
+            "recovery_codes": [recovery.secret],
         }
     )
 
@@ -99,7 +96,7 @@ def challenge() -> Response:
     """Ask a user for a code."""
     form = parameters()
     authenticate(form)
-    sub = _pending(required(form, "mfa_token")).sub
+    sub = _sub(required(form, "mfa_token"))
     if not here.directory.methods.of(sub, "totp"):
         raise TokenError(403, "association_required", "User is not enrolled.")
     if form.get("challenge_type", "otp") != "otp":
@@ -109,39 +106,34 @@ def challenge() -> Response:
 
 def verify_otp(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange an ``mfa_token`` and a one-time code for tokens."""
-    pending = _pending(required(form, "mfa_token"))
-    if not here.directory.methods.takes_otp(pending.sub, required(form, "otp")):
+    sub = _sub(required(form, "mfa_token"))
+    if not here.directory.methods.takes_otp(sub, required(form, "otp")):
         raise invalid_grant("Invalid otp_code.")
-    return _tokens(form, pending)
+    return _tokens(form)
 
 
 def verify_recovery_code(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange an ``mfa_token`` and a recovery code for tokens and the next code."""
-    pending = _pending(required(form, "mfa_token"))
-    methods = here.directory.methods
-    if not methods.takes_recovery_code(pending.sub, required(form, "recovery_code")):
+    sub, methods = _sub(required(form, "mfa_token")), here.directory.methods
+    if not methods.takes_recovery_code(sub, required(form, "recovery_code")):
         raise invalid_grant("MFA Authorization rejected.")
-    code = methods.add_recovery_code(pending.sub).secret
-    return {**_tokens(form, pending), "recovery_code": code}
+    return {**_tokens(form), "recovery_code": methods.add_recovery_code(sub).secret}
 
 
-def _tokens(form: Mapping[str, str], pending: PendingFactor) -> dict[str, Any]:
-    here.directory.mfa_tokens.take(form["mfa_token"])
-    grant = replace(pending.grant, session=proved(pending.grant.session))
-    if pending.family is None:
+def _tokens(form: Mapping[str, str]) -> dict[str, Any]:
+    grant, family = here.directory.mfa_tokens.take(form["mfa_token"]) or _expired()
+    grant = replace(grant, session=proved(grant.session))
+    if family is None:
         return issue(here, grant)
     # The refresh token stays good, and what it brings from now on is of this proof.
-    here.directory.refresh_tokens.prove(pending.family, grant.session)
+    here.directory.refresh_tokens.prove(family, grant.session)
     return token_response(here, grant, None)
 
 
-def _pending(mfa_token: str) -> PendingFactor:
-    pending = here.directory.mfa_tokens.get(mfa_token)
-    if pending is None:
-        raise TokenError(401, "expired_token", "mfa_token is expired")
-    return pending
+def _sub(mfa_token: str) -> str:
+    grant, _ = here.directory.mfa_tokens.get(mfa_token) or _expired()
+    return grant.session.user.sub
 
 
-def _shown(method: Method) -> dict[str, Any]:
-    kind = _AUTHENTICATORS[method.type]
-    return {"id": method.id, "authenticator_type": kind, "active": method.confirmed}
+def _expired() -> NoReturn:
+    raise TokenError(401, "expired_token", "mfa_token is expired")

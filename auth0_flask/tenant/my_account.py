@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -13,12 +12,12 @@ from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
 from .authorization import site
-from .directory import Connect, Question
-from .factors import WRONG, Ceremony, Method, enrolment, proves, same
+from .directory import Question
+from .factors import WRONG, Ceremony, Method, barcode, proves, same, timestamp
 from .messages import (
     TokenError,
+    bad_request,
     bearer,
-    invalid_request,
     parameters,
     private,
     structure,
@@ -28,6 +27,7 @@ from .verification import own_claims
 
 _PASSWORDS = "Username-Password-Authentication"
 _FACTORS = {"totp": "secondary", "recovery-code": "secondary", "passkey": "primary"}
+_VERBS = {"GET": "read", "PATCH": "update", "DELETE": "delete"}
 
 routes = Blueprint("my_account", __name__, url_prefix="/me/v1")
 
@@ -62,15 +62,10 @@ def connect() -> Response:
     if connection not in _connections():
         raise _missing(f"There is no connection {connection}")
     if not here.knows_callback(url) or form.get("code_challenge_method") != "S256":
-        raise invalid_request("redirect_uri or code_challenge is wrong")
-    asked = Connect(
-        sub,
-        connection,
-        structure(form, "scopes", list),
-        url,
-        secrets.token_urlsafe(32),
-        form.get("code_challenge", ""),
-    )
+        raise bad_request("redirect_uri or code_challenge is wrong")
+    structure(form, "scopes", list)
+    session = secrets.token_urlsafe(32)
+    asked = {**form, "sub": sub, "auth_session": session}
     question = Question(
         "Connect an account",
         f"Let {site(url)} use your account at {connection}?",
@@ -78,37 +73,32 @@ def connect() -> Response:
         form.get("state"),
         lambda: {"connect_code": here.directory.connects.put(asked)},
     )
-    answer = {
-        "auth_session": asked.auth_session,
-        "connect_uri": f"{here.origin}/u/confirm",
-        "connect_params": {"ticket": here.directory.questions.put(question)},
-        "expires_in": int(here.directory.questions.lifetime),
-    }
-    return private(answer, 201)
+    ticket = here.directory.questions.put(question)
+    answer = {"connect_uri": f"{here.origin}/u/confirm", "expires_in": 300}
+    more = {"auth_session": session, "connect_params": {"ticket": ticket}}
+    return private({**answer, **more}, 201)
 
 
 @routes.post("/connected-accounts/complete")
 def complete() -> Response:
     """Connect the account that the user has agreed to."""
     sub, form = _sub("create:me:connected_accounts"), parameters()
-    asked = here.directory.connects.take(form.get("connect_code", ""))
-    if (
-        asked is None
-        or asked.sub != sub
-        or asked.redirect_uri != form.get("redirect_uri")
-        or not same(asked.auth_session, form.get("auth_session", ""))
-        or not proves(form.get("code_verifier", ""), asked.code_challenge)
+    asked = here.directory.connects.take(form.get("connect_code", "")) or {}
+    shown = {name: form.get(name) for name in ("auth_session", "redirect_uri")}
+    challenge = asked.get("code_challenge", "")
+    if not {"sub": sub, **shown}.items() <= asked.items() or not proves(
+        form.get("code_verifier", ""), challenge
     ):
-        raise invalid_request("The connect_code is not of this request")
+        raise bad_request("The connect_code is not of this request")
     made = {
         "id": f"cac_{secrets.token_hex(8)}",
-        "connection": asked.connection,
+        "connection": asked["connection"],
         "access_type": "offline",
-        "scopes": asked.scopes,
-        "created_at": datetime.fromtimestamp(int(here.now()), UTC).isoformat(),
+        "scopes": structure(asked, "scopes", list),
+        "created_at": timestamp(here.now()),
     }
     # One account at each connection.
-    here.directory.accounts.setdefault(sub, {})[asked.connection] = made
+    here.directory.accounts.setdefault(sub, {})[asked["connection"]] = made
     return private(made, 201)
 
 
@@ -149,7 +139,7 @@ def _page(name: str, items: list[dict[str, Any]]) -> Response:
             int(request.args.get(n, d)) for n, d in (("from", 0), ("take", 50))
         )
     except ValueError as error:
-        raise invalid_request("from or take is no number") from error
+        raise bad_request("from or take is no number") from error
     more = {"next": str(start + take)} if start + take < len(items) else {}
     return private({name: items[start : start + take], **more})
 
@@ -169,26 +159,17 @@ def methods() -> Response:
     return private({"authentication_methods": [_shown(method) for method in found]})
 
 
-@routes.get("/authentication-methods/<name>")
+@routes.route("/authentication-methods/<name>", methods=[*_VERBS])
 def method(name: str) -> Response:
-    """Show one."""
-    return private(_shown(_find(_sub("read:me:authentication_methods"), name)))
-
-
-@routes.patch("/authentication-methods/<name>")
-def rename(name: str) -> Response:
-    """Call one by another name."""
-    found = _find(_sub("update:me:authentication_methods"), name)
-    found.name = parameters().get("name", found.name)
+    """Show one, call it by another name, or take it away."""
+    sub = _sub(f"{_VERBS[request.method]}:me:authentication_methods")
+    found = _find(sub, name)
+    if request.method == "DELETE":
+        here.directory.methods.remove(sub, found)
+        return Response(status=204)
+    if request.method == "PATCH":
+        found.name = parameters().get("name", found.name)
     return private(_shown(found))
-
-
-@routes.delete("/authentication-methods/<name>")
-def remove(name: str) -> Response:
-    """Take one away."""
-    sub = _sub("delete:me:authentication_methods")
-    here.directory.methods.remove(sub, _find(sub, name))
-    return Response(status=204)
 
 
 @routes.post("/authentication-methods")
@@ -199,8 +180,7 @@ def enroll() -> Response:
     more: dict[str, Any]
     if kind == "totp":
         made = known.add_totp(sub)
-        barcode = enrolment(made, sub)
-        more = {"barcode_uri": barcode, "manual_input_code": made.secret}
+        more = {"barcode_uri": barcode(made, sub), "manual_input_code": made.secret}
     elif kind == "recovery-code":
         made = known.add_recovery_code(sub)
         more = {"recovery_code": made.secret}
@@ -208,7 +188,7 @@ def enroll() -> Response:
         made = known.add(sub, kind, "", confirmed=False)
         more = {"authn_params_public_key": ceremony.options}
     else:
-        raise invalid_request(f"The type {kind} is not known here")
+        raise bad_request(f"The type {kind} is not known here")
     session = here.directory.enrolments.put((made, ceremony))
     answer = private({"id": made.id, "auth_session": session, **more}, 202)
     answer.location = f"{here.my_account}v1/authentication-methods/{quote(made.id)}"
