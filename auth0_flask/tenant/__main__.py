@@ -30,11 +30,22 @@ _NO_APP = (
     "There is no app.py in this folder. Start this in the folder of your app.py, or "
     "say how your app is started: python -m auth0_flask.tenant flask --app NAME run"
 )
+_HELP = (
+    "A stand-in for an Auth0 tenant on this machine, to sign in at without an Auth0 "
+    "account. Alone, it serves the app.py of this folder; with a command, it runs that "
+    "with AUTH0_DOMAIN and the rest in its environment. AUTH0_REDIRECT_URI stays what "
+    "the environment has; otherwise it is http://localhost:5000/callback."
+)
 
 
 def main() -> int:
     """Serve the app, or run the command given; return the exit code."""
-    command = _parser().parse_args().command
+    name, usage = "python -m auth0_flask.tenant", "%(prog)s [-h] [COMMAND ARG ...]"
+    parser = argparse.ArgumentParser(prog=name, usage=usage, description=_HELP)
+    shown: dict[str, Any] = {"nargs": argparse.REMAINDER, "metavar": "COMMAND ARG"}
+    about = "a program to run: flask run, gunicorn app:app, ..."
+    parser.add_argument("command", help=about, **shown)
+    command = parser.parse_args().command
     try:
         return run_command(command) if command else serve_app()
     except KeyboardInterrupt:
@@ -46,25 +57,6 @@ def main() -> int:
             raise
         print(error, file=sys.stderr)
     return 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m auth0_flask.tenant",
-        usage="%(prog)s [-h] [COMMAND ARG ...]",
-        description="A stand-in for an Auth0 tenant on this machine, to sign in at "
-        "without an Auth0 account. Alone, it serves the app.py of this folder; with a "
-        "command, it runs that with AUTH0_DOMAIN and the rest in its environment. "
-        "AUTH0_REDIRECT_URI stays what the environment has; otherwise it is "
-        "http://localhost:5000/callback.",
-    )
-    parser.add_argument(
-        "command",
-        nargs=argparse.REMAINDER,
-        metavar="COMMAND ARG",
-        help="a program to run: flask run, gunicorn app:app, ...",
-    )
-    return parser
 
 
 def serve_app() -> int:
@@ -79,7 +71,14 @@ def serve_app() -> int:
     _on_signals(signal.default_int_handler)
     with Tenant() as tenant:
         server = _bind_app(tenant)
-        _announce(tenant, server.port)
+        url = f"http://localhost:{server.port}"
+        print(f"Open {url} and sign in as anybody. Ctrl+C ends it.")
+        print(
+            "The tenant is a stand-in for Auth0 on this machine; "
+            f"{tenant.origin}/u/session says who is signed in there,\n"
+            f"{tenant.origin}/u/inbox what it has sent them.",
+            flush=True,
+        )
         server.serve_forever(poll_interval=0.1)
         # A second Ctrl+C, from somebody impatient, would leave a traceback.
         _on_signals(signal.SIG_IGN)
@@ -88,8 +87,6 @@ def serve_app() -> int:
 
 def run_command(command: Sequence[str]) -> int:
     """Run a program with a tenant and its variables in the environment.
-
-    ``AUTH0_REDIRECT_URI`` stays what the environment has.
 
     Returns:
         The program's exit code; 128 and the signal's number if one ended it.
@@ -104,18 +101,15 @@ def run_command(command: Sequence[str]) -> int:
             print(f"{command[0]}: {error.strerror}", file=sys.stderr)
             missing = isinstance(error, FileNotFoundError)
             return _NOT_FOUND if missing else _NOT_EXECUTABLE
-        _pass_signals_on(child)
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            # The terminal sends Ctrl+C to the child as well: once is enough.
+            if not (number == signal.SIGINT and _in_foreground()):
+                child.send_signal(number)
+
+        _on_signals(pass_on)
         code = child.wait()
     return code if code >= 0 else 128 - code
-
-
-def _announce(tenant: Tenant, port: int) -> None:
-    print(f"Open http://localhost:{port} and sign in as anybody. Ctrl+C ends it.")
-    print(
-        "The tenant is a stand-in for Auth0 on this machine; "
-        f"{tenant.origin}/u/session says who is signed in there.",
-        flush=True,
-    )
 
 
 def _bind_app(tenant: Tenant) -> BaseWSGIServer:
@@ -139,10 +133,9 @@ def _bind_app(tenant: Tenant) -> BaseWSGIServer:
 
 def _bind(app: WSGIApplication) -> BaseWSGIServer:
     for port in range(_FIRST_PORT, _FIRST_PORT + 100):
-        if _answers_on_ipv6(port):
-            continue
         try:
-            return serve_on(port, app, QuietHandler)
+            if not _answers_on_ipv6(port):
+                return serve_on(port, app, QuietHandler)
         except OSError:
             continue
     return serve_on(0, app, QuietHandler)
@@ -162,15 +155,6 @@ def _answers_on_ipv6(port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _pass_signals_on(child: subprocess.Popen[bytes]) -> None:
-    def pass_on(number: int, _: FrameType | None) -> None:
-        # The terminal sends Ctrl+C to the child as well: once is enough.
-        if not (number == signal.SIGINT and _in_foreground()):
-            child.send_signal(number)
-
-    _on_signals(pass_on)
 
 
 def _on_signals(

@@ -28,65 +28,46 @@ from .faults import PATHS, Fault, Forgery
 from .keys import SigningKeys
 from .server import Seen
 
-_CONNECTIONS = ("Username-Password-Authentication", "google-oauth2", "github")
-_MY_ACCOUNT = [
+_CONNECTIONS = {"Username-Password-Authentication", "google-oauth2", "github"}
+_MY_ACCOUNT = {
     f"{verb}:me:{what}"
     for verb in ("create", "read", "update", "delete")
     for what in ("connected_accounts", "factors", "authentication_methods")
-]
+}
 
 
 @dataclass(eq=False, repr=False)
 class Settings:
-    """Settings to change at any time; ``reset`` undoes that.
+    """Settings to change at any time; ``reset`` undoes that."""
 
-    Attributes:
-        clock_offset: Seconds added to the tenant's clock.
-        access_token_lifetime: Seconds; ``expires_in`` of token responses.
-        omit_scope: Whether token responses carry no ``scope``.
-        token_response_extra: Members set in every token response, to make it
-            odd; None removes one.
-        allowed_callback_urls: Callbacks allowed besides loopback addresses.
-        allowed_logout_urls: The same for where a logout may lead.
-        connections: The connections that an app may ask for.
-        audiences: The APIs that tokens may be for; any where it is empty.
-        api_audience: The audience of the tenant's own API at ``/api/things``.
-        my_account_scopes: What tokens for the My Account API may be good for.
-        require_pushed_authorization_requests: Whether requests have to be
-            pushed (RFC 9126).
-        rotate_refresh_tokens: Whether each is good once; otherwise they stay.
-        require_mfa: Whether logins and refreshes need a second factor. Logins ask
-            users who have one for it in any case.
-        client_public_key: The app's public RSA key (PEM), for private_key_jwt (RFC
-            7523). While there is one, the app's secret is refused; None has the
-            secret be the only way.
-        backchannel_logout_uri: Where logout tokens go (OpenID Connect Back-Channel
-            Logout 1.0), an http address on loopback; None has none sent.
-        backchannel_answers: The status of each answer to a logout token; 0
-            where there was none.
-    """
-
-    clock_offset: float = 0.0
-    access_token_lifetime: int = 86400
-    omit_scope: bool = False
+    clock_offset: float = 0.0  # seconds added to the tenant's clock
+    access_token_lifetime: int = 86400  # seconds; ``expires_in`` of token responses
+    omit_scope: bool = False  # from token responses
+    # Members set in every token response, to make it odd; None removes one.
     token_response_extra: dict[str, Any] = field(default_factory=dict)
-    allowed_callback_urls: set[str] = field(default_factory=set)
-    allowed_logout_urls: set[str] = field(default_factory=set)
-    connections: set[str] = field(default_factory=lambda: {*_CONNECTIONS})
-    audiences: set[str] = field(default_factory=set)
-    api_audience: str = "https://api.tenant.example/"
-    my_account_scopes: set[str] = field(default_factory=lambda: {*_MY_ACCOUNT})
-    require_pushed_authorization_requests: bool = False
-    rotate_refresh_tokens: bool = True
+    allowed_callback_urls: set[str] = field(
+        default_factory=set
+    )  # besides loopback addresses
+    allowed_logout_urls: set[str] = field(default_factory=set)  # likewise
+    connections: set[str] = field(default_factory=_CONNECTIONS.copy)
+    audiences: set[str] = field(default_factory=set)  # APIs there are; any where empty
+    api_audience: str = "https://api.tenant.example/"  # of ``/api/things``
+    my_account_scopes: set[str] = field(default_factory=_MY_ACCOUNT.copy)
+    require_pushed_authorization_requests: bool = False  # RFC 9126
+    rotate_refresh_tokens: bool = True  # each is good once; otherwise they stay
+    # Logins and refreshes need a second factor; users who have one always do.
     require_mfa: bool = False
+    # The app's public RSA key (PEM), for private_key_jwt (RFC 7523). While there is
+    # one, the app's secret is refused; without, the secret is the only way.
     client_public_key: str | None = None
+    # Where logout tokens go (OpenID Connect Back-Channel Logout 1.0), if anywhere:
+    # an http address on loopback. Then the status of each answer; 0 for none.
     backchannel_logout_uri: str | None = None
     backchannel_answers: list[int] = field(default_factory=list)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        check = _CHECKS.get(name)
-        if check and value is not None:
-            check(value)
+        if name in _CHECKS and value is not None:
+            _CHECKS[name](value)
         super().__setattr__(name, value)
 
 
@@ -106,13 +87,8 @@ _CHECKS = {"client_public_key": _check_key, "backchannel_logout_uri": _check_uri
 class Provider(Settings):
     """One client, some users, a signing key, and what tests want changed.
 
-    Whatever takes a user takes a name, a ``sub`` or an email as well, and raises a
-    LookupError where there is no such user.
-
-    Attributes:
-        client_id: The one client's identifier, random per instance.
-        client_secret: Its secret, random per instance.
-        requests: Every request so far, in the order they came.
+    Whatever takes a user takes a name, a ``sub`` or an email as well. What is asked
+    for and is not there raises a LookupError.
     """
 
     def __init__(self) -> None:
@@ -127,25 +103,24 @@ class Provider(Settings):
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the beginning: first users, nobody signed in, no faults.
+        """Go back to the usual settings and first users, with nobody signed in.
 
-        Settings are as usual again, and there are no organizations. The client,
-        the ports, the signing key and open connections stay.
+        The client, the ports, the signing key and open connections stay.
         """
         super().__init__()
-        self.requests: list[Seen] = []
+        self.requests: list[Seen] = []  # all so far, in the order they came
         self.notices = [thread for thread in self.notices if thread.is_alive()]
         self.clear_faults()
         self.forgeries: deque[Forgery] = deque()
         self.directory = Directory(self.now)
-        self.add_user(
-            "alice", given_name="Alice", family_name="Archer", nickname="alice"
-        )
+        names = {"given_name": "Alice", "family_name": "Archer", "nickname": "alice"}
+        self.add_user("alice", **names)
         self.add_user("bob")
         self.add_user("nobody", name=None, email=None, email_verified=None)
 
+    @property
     def ports(self) -> tuple[int, int]:
-        """Return the port for TLS and the one for plain http.
+        """The port for TLS and the one for plain http.
 
         Raises:
             RuntimeError: If the tenant was never started; so do the next four.
@@ -157,7 +132,7 @@ class Provider(Settings):
     @property
     def domain(self) -> str:
         """The TLS port's authority, as in AUTH0_DOMAIN: "localhost:PORT"."""
-        return f"localhost:{self.ports()[0]}"
+        return f"localhost:{self.ports[0]}"
 
     @property
     def issuer(self) -> str:
@@ -172,7 +147,7 @@ class Provider(Settings):
     @property
     def origin(self) -> str:
         """Where browsers go: "http://localhost:PORT"."""
-        return f"http://localhost:{self.ports()[1]}"
+        return f"http://localhost:{self.ports[1]}"
 
     def now(self) -> float:
         """Return the tenant's time in seconds since 1970."""
@@ -219,43 +194,37 @@ class Provider(Settings):
         Returns:
             A recovery code; ``otp_for`` says what the authenticator shows.
         """
-        sub = self.directory.find(user).sub
-        self.directory.methods.add_totp(sub, confirmed=True)
-        return self.directory.methods.add_recovery_code(sub).secret
+        methods, sub = self.directory.methods, self.directory.find(user).sub
+        methods.add_totp(sub, confirmed=True)
+        return methods.add_recovery_code(sub).secret
 
     def otp_for(self, user: User | str) -> str:
-        """Return the code that a user's authenticator shows now.
-
-        Raises:
-            LookupError: If the user has none.
-        """
+        """Return the code that a user's authenticator shows now."""
         methods = self.directory.methods
         return methods.code(methods.of(self.directory.find(user).sub, "totp")[-1])
 
     def passwordless_code(self, address: str) -> str:
-        """Return the code last sent to an email address or phone number.
-
-        Raises:
-            LookupError: If there is none, or it is spent.
-        """
+        """Return the unspent code last sent to an email address or phone number."""
         return self._message(address).code
 
     def passwordless_link(self, address: str) -> str:
-        """Return the link last sent to an email address.
-
-        Raises:
-            LookupError: If there is none, or it is spent.
-        """
+        """Return the unspent link last sent to an email address."""
         return self._message(address).link
+
+    def _message(self, address: str) -> Message:
+        sent = {message.to: message for message in self.directory.messages.values()}
+        return sent[address]
 
     def approve_backchannel(self, user: User | str, *, allow: bool = True) -> None:
         """Answer the logins elsewhere that a user is asked for, or else the next."""
         sub, directory = self.directory.find(user).sub, self.directory
-        all_asked = [a for a in directory.approvals.values() if a.answer is None]
-        asked = [each for each in all_asked if each.grant.session.user.sub == sub]
-        for approval in asked:
+        asked = [a for a in directory.approvals.values() if a.answer is None]
+        theirs = [
+            approval for approval in asked if approval.grant.session.user.sub == sub
+        ]
+        for approval in theirs:
             approval.answer = allow
-        if not asked:
+        if not theirs:
             directory.answers[sub] = allow
 
     def accept_token(self, token: str, user: User | str, token_type: str) -> None:
@@ -271,18 +240,11 @@ class Provider(Settings):
         return set(self.directory.linked.get(self.directory.find(user).sub, ()))
 
     def add_organization(
-        self,
-        name: str,
-        *,
-        org_id: str | None = None,
-        display_name: str | None = None,
+        self, name: str, *, org_id: str | None = None, display_name: str | None = None
     ) -> Organization:
         """Add an organization, or replace the one of that name.
 
-        Args:
-            name: Its name, which apps may ask for as well as the identifier.
-            org_id: Its identifier; by default "org_" and something random.
-            display_name: What the login page calls it; by default the name.
+        Apps may ask for it by name or ``org_id``, which is random by default.
         """
         org_id = org_id or f"org_{secrets.token_hex(8)}"
         added = Organization(org_id, name, display_name or name.capitalize())
@@ -301,11 +263,8 @@ class Provider(Settings):
     def fail(self, endpoint: str, fault: Fault, times: int = 1) -> None:
         """Have the next requests of an endpoint go wrong; in order, each once.
 
-        Args:
-            endpoint: "discovery", "jwks", "token", "userinfo", "par", "revoke",
-                "api" or "authorize".
-            fault: What goes wrong.
-            times: How many requests it goes wrong for.
+        Endpoints are "discovery", "jwks", "token", "userinfo", "par", "revoke",
+        "api" and "authorize".
 
         Raises:
             ValueError: If there is no such endpoint, or ``times`` is below 1.
@@ -378,12 +337,6 @@ class Provider(Settings):
         """Whether there is such an API: any, unless some are registered."""
         own = {self.my_account, "my-account"}
         return not self.audiences or audience in self.audiences | own
-
-    def _message(self, address: str) -> Message:
-        for message in self.directory.messages.values():
-            if message.to == address:
-                return message
-        raise LookupError(f"Nothing was sent to {address}.")
 
 
 #: The provider that the present request came to.

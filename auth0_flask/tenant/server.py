@@ -29,14 +29,10 @@ class Connections:
     """Open connections and the threads that serve them; thread-safe."""
 
     def __init__(self) -> None:
-        """Start without any, letting all come in."""
         self._open: dict[int, tuple[socket.socket, threading.Thread]] = {}
         self._numbers = itertools.count(1)
         self._closing = False
         self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._open)
 
     def add(self, connection: socket.socket) -> int:
         """Register the calling thread's connection and return its number."""
@@ -53,30 +49,21 @@ class Connections:
         with self._lock:
             del self._open[number]
 
-    def close(self, patience: float) -> None:
+    def close(self, patience: float, *, for_good: bool = False) -> None:
         """End all connections: idle ones now, others after their answer.
 
         Args:
             patience: Seconds to wait for them to be gone.
+            for_good: Whether those still on their way in end as well.
         """
         with self._lock:
+            self._closing = for_good
             leaving = list(self._open.values())
         for connection, _ in leaving:
             _end_input(connection)
         deadline = time.monotonic() + patience
         for _, thread in leaving:
             thread.join(max(0.0, deadline - time.monotonic()))
-
-    def close_for_good(self, patience: float) -> None:
-        """End all connections, and those still on their way in."""
-        with self._lock:
-            self._closing = True
-        self.close(patience)
-
-    def reopen(self) -> None:
-        """Let connections come in again."""
-        with self._lock:
-            self._closing = False
 
 
 def _end_input(connection: socket.socket) -> None:
@@ -89,19 +76,12 @@ def _end_input(connection: socket.socket) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came in.
-
-    Attributes:
-        method: "GET", "POST" and so on.
-        path: The path without the query.
-        connection: The number of the connection it came on.
-        scheme: That of its Authorization header, "basic" say, or nothing.
-    """
+    """A request that came in."""
 
     method: str
-    path: str
-    connection: int
-    scheme: str = ""
+    path: str  # without the query
+    connection: int  # the number of the connection it came on
+    scheme: str = ""  # of its Authorization header: "basic", say
 
 
 class Handler(WSGIRequestHandler):
@@ -134,6 +114,7 @@ class Handler(WSGIRequestHandler):
         """Read the request's body to its end, then have the app answer."""
         body = self._read_body()
         if body is None:
+            self.close_connection = True
             return
         # Werkzeug reads on after an answer, until the client has no more to
         # say. That would swallow the next request: give it only this one's.
@@ -184,14 +165,8 @@ class Handler(WSGIRequestHandler):
         elif int(length) > _BODY_LIMIT:
             self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
-            return self._read_exactly(int(length))
-        return None
-
-    def _read_exactly(self, length: int) -> bytes | None:
-        body = self.rfile.read(length)
-        if len(body) == length:
-            return body
-        self.close_connection = True
+            body = self.rfile.read(int(length))
+            return body if len(body) == int(length) else None
         return None
 
 
@@ -205,10 +180,10 @@ class Listener:
         connections: Connections,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Bind the port and serve.
+        """Bind the port, or any that is free for 0, and serve.
 
         Args:
-            port: The port, or 0 for any that is free.
+            port: The port.
             app: What answers.
             connections: Where its connections register.
             context: The server's side of TLS; None for plain http.
@@ -219,7 +194,12 @@ class Listener:
         bound = type("BoundHandler", (Handler,), {"connections": connections})
         self._server = serve_on(port, app, bound)
         if context is not None:
-            _use_tls(self._server, context)
+            # Without a handshake on accepting: it happens at the first read, in the
+            # connection's own thread, so that a silent client keeps nobody waiting.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+            self._server.ssl_context = context
         self.port = self._server.port
         # Asked to stop, the server answers within one interval.
         self._thread = threading.Thread(
@@ -242,33 +222,12 @@ def serve_on(
         OSError: If the port is taken. (Werkzeug itself would exit.)
     """
     with socket.create_server((HOST, port), backlog=128) as listening:
-        return make_server(
-            HOST,
-            port,
-            app,
-            threaded=True,
-            request_handler=handler,
-            fd=listening.fileno(),
-        )
-
-
-def _use_tls(server: BaseWSGIServer, context: ssl.SSLContext) -> None:
-    # Without a handshake on accepting: it happens at the first read, in the
-    # connection's own thread, so that a silent client keeps nobody waiting.
-    server.socket = context.wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )
-    server.ssl_context = context
+        fd = listening.fileno()
+        return make_server(HOST, port, app, True, request_handler=handler, fd=fd)
 
 
 def server_context(ca_file: Path) -> ssl.SSLContext:
-    """Make a CA and a server certificate for loopback.
-
-    Args:
-        ca_file: Where the CA's certificate goes, as PEM; its key is not kept.
-
-    Returns:
-        The context for the server's side of a connection.
+    """Make a CA and a server's side of TLS for loopback; only its certificate is kept.
 
     Raises:
         ModuleNotFoundError: If trustme is not installed; the message says how to.

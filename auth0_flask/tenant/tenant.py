@@ -81,13 +81,13 @@ class Tenant(Provider):
         if self._running is not None:
             raise RuntimeError("The tenant is running already.")
         self.stopping.clear()
-        self._connections.reopen()
+        self._connections = Connections()
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tenant-"))
             self._ca_file = Path(folder, "ca.pem")
             context = server_context(self._ca_file)
             stack.callback(self.finish_backchannel, _LONG)
-            stack.callback(self._connections.close_for_good, _PATIENCE)
+            stack.callback(self._connections.close, _PATIENCE, for_good=True)
             tls_port, http_port = self._wanted_ports
             tls = Listener(tls_port, self, self._connections, context)
             stack.callback(tls.close)
@@ -117,11 +117,6 @@ class Tenant(Provider):
         if self._ca_file is None:
             raise RuntimeError("The certificate is there only while the tenant runs.")
         return str(self._ca_file)
-
-    @property
-    def open_connections(self) -> int:
-        """How many connections are open now, idle ones among them."""
-        return len(self._connections)
 
     def close_connections(self) -> None:
         """Close idle connections, as a provider that tidies up would.
@@ -175,8 +170,6 @@ class Tenant(Provider):
     ) -> dict[str, str]:
         """Return the environment variables that point an app to this tenant.
 
-        They are for this process's environment, or for that of a child.
-
         The app's server talks to ``https://AUTH0_DOMAIN`` and trusts its certificate
         by ``SSL_CERT_FILE``. Browsers do not trust it, so no browser may be sent
         there: the discovery document has plain http addresses for all that a browser
@@ -185,11 +178,10 @@ class Tenant(Provider):
         where ``AUTH0_DOMAIN`` is a loopback name.
 
         The app still reads its own ``.env``, over which the environment wins. So
-        settings that would break the login here are empty:
-        ``AUTH0_CLIENT_ASSERTION_SIGNING_KEY`` (the tenant takes the client secret),
-        ``AUTH0_ORGANIZATION`` (it is unknown here), and ``AUTH0_REDIS_URL`` unless
-        the environment has it. ``NO_PROXY`` and ``no_proxy`` have the loopback names
-        added, so that no proxy comes between the app and the tenant.
+        settings that would break the login here are empty: the signing key (the
+        tenant takes the client secret), the organization (it is unknown here), and
+        ``AUTH0_REDIS_URL`` unless the environment has it. The loopback names are
+        added to ``NO_PROXY``, so that no proxy comes between app and tenant.
 
         Args:
             redirect_uri: The app's callback, any address on loopback.
