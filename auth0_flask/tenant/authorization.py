@@ -8,6 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from flask import redirect
+from werkzeug.wrappers import Response
+
 #: What an app gets that asks for no scope.
 DEFAULT_SCOPE = "openid profile email"
 
@@ -117,6 +120,14 @@ def with_query(url: str, parameters: Mapping[str, str]) -> str:
     parts = urlsplit(url)
     query = [*parse_qsl(parts.query, keep_blank_values=True), *parameters.items()]
     return parts._replace(query=urlencode(query)).geturl()
+
+
+def send_back(
+    url: str, state: str | None, told: Mapping[str, str], status: int = 302
+) -> Response:
+    """Send a browser back to the app, with its ``state`` where it gave one."""
+    sent = {} if state is None else {"state": state}
+    return redirect(with_query(url, {**told, **sent}), status)
 
 
 def form_target(url: str) -> str:

@@ -12,19 +12,21 @@ from werkzeug.wrappers import Response
 from .authorization import RequestError
 from .grants import GRANTS, exchange
 from .messages import (
+    CREDENTIALS,
     TokenError,
+    authenticate,
     bad_request,
     bearer,
+    own_claims,
     parameters,
     private,
-    public,
     required,
 )
 from .provider import here
 from .tokens import user_claims
-from .verification import CREDENTIALS, authenticate, own_claims
 
 _PREFIX = "urn:ietf:params:oauth:request_uri:"  # of what was pushed
+_PUBLIC = "public, max-age=15"
 
 routes = Blueprint("backchannel", __name__)
 
@@ -34,13 +36,14 @@ def discovery() -> Response:
     """Describe the provider."""
     document = describe(here.issuer, here.origin)
     must_push = here.require_pushed_authorization_requests
-    return public({**document, "require_pushed_authorization_requests": must_push})
+    document["require_pushed_authorization_requests"] = must_push
+    return private(document, keep=_PUBLIC)
 
 
 @routes.get("/.well-known/jwks.json")
 def jwks() -> Response:
     """Publish the signing key (RFC 7517, section 5)."""
-    return public(here.keys.jwks())
+    return private(here.keys.jwks(), keep=_PUBLIC)
 
 
 @routes.post("/oauth/token")

@@ -11,27 +11,24 @@ import jwt
 from flask import Blueprint, abort, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from . import logins, mfa
+from . import logins
 from .authorization import (
     AuthorizationRequest,
     RequestError,
     allowed,
     form_target,
     invalid,
+    send_back,
     site,
     with_query,
 )
 from .backchannel import take_pushed
-from .directory import Grant, PendingCode, Question, Session, User
+from .directory import Grant, PendingCode, Question, Session
+from .messages import own_claims
 from .provider import here
 from .tokens import announce_logout
-from .verification import own_claims
 
 _COOKIE = "auth0_local"  # keeps a browser signed in at the tenant
-_DENIED = {
-    "error": "access_denied",
-    "error_description": "User did not authorize the request",
-}
 #: Where an app may send a browser on to after its callback.
 _LOOPBACK = ("http://localhost:*", "http://127.0.0.1:*", "http://*.localhost:*")
 
@@ -42,75 +39,18 @@ routes = Blueprint("browser", __name__)
 def authorize() -> Response:
     """Take an authorization request (OpenID Connect Core, section 3.1.2)."""
     query = _query()
+    must_push = here.require_pushed_authorization_requests
     try:
-        if here.require_pushed_authorization_requests and (
-            "request_uri" not in request.args
-        ):
-            raise RequestError(
-                "invalid_request", "Pushed authorization requests are required"
-            )
+        if must_push and "request_uri" not in request.args:
+            raise invalid("Pushed authorization requests are required")
         asked = here.admit(query)
         if not {"link_account", "unlink_account"}.isdisjoint(asked.scope):
-            return _link(asked, query)
+            return _ask_to_link(asked, query)
         session = _transferred(query) or _usable_session(asked)
     except RequestError as error:
-        return send_back(
-            query["redirect_uri"],
-            query.get("state"),
-            error=error.error,
-            error_description=str(error),
-        )
-    if session is not None:
-        return _go_on(asked, session, 302)
-    return _ask("login", state=here.directory.requests.put(asked))
-
-
-@routes.get("/u/login")
-def login_page() -> Response:
-    """Show who can sign in, and let anybody else do so, too."""
-    state = request.args.get("state", "")
-    asked = here.directory.requests.get(state) or _expired()
-    page = render_template(
-        "login.html",
-        asked=asked,
-        state=state,
-        app=site(asked.redirect_uri),
-        users=here.directory.users(),
-        organization=here.directory.organization(asked.organization),
-    )
-    return _form_page(page, asked.redirect_uri)
-
-
-@routes.post("/u/login")
-def login() -> Response:
-    """Take what was chosen on the login page."""
-    user = None if _denied() else _chosen_user()
-    asked = here.directory.requests.take(request.form.get("state", "")) or _expired()
-    if user is None:
-        return send_back(asked.redirect_uri, asked.state, 303, **_DENIED)
-    return _go_on(asked, here.directory.sign_in(user), 303)
-
-
-@routes.get("/u/factor")
-def factor_page() -> Response:
-    """Ask for a second factor."""
-    return _factor_page(request.args.get("state", ""))
-
-
-@routes.post("/u/factor")
-def prove() -> Response:
-    """Take a second factor."""
-    state, code = request.form.get("state", ""), _field("code").replace(" ", "")
-    directory = here.directory
-    asked, session = directory.unproved.get(state) or _expired()
-    if _denied():
-        directory.unproved.take(state)
-        return send_back(asked.redirect_uri, asked.state, 303, **_DENIED)
-    sub, methods = session.user.sub, directory.methods
-    if not (methods.takes_otp(sub, code) or methods.takes_recovery_code(sub, code)):
-        return _factor_page(state, "This code is wrong: try again.")
-    directory.unproved.take(state)
-    return _send_code(asked, mfa.proved(session, asked.acr), 303)
+        told = {"error": error.error, "error_description": str(error)}
+        return send_back(query["redirect_uri"], query.get("state"), told)
+    return _go_on(asked, session, 302) if session else _ask_who(asked)
 
 
 def _query() -> Mapping[str, str]:
@@ -128,21 +68,6 @@ def _query() -> Mapping[str, str]:
     return {**query, "redirect_uri": url}
 
 
-def _usable_session(asked: AuthorizationRequest) -> Session | None:
-    session = _current_session()
-    age = here.now() - session.auth_time if session else 0
-    if session and asked.max_age is not None and age > asked.max_age:
-        session = None
-    if "none" in asked.prompt:
-        if session is None:
-            raise RequestError("login_required", "Login required")
-        if _wants_factor(asked, session) and "mfa" not in session.amr:
-            raise RequestError(
-                "interaction_required", "Multifactor authentication required"
-            )
-    return None if asked.wants_login_page else session
-
-
 def _transferred(query: Mapping[str, str]) -> Session | None:
     """Return the session that a session transfer token begins, which is good once."""
     token = query.get("session_transfer_token")
@@ -154,9 +79,62 @@ def _transferred(query: Mapping[str, str]) -> Session | None:
     return replace(here.directory.sign_in(user), act=act)
 
 
-def _link(asked: AuthorizationRequest, query: Mapping[str, str]) -> Response:
+def _usable_session(asked: AuthorizationRequest) -> Session | None:
+    session = _current_session()
+    age = here.now() - session.auth_time if session else 0
+    if session and asked.max_age is not None and age > asked.max_age:
+        session = None
+    if "none" in asked.prompt:
+        if session is None:
+            raise RequestError("login_required", "Login required")
+        if _wants_factor(asked, session):
+            description = "Multifactor authentication required"
+            raise RequestError("interaction_required", description)
+    return None if asked.wants_login_page else session
+
+
+def _wants_factor(asked: AuthorizationRequest, session: Session) -> bool:
+    if asked.acr and "none" not in asked.prompt:
+        return True  # as often as an app asks, for what it guards by it
+    has = here.directory.methods.second_factors(session.user.sub)
+    return "mfa" not in session.amr and bool(asked.acr or here.require_mfa or has)
+
+
+def _ask_who(asked: AuthorizationRequest) -> Response:
+    def sign_in() -> Response:
+        username, directory = request.form.get("username"), here.directory
+        if username is None:
+            newcomer = directory.newcomer(_field("name"), _field("email"))
+            return _go_on(asked, directory.sign_in(newcomer), 303)
+        user = directory.user(username) or abort(400, "There is no such user here.")
+        return _go_on(asked, directory.sign_in(user), 303)
+
+    return _ask(Question("login", asked, sign_in))
+
+
+def _go_on(asked: AuthorizationRequest, session: Session, status: int) -> Response:
+    """Go back with a code, or first ask for a second factor."""
+    if not _wants_factor(asked, session):
+        return _send_code(asked, session, status)
+    sub, methods = session.user.sub, here.directory.methods
+    if not methods.of(sub, "totp"):
+        here.enroll(session.user)
+
+    def prove() -> Response | None:
+        code = _field("code").replace(" ", "")
+        if methods.takes_otp(sub, code) or methods.takes_recovery_code(sub, code):
+            return _send_code(asked, logins.proved(session, asked.acr), 303)
+        return None
+
+    return _ask(Question("factor", asked, prove, {"user": session.user}), status)
+
+
+def _ask_to_link(asked: AuthorizationRequest, query: Mapping[str, str]) -> Response:
     """Ask a user to link an account elsewhere, or no longer to."""
-    connection = query.get("requested_connection", "")
+    connection, link = (
+        query.get("requested_connection", ""),
+        "link_account" in asked.scope,
+    )
     try:
         claims = own_claims(query.get("id_token_hint", ""), here.client_id)
         user = here.directory.find(claims["sub"])
@@ -164,39 +142,91 @@ def _link(asked: AuthorizationRequest, query: Mapping[str, str]) -> Response:
         raise invalid(f"The id_token_hint is wrong: {error}") from error
     if connection not in here.connections:
         raise invalid("the connection was not found")
-    amr = tuple(claims.get("amr", ()))
-    session = Session(user, claims["auth_time"], claims["sid"], amr)
-    link = "link_account" in asked.scope
+    session = Session(user, claims["auth_time"], claims["sid"])
 
-    def yes() -> dict[str, str]:
+    def agree() -> Response:
         linked = here.directory.linked.setdefault(user.sub, set())
         (linked.add if link else linked.discard)(connection)
-        return {"code": _code(asked, session)}
+        return _send_code(asked, session, 303)
 
-    title = f"{'Link' if link else 'Unlink'} an account"
-    text = f"Sign in as {user.label} by {connection}, too?"
-    if not link:
-        text = f"Sign in as {user.label} by {connection} no longer?"
-    question = Question(title, text, asked.redirect_uri, asked.state, yes)
-    return _ask("confirm", ticket=here.directory.questions.put(question))
+    title, end = ("Link", "too") if link else ("Unlink", "no longer")
+    text = f"Sign in as {user.label} by {connection}, {end}?"
+    shown = {"title": f"{title} an account", "text": text}
+    return _ask(Question("confirm", asked, agree, shown))
 
 
-@routes.get("/u/confirm")
-def confirm_page() -> Response:
-    """Ask a user whether to go on."""
-    ticket = request.args.get("ticket", "")
-    question = here.directory.questions.get(ticket) or _expired()
-    page = render_template("confirm.html", question=question, ticket=ticket)
-    return _form_page(page, question.redirect_uri)
+def _send_code(asked: AuthorizationRequest, session: Session, status: int) -> Response:
+    """Go back with a code (RFC 6749, section 4.1.2)."""
+    organization = here.directory.organization(asked.organization)
+    grant = Grant(session, asked.scope, asked.audience, asked.nonce, organization)
+    pending = PendingCode(grant, asked.redirect_uri, asked.code_challenge)
+    code = here.directory.codes.put(pending)
+    answer = send_back(asked.redirect_uri, asked.state, {"code": code}, status)
+    if session != _current_session():  # signed in, in place of who was
+        _take_session()
+        key = here.directory.sessions.put(session)
+        answer.set_cookie(_COOKIE, key, httponly=True, samesite="Lax")
+    return answer
 
 
-@routes.post("/u/confirm")
-def confirm() -> Response:
-    """Take the answer."""
-    denied, ticket = _denied(), request.form.get("ticket", "")
-    question = here.directory.questions.take(ticket) or _expired()
-    answer = _DENIED if denied else question.yes()
-    return send_back(question.redirect_uri, question.state, 303, **answer)
+def _ask(question: Question, status: int = 302) -> Response:
+    # The SDK, too, sends browsers to confirm something, and says "ticket".
+    name = "ticket" if question.page == "confirm" else "state"
+    sent = {name: here.directory.questions.put(question)}
+    return redirect(with_query(f"{here.origin}/u/{question.page}", sent), status)
+
+
+_PAGES = "/u/<any(login, factor, confirm):_>"
+
+
+@routes.get(_PAGES)
+def ask(_: str) -> Response:
+    """Ask a user something: who it is, for a code, or whether to go on."""
+    return _page(*_question())
+
+
+@routes.post(_PAGES)
+def answer(_: str) -> Response:
+    """Take the answer, or ask again."""
+    denied, (state, question) = _denied(), _question()
+    asked = question.asked
+    answer = _refused(asked) if denied else question.answer()
+    if answer is None:
+        return _page(state, question, "This code is wrong: try again.")
+    if here.directory.questions.take(state) is None:
+        _expired()
+    return answer
+
+
+def _refused(asked: AuthorizationRequest) -> Response | None:
+    error, reason = "access_denied", "User did not authorize the request"
+    told = {"error": error, "error_description": reason}
+    return send_back(asked.redirect_uri, asked.state, told, 303)
+
+
+def _question() -> tuple[str, Question]:
+    state = request.values.get("state") or request.values.get("ticket", "")
+    return state, here.directory.questions.get(state) or _expired()
+
+
+def _page(state: str, question: Question, mistake: str = "") -> Response:
+    asked, directory = question.asked, here.directory
+    page = render_template(
+        f"{question.page}.html",
+        state=state,
+        mistake=mistake,
+        asked=asked,
+        app=site(asked.redirect_uri),
+        users=directory.users(),
+        organization=directory.organization(asked.organization),
+        **question.shown,
+    )
+    answer = make_response(page)
+    # Chromium applies form-action to where the form's answer redirects, too.
+    answer.headers["Content-Security-Policy"] = content_security_policy(
+        form_target(asked.redirect_uri), *_LOOPBACK
+    )
+    return answer
 
 
 @routes.get("/passwordless/verify_redirect")
@@ -208,70 +238,6 @@ def follow_link() -> Response:
         _expired()
     user = here.directory.owner("email", message.to)
     return _go_on(message.asked, here.directory.sign_in(user), 302)
-
-
-def _wants_factor(asked: AuthorizationRequest, session: Session) -> bool:
-    if asked.acr:  # as often as an app asks, for what it guards by it
-        return "none" not in asked.prompt or "mfa" not in session.amr
-    methods = here.directory.methods
-    has = here.require_mfa or methods.second_factors(session.user.sub)
-    return bool(has) and "mfa" not in session.amr
-
-
-def _chosen_user() -> User:
-    username = request.form.get("username")
-    if username is not None:
-        return here.directory.user(username) or abort(
-            400, "There is no such user here."
-        )
-    return here.directory.newcomer(_field("name"), _field("email"))
-
-
-def _go_on(asked: AuthorizationRequest, session: Session, status: int) -> Response:
-    """Go back with a code, or first ask for a second factor."""
-    if not _wants_factor(asked, session):
-        return _send_code(asked, session, status)
-    if not here.directory.methods.of(session.user.sub, "totp"):
-        here.enroll(session.user)
-    return _ask("factor", status, state=here.directory.unproved.put((asked, session)))
-
-
-def _send_code(asked: AuthorizationRequest, session: Session, status: int) -> Response:
-    """Go back with a code (RFC 6749, section 4.1.2)."""
-    code = _code(asked, session)
-    answer = send_back(asked.redirect_uri, asked.state, status, code=code)
-    if session != _current_session():  # signed in, in place of who was
-        _take_session()
-        key = here.directory.sessions.put(session)
-        answer.set_cookie(_COOKIE, key, httponly=True, samesite="Lax")
-    return answer
-
-
-def _code(asked: AuthorizationRequest, session: Session) -> str:
-    organization = here.directory.organization(asked.organization)
-    grant = Grant(session, asked.scope, asked.audience, asked.nonce, organization)
-    pending = PendingCode(grant, asked.redirect_uri, asked.code_challenge)
-    return here.directory.codes.put(pending)
-
-
-def _ask(page: str, status: int = 302, **query: str) -> Response:
-    return redirect(with_query(f"{here.origin}/u/{page}", query), status)
-
-
-def _factor_page(state: str, mistake: str = "") -> Response:
-    asked, session = here.directory.unproved.get(state) or _expired()
-    user = session.user
-    page = render_template("factor.html", state=state, user=user, mistake=mistake)
-    return _form_page(page, asked.redirect_uri)
-
-
-def _form_page(text: str, target: str) -> Response:
-    page = make_response(text)
-    # Chromium applies form-action to where the form's answer redirects, too.
-    page.headers["Content-Security-Policy"] = content_security_policy(
-        form_target(target), *_LOOPBACK
-    )
-    return page
 
 
 @routes.get("/u/inbox")
@@ -290,9 +256,8 @@ def inbox() -> str:
 @routes.post("/u/inbox")
 def approve() -> Response:
     """Approve a login elsewhere, or refuse to."""
-    denied, name = _denied(), request.form.get("id", "")
-    approval = here.directory.approvals.get(name) or _expired()
-    approval.answer = not denied
+    approval = here.directory.approvals.get(request.form.get("id", "")) or _expired()
+    approval.answer = not _denied()
     return redirect("/u/inbox", 303)
 
 
@@ -305,9 +270,8 @@ def logout() -> Response:
 @routes.get("/oidc/logout")
 def oidc_logout() -> Response:
     """End it as OpenID Connect RP-Initiated Logout, section 2, says."""
-    return _send_away(
-        request.args.get("post_logout_redirect_uri"), request.args.get("state")
-    )
+    url = request.args.get("post_logout_redirect_uri")
+    return _send_away(url, request.args.get("state"))
 
 
 @routes.get("/u/session")
@@ -327,7 +291,7 @@ def _send_away(url: str | None, state: str | None) -> Response:
     if url and not allowed(url, here.allowed_logout_urls):
         abort(400, f"“{url}” is not among the allowed logout URLs.")
     if url:
-        return _end_session(send_back(url, state))
+        return _end_session(send_back(url, state, {}))
     message = "You are signed out of the stand-in."
     page = render_template("message.html", title="Signed out", message=message)
     return _end_session(make_response(page))
@@ -367,14 +331,6 @@ def content_security_policy(*form_targets: str) -> str:
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
         f"frame-ancestors 'none'; form-action {targets}"
     )
-
-
-def send_back(
-    url: str, state: str | None, status: int = 302, **parameters: str
-) -> Response:
-    """Send a browser back to the app, with its ``state`` where it gave one."""
-    sent = parameters if state is None else {**parameters, "state": state}
-    return redirect(with_query(url, sent), status)
 
 
 def _current_session() -> Session | None:

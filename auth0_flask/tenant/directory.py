@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
+from werkzeug.wrappers import Response
+
 from .authorization import AuthorizationRequest
 from .factors import Ceremony, Method, Methods
 
@@ -91,9 +93,8 @@ class PendingCode:
 
 @dataclass(frozen=True)
 class Message:
-    """A code or a link on its way to somebody; ``realm`` is "email" or "sms"."""
+    """A code or a link on its way to somebody."""
 
-    realm: str
     to: str
     code: str
     link: str = ""
@@ -112,13 +113,12 @@ class Approval:
 
 @dataclass(frozen=True)
 class Question:
-    """What a page asks a user; ``yes`` gives what the app is sent then."""
+    """What a page asks a user; ``answer`` is None where it has to ask again."""
 
-    title: str
-    text: str
-    redirect_uri: str
-    state: str | None
-    yes: Callable[[], dict[str, str]]
+    page: str  # "login", "factor" or "confirm"
+    asked: AuthorizationRequest
+    answer: Callable[[], Response | None]
+    shown: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Store(Generic[T]):
@@ -255,9 +255,7 @@ class Directory:
         self.organizations: dict[str, Organization] = {}
         self.methods = Methods(clock)
         self.refresh_tokens = RefreshTokens(clock)
-        self.requests: Store[AuthorizationRequest] = Store(clock, 600)
-        self.unproved: Store[tuple[AuthorizationRequest, Session]] = Store(clock, 600)
-        self.questions: Store[Question] = Store(clock, 300)
+        self.questions: Store[Question] = Store(clock, 600)
         self.codes: Store[PendingCode] = Store(clock, 60)
         self.sessions: Store[Session] = Store(clock, 7 * _DAY)
         self.access_tokens: Store[Grant] = Store(clock, _DAY)

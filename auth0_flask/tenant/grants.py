@@ -9,13 +9,12 @@ from typing import Any, NoReturn
 
 import jwt
 
-from . import logins, mfa
+from . import logins
 from .directory import Grant
 from .factors import proves, same
-from .messages import TokenError, bad_request, invalid_grant, required
+from .messages import TokenError, bad_request, invalid_grant, own_claims, required
 from .provider import here
 from .tokens import issue, token_response
-from .verification import own_claims
 
 # RFC 8693, section 3, names these.
 _TYPES = "urn:ietf:params:oauth:token-type:"
@@ -62,7 +61,7 @@ def _refresh(form: Mapping[str, str]) -> dict[str, Any]:
     logins.check_audience(form)
     # The nonce belongs to the login alone (OpenID Connect Core, 12.2).
     grant = _narrowed(replace(_present(grant), nonce=None), form)
-    mfa.demand(grant, old)
+    logins.demand_mfa(grant, old)
     successor = None
     if here.rotate_refresh_tokens:
         # Of two requests with one token, both got this far: only one goes on.
@@ -147,8 +146,8 @@ GRANTS: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
     "urn:auth0:params:oauth:grant-type:token-exchange:"
     "federated-connection-access-token": _connection_token,
     "urn:ietf:params:oauth:grant-type:token-exchange": _exchange_token,
-    "http://auth0.com/oauth/grant-type/mfa-otp": mfa.verify_otp,
-    "http://auth0.com/oauth/grant-type/mfa-recovery-code": mfa.verify_recovery_code,
+    "http://auth0.com/oauth/grant-type/mfa-otp": logins.otp,
+    "http://auth0.com/oauth/grant-type/mfa-recovery-code": logins.recovery_code,
     "http://auth0.com/oauth/grant-type/passwordless/otp": logins.passwordless,
     "urn:okta:params:oauth:grant-type:webauthn": logins.passkey,
     "urn:openid:params:grant-type:ciba": logins.backchannel,

@@ -1,22 +1,23 @@
-"""Logins without a redirect: passwordless, with a passkey, by CIBA."""
+"""Logins without a redirect: passwordless, by passkey, by CIBA, and second factors."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from . import mfa
 from .authorization import DEFAULT_SCOPE, AuthorizationRequest, with_query
-from .directory import Approval, Grant, Message, User
-from .factors import WRONG, Ceremony, same
+from .directory import Approval, Grant, Message, Session, User
+from .factors import WRONG, Ceremony, barcode, same
 from .messages import (
     TokenError,
+    authenticate,
     bad_request,
+    bearer,
     invalid_grant,
     parameters,
     private,
@@ -24,18 +25,16 @@ from .messages import (
     structure,
 )
 from .provider import here
-from .tokens import issue
-from .verification import authenticate
+from .tokens import issue, token_response
+
+#: What the protocol calls the methods that a user can be asked for.
+_AUTHENTICATORS = {"totp": "otp", "recovery-code": "recovery-code"}
 
 routes = Blueprint("logins", __name__)
 
 
 def check_audience(form: Mapping[str, str]) -> None:
-    """Refuse tokens for an API that there is not.
-
-    Raises:
-        TokenError: If there is none.
-    """
+    """Refuse tokens for an API that there is not."""
     audience = form.get("audience")
     if audience and not here.knows_audience(audience):
         raise TokenError(403, "access_denied", f"Service not found: {audience}")
@@ -44,24 +43,17 @@ def check_audience(form: Mapping[str, str]) -> None:
 def log_in(
     form: Mapping[str, str], user: User, act: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return the tokens of a login that a request has proved, or ask for more.
-
-    Raises:
-        TokenError: If it is refused, for want of a second factor say.
-    """
-    grant = _asked(form, user, act)
-    mfa.demand(grant)
+    """Return the tokens of a login that a request has proved, or ask for more."""
+    grant = _asked(form, replace(here.directory.sign_in(user), act=act))
+    demand_mfa(grant)
     return issue(here, grant)
 
 
-def _asked(
-    form: Mapping[str, str], user: User, act: Mapping[str, str] | None = None
-) -> Grant:
+def _asked(form: Mapping[str, str], session: Session) -> Grant:
     check_audience(form)
     organization = here.directory.organization(form.get("organization", ""))
     if form.get("organization") and organization is None:
         raise bad_request("the organization was not found")
-    session = replace(here.directory.sign_in(user), act=act)
     scope = tuple(dict.fromkeys(form.get("scope", DEFAULT_SCOPE).split()))
     return Grant(session, scope, form.get("audience") or None, None, organization)
 
@@ -75,27 +67,24 @@ def start_passwordless() -> Response:
     if realm not in {"email", "sms"}:
         raise TokenError(400, "bad.connection", "Connection does not exist")
     address = required(form, "email" if realm == "email" else "phone_number")
-    message = Message(realm, address, f"{secrets.randbelow(10**6):06}")
+    message = Message(address, f"{secrets.randbelow(10**6):06}")
     if form.get("send") == "link":
-        message = replace(message, link=_link(message), asked=_link_request(form))
+        shown = {"email": address, "verification_code": message.code}
+        link = with_query(f"{here.origin}/passwordless/verify_redirect", shown)
+        message = replace(message, link=link, asked=_link_request(form))
     here.directory.messages.put(message, key=f"{realm}:{address}")
     return private({"_id": secrets.token_hex(12), realm: address})
 
 
-def _link(message: Message) -> str:
-    shown = {"email": message.to, "verification_code": message.code}
-    return with_query(f"{here.origin}/passwordless/verify_redirect", shown)
-
-
 def _link_request(form: Mapping[str, str]) -> AuthorizationRequest:
     params = structure(form, "authParams", dict)
-    url = str(params.get("redirect_uri", ""))
+    url, scope = (str(params.get(n, "")) for n in ("redirect_uri", "scope"))
     if not here.knows_callback(url):
         raise bad_request("The redirect_uri is not among the allowed callback URLs")
     return AuthorizationRequest(
-        redirect_uri=url,
+        url,
         code_challenge="",
-        scope=tuple(str(params.get("scope", DEFAULT_SCOPE)).split()),
+        scope=tuple((scope or DEFAULT_SCOPE).split()),
         state=params.get("state"),
         audience=params.get("audience"),
         acr=params.get("acr_values"),
@@ -106,9 +95,7 @@ def take_message(realm: str, address: str, code: str) -> Message | None:
     """Return the message that brought a code to an address; it is good once."""
     messages, key = here.directory.messages, f"{realm}:{address}"
     message = messages.get(key)
-    if message is None or not same(message.code, code):
-        return None
-    return messages.take(key)
+    return messages.take(key) if message and same(message.code, code) else None
 
 
 def passwordless(form: Mapping[str, str]) -> dict[str, Any]:
@@ -119,54 +106,40 @@ def passwordless(form: Mapping[str, str]) -> dict[str, Any]:
     return log_in(form, here.directory.owner(realm, address))
 
 
-@routes.post("/passkey/register")
-def register_passkey() -> Response:
-    """Begin the sign-up of somebody new with a passkey."""
-    form = _of_client()
-    profile = structure(form, "user_profile", dict)
-    name, email = str(profile.get("name", "")), str(profile.get("email", ""))
-    if email in {user.claims.get("email") for user in here.directory.users()}:
-        raise bad_request("The user already exists")
-    return private(begin(Ceremony("create", name=name, email=email)))
-
-
-@routes.post("/passkey/challenge")
-def challenge_passkey() -> Response:
-    """Begin a login with a passkey."""
-    _of_client()
-    return private(begin(Ceremony("get")))
-
-
-def _of_client() -> dict[str, str]:
+@routes.post("/passkey/<any(register, challenge):step>")
+def begin_passkey(step: str) -> Response:
+    """Begin the sign-up of somebody new with a passkey, or a login."""
     # The SDK sends a secret where it has one, and no assertion where it has a key.
     form = parameters()
     if form.get("client_id") != here.client_id:
         raise TokenError(401, "access_denied", "Unauthorized")
-    return form
-
-
-def begin(ceremony: Ceremony) -> dict[str, Any]:
-    """Return what the browser needs to make or show a passkey."""
+    ceremony, profile = Ceremony("get"), structure(form, "user_profile", dict)
+    if step == "register":
+        name, email = (str(profile.get(claim, "")) for claim in ("name", "email"))
+        if email in {user.claims.get("email") for user in here.directory.users()}:
+            raise bad_request("The user already exists")
+        ceremony = Ceremony("create", name=name, email=email)
     session = here.directory.ceremonies.put(ceremony)
-    return {"auth_session": session, "authn_params_public_key": ceremony.options}
+    options = {"authn_params_public_key": ceremony.options}
+    return private({"auth_session": session, **options})
 
 
 def passkey(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange what a passkey has signed for tokens."""
-    ceremony = here.directory.ceremonies.take(required(form, "auth_session"))
-    methods = here.directory.methods
+    directory, methods = here.directory, here.directory.methods
+    ceremony = directory.ceremonies.take(required(form, "auth_session"))
     try:
         answer = structure(form, "authn_response", dict)
         if ceremony is None:
             raise ValueError("The auth_session is unknown or has expired")
         if ceremony.kind == "create":
             key = ceremony.key_of(answer)
-            user = here.directory.newcomer(ceremony.name, ceremony.email)
+            user = directory.newcomer(ceremony.name, ceremony.email)
             methods.add(user.sub, "passkey", key, confirmed=True).key_id = answer["id"]
         else:
             sub, known = methods.passkey(answer["id"])
             ceremony.check(answer, known.secret)
-            user = here.directory.find(sub)
+            user = directory.find(sub)
     except WRONG as error:
         raise invalid_grant(f"The passkey is refused: {error}") from error
     return log_in(form, user)
@@ -175,18 +148,18 @@ def passkey(form: Mapping[str, str]) -> dict[str, Any]:
 @routes.post("/bc-authorize")
 def authorize_backchannel() -> Response:
     """Ask a user elsewhere to approve a login (CIBA Core 1.0, section 7)."""
-    form = parameters()
+    form, directory = parameters(), here.directory
     authenticate(form)
     try:
-        user = here.directory.find(structure(form, "login_hint", dict)["sub"])
+        user = directory.find(structure(form, "login_hint", dict)["sub"])
     except LookupError as error:
         raise TokenError(400, "unknown_user_id", "The user is unknown") from error
-    grant = _asked(form, user)
-    answer = here.directory.answers.pop(user.sub, None)
-    approval = Approval(grant, form.get("binding_message", ""), answer)
+    grant, answer = _asked(form, directory.sign_in(user)), directory.answers
+    text = form.get("binding_message", "")
+    approval = Approval(grant, text, answer.pop(user.sub, None))
     expiry = form.get("requested_expiry", "")
     lifetime = int(expiry) if expiry.isdecimal() else 300
-    here.directory.approvals.put(approval, key=approval.id, lifetime=lifetime)
+    directory.approvals.put(approval, key=approval.id, lifetime=lifetime)
     return private({"auth_req_id": approval.id, "expires_in": lifetime, "interval": 1})
 
 
@@ -202,3 +175,103 @@ def backchannel(form: Mapping[str, str]) -> dict[str, Any]:
     if not approval.answer:
         raise TokenError(400, "access_denied", "The user did not authorize the request")
     return issue(here, approval.grant)
+
+
+def demand_mfa(grant: Grant, family: str | None = None) -> None:
+    """Refuse tokens where a second factor is wanted and there was none.
+
+    ``family`` is the refresh token that asked for them; without, it is a login, which
+    asks users who have a second factor for it in any case.
+    """
+    directory, session = here.directory, grant.session
+    has = {m.type for m in directory.methods.second_factors(session.user.sub)}
+    wanted = here.require_mfa or (family is None and has)
+    if not wanted or "mfa" in session.amr:
+        return
+    ways = [{"type": name} for kind, name in _AUTHENTICATORS.items() if kind in has]
+    raise TokenError(
+        403,
+        "mfa_required",
+        "Multifactor authentication required",
+        mfa_token=directory.mfa_tokens.put((grant, family)),
+        mfa_requirements={"challenge": ways} if ways else {"enroll": [{"type": "otp"}]},
+    )
+
+
+def proved(session: Session, acr: str | None = None) -> Session:
+    """Return a session whose user has just shown a second factor."""
+    return replace(session, amr=("mfa",), acr=acr, auth_time=here.now())
+
+
+@routes.get("/mfa/authenticators")
+def authenticators() -> Response:
+    """List what a user can be asked for."""
+    found = here.directory.methods.of(_sub(bearer()), *_AUTHENTICATORS)
+    names = {method.id: _AUTHENTICATORS[method.type] for method in found}
+    return private(
+        [
+            {"id": m.id, "authenticator_type": names[m.id], "active": m.confirmed}
+            for m in found
+        ]
+    )
+
+
+@routes.post("/mfa/associate")
+def associate() -> Response:
+    """Give a user an authenticator, which is confirmed by its first code."""
+    sub, methods = _sub(bearer()), here.directory.methods
+    if methods.second_factors(sub):
+        raise TokenError(403, "access_denied", "User is already enrolled.")
+    if "otp" not in parameters().get("authenticator_types", ""):
+        raise bad_request("Unsupported authenticator type")
+    made, recovery = methods.add_totp(sub), methods.add_recovery_code(sub)
+    shown = {"secret": made.secret, "barcode_uri": barcode(made, sub)}
+    codes = {"recovery_codes": [recovery.secret]}
+    return private({"authenticator_type": "otp", "id": made.id, **shown, **codes})
+
+
+@routes.post("/mfa/challenge")
+def challenge() -> Response:
+    """Ask a user for a code."""
+    form = parameters()
+    authenticate(form)
+    if not here.directory.methods.of(_sub(required(form, "mfa_token")), "totp"):
+        raise TokenError(403, "association_required", "User is not enrolled.")
+    if form.get("challenge_type", "otp") != "otp":
+        raise TokenError(400, "unsupported_challenge_type", "Only otp is known here")
+    return private({"challenge_type": "otp"})
+
+
+def otp(form: Mapping[str, str]) -> dict[str, Any]:
+    """Exchange an ``mfa_token`` and a one-time code for tokens."""
+    sub = _sub(required(form, "mfa_token"))
+    if not here.directory.methods.takes_otp(sub, required(form, "otp")):
+        raise invalid_grant("Invalid otp_code.")
+    return _tokens(form)
+
+
+def recovery_code(form: Mapping[str, str]) -> dict[str, Any]:
+    """Exchange an ``mfa_token`` and a recovery code for tokens and the next code."""
+    sub, methods = _sub(required(form, "mfa_token")), here.directory.methods
+    if not methods.takes_recovery_code(sub, required(form, "recovery_code")):
+        raise invalid_grant("MFA Authorization rejected.")
+    return {**_tokens(form), "recovery_code": methods.add_recovery_code(sub).secret}
+
+
+def _tokens(form: Mapping[str, str]) -> dict[str, Any]:
+    grant, family = here.directory.mfa_tokens.take(form["mfa_token"]) or _expired()
+    grant = replace(grant, session=proved(grant.session))
+    if family is None:
+        return issue(here, grant)
+    # The refresh token stays good, and what it brings from now on is of this proof.
+    here.directory.refresh_tokens.prove(family, grant.session)
+    return token_response(here, grant, None)
+
+
+def _sub(mfa_token: str) -> str:
+    grant, _ = here.directory.mfa_tokens.get(mfa_token) or _expired()
+    return grant.session.user.sub
+
+
+def _expired() -> NoReturn:
+    raise TokenError(401, "expired_token", "mfa_token is expired")

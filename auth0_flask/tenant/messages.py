@@ -1,62 +1,64 @@
-"""Requests to the back channel and the answers to them, as JSON."""
+"""Requests to the back channel, who may send them, and answers as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any, NoReturn, TypeVar
 
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from flask import jsonify, request
 from werkzeug.wrappers import Response
 
+from .factors import same
+from .provider import here
+
 T = TypeVar("T")
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+#: Parameters that prove who sends a request and mean nothing else.
+CREDENTIALS = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
 
 
 class TokenError(Exception):
-    """A refusal in the form of RFC 6749, section 5.2."""
+    """A refusal in the form of RFC 6749, section 5.2, with its HTTP status."""
 
     def __init__(self, status: int, error: str, description: str, **more: Any) -> None:
-        """Take the HTTP status, the error code, a sentence about it and the rest."""
         super().__init__(description)
         self.status = status
         self.document = {"error": error, "error_description": description, **more}
 
 
-def parameters() -> dict[str, str]:
-    """Return the parameters of the present request.
+def bad_request(description: str) -> TokenError:
+    """Return the refusal of a request that is not in order."""
+    return TokenError(400, "invalid_request", description)
 
-    Raises:
-        TokenError: If its body is JSON, but not an object.
-    """
-    # Auth0 takes JSON as well as the form of RFC 6749.
+
+def invalid_grant(description: str) -> TokenError:
+    """Return the refusal of a code or refresh token; Auth0 makes it a 403."""
+    return TokenError(403, "invalid_grant", description)
+
+
+def parameters() -> dict[str, str]:
+    """Return the parameters of the present request, as a form or, as at Auth0, JSON."""
     if not request.is_json:
         return request.form.to_dict()
     document = request.get_json(silent=True)
     if not isinstance(document, dict):
         raise bad_request("The body is not a JSON object")
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in document.items()
-    }
+    return {n: v if isinstance(v, str) else json.dumps(v) for n, v in document.items()}
 
 
 def required(form: Mapping[str, str], name: str) -> str:
-    """Return a parameter that has to be there.
-
-    Raises:
-        TokenError: If it is not.
-    """
+    """Return a parameter, or refuse the request where it is not there."""
     if not form.get(name):
         raise bad_request(f"Missing required parameter: {name}")
     return form[name]
 
 
 def structure(form: Mapping[str, str], name: str, kind: type[T]) -> T:
-    """Return a parameter that is a JSON object or list, empty where it is not there.
-
-    Raises:
-        TokenError: If it is something else.
-    """
+    """Return a parameter that is a JSON object or list, empty where it is not there."""
     try:
         value = json.loads(form[name]) if form.get(name) else kind()
     except ValueError:
@@ -74,16 +76,6 @@ def bearer() -> str:
     return request.form.get("access_token", "")
 
 
-def bad_request(description: str) -> TokenError:
-    """Return the refusal of a request that is not in order."""
-    return TokenError(400, "invalid_request", description)
-
-
-def invalid_grant(description: str) -> TokenError:
-    """Return the refusal of a code or refresh token; Auth0 makes it a 403."""
-    return TokenError(403, "invalid_grant", description)
-
-
 def refuse(error: TokenError) -> Response:
     """Answer with a refusal."""
     answer = private(error.document, error.status)
@@ -92,16 +84,77 @@ def refuse(error: TokenError) -> Response:
     return answer
 
 
-def private(document: Mapping[str, Any] | list[Any], status: int = 200) -> Response:
-    """Answer with what only the one who asked may keep."""
+def private(
+    document: Mapping[str, Any] | list[Any], status: int = 200, keep: str = "no-store"
+) -> Response:
+    """Answer with what only the one who asked may keep, unless ``keep`` says more."""
     answer = jsonify(document)
     answer.status_code = status
-    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["Cache-Control"] = keep
     return answer
 
 
-def public(document: Mapping[str, Any]) -> Response:
-    """Answer with what anybody may keep for a moment."""
-    answer = jsonify(document)
-    answer.headers["Cache-Control"] = "public, max-age=15"
-    return answer
+def authenticate(form: Mapping[str, str]) -> None:
+    """Refuse the present request unless it is the app's.
+
+    As at Auth0, an app has one way to show that: the secret, or its own key once that
+    is registered.
+    """
+    basic = request.authorization
+    name, secret = form.get("client_id"), form.get("client_secret")
+    if basic is not None and basic.type == "basic":
+        name, secret = basic.username, basic.password
+    # Both are compared, so that the time taken tells nothing about either.
+    named = same(here.client_id, name or "")
+    if here.client_public_key is not None:
+        _check_assertion(here.client_public_key, form)
+    elif not (same(here.client_secret, secret or "") and named):
+        raise TokenError(401, "access_denied", "Unauthorized")
+
+
+def _check_assertion(key: str, form: Mapping[str, str]) -> None:
+    """Check a JWT that the client signed (RFC 7523, sections 2.2 and 3)."""
+    client_id, token = here.client_id, form.get("client_assertion", "")
+    audiences = [here.issuer + path for path in ("", "oauth/token", request.path[1:])]
+    if form.get("client_assertion_type") != _ASSERTION_TYPE:
+        _refuse_client("The client has to authenticate with private_key_jwt")
+    try:
+        claims = _verify(token, key, client_id, audiences, {"sub", "jti"})
+    except jwt.PyJWTError as error:
+        _refuse_client(f"The assertion is wrong: {error}")
+    if not (claims["sub"] == form.get("client_id", client_id) == client_id):
+        _refuse_client("The assertion is about another client")
+    lifetime = claims["exp"] - here.now()
+    if not here.directory.assertions.add(claims["jti"], True, lifetime=lifetime):
+        _refuse_client("The assertion was used before: its jti is known")
+
+
+def _refuse_client(description: str) -> NoReturn:
+    raise TokenError(401, "invalid_client", description)
+
+
+def own_claims(token: str, audience: str) -> dict[str, Any]:
+    """Return the claims of a token of the tenant's own, or raise a PyJWTError."""
+    key = here.keys.current.private.public_key()
+    return _verify(token, key, here.issuer, [audience], {"sub"})
+
+
+def _verify(
+    token: str, key: RSAPublicKey | str, iss: str, aud: list[str], also: Collection[str]
+) -> dict[str, Any]:
+    """Return the claims of a token signed with RS256 (RFC 7519, section 7.2)."""
+    # The library knows only the machine's clock; ours may differ.
+    unchecked: Any = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf"), False)
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        key,
+        algorithms=["RS256"],
+        issuer=iss,
+        audience=aud,
+        options={"require": ["iss", "aud", "exp", *also], **unchecked},
+    )
+    if not isinstance(claims["exp"], int | float):
+        raise jwt.DecodeError("exp is not a number")
+    if claims["exp"] <= here.now():
+        raise jwt.ExpiredSignatureError("The token has expired")
+    return claims

@@ -11,19 +11,19 @@ import jwt
 from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
-from .authorization import site
+from .authorization import AuthorizationRequest, send_back, site
 from .directory import Question
 from .factors import WRONG, Ceremony, Method, barcode, proves, same, timestamp
 from .messages import (
     TokenError,
     bad_request,
     bearer,
+    own_claims,
     parameters,
     private,
     structure,
 )
 from .provider import here
-from .verification import own_claims
 
 _PASSWORDS = "Username-Password-Authentication"
 _FACTORS = {"totp": "secondary", "recovery-code": "secondary", "passkey": "primary"}
@@ -66,13 +66,15 @@ def connect() -> Response:
     structure(form, "scopes", list)
     session = secrets.token_urlsafe(32)
     asked = {**form, "sub": sub, "auth_session": session}
-    question = Question(
-        "Connect an account",
-        f"Let {site(url)} use your account at {connection}?",
-        url,
-        form.get("state"),
-        lambda: {"connect_code": here.directory.connects.put(asked)},
-    )
+
+    def agree() -> Response:
+        code = here.directory.connects.put(asked)
+        return send_back(url, form.get("state"), {"connect_code": code}, 303)
+
+    text = f"Let {site(url)} use your account at {connection}?"
+    shown = {"title": "Connect an account", "text": text}
+    back = AuthorizationRequest(url, "", (), form.get("state"))
+    question = Question("confirm", back, agree, shown)
     ticket = here.directory.questions.put(question)
     answer = {"connect_uri": f"{here.origin}/u/confirm", "expires_in": 300}
     more = {"auth_session": session, "connect_params": {"ticket": ticket}}

@@ -15,7 +15,7 @@ from flask import Flask, render_template
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from . import backchannel, browser, logins, mfa, my_account
+from . import backchannel, browser, logins, my_account
 from .faults import Forgery
 from .messages import TokenError, refuse
 from .provider import Provider
@@ -221,7 +221,7 @@ def create_app(provider: Provider) -> Flask:
     # if it were of the same origin (DNS rebinding).
     app.config["TRUSTED_HOSTS"] = list(_HOSTS)
     app.extensions["tenant"] = provider
-    for part in (backchannel, browser, logins, mfa, my_account):
+    for part in (backchannel, browser, logins, my_account):
         app.register_blueprint(part.routes)
     app.register_error_handler(TokenError, refuse)
     app.register_error_handler(HTTPException, _error_page)
