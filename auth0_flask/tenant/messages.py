@@ -144,14 +144,15 @@ def _verify(
 ) -> dict[str, Any]:
     """Return the claims of a token signed with RS256 (RFC 7519, section 7.2)."""
     # The library knows only the machine's clock; ours may differ.
-    unchecked: Any = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf"), False)
+    options: Any = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf"), False)
+    options["require"] = ["iss", "aud", "exp", *also]
     claims: dict[str, Any] = jwt.decode(
         token,
         key,
         algorithms=["RS256"],
         issuer=iss,
         audience=aud,
-        options={"require": ["iss", "aud", "exp", *also], **unchecked},
+        options=options,
     )
     if not isinstance(claims["exp"], int | float):
         raise jwt.DecodeError("exp is not a number")

@@ -27,7 +27,7 @@ from .provider import here
 
 _PASSWORDS = "Username-Password-Authentication"
 _FACTORS = {"totp": "secondary", "recovery-code": "secondary", "passkey": "primary"}
-_VERBS = {"GET": "read", "PATCH": "update", "DELETE": "delete"}
+_VERBS = {"GET": "read", "PATCH": "update", "DELETE": "delete", "POST": "create"}
 
 routes = Blueprint("my_account", __name__, url_prefix="/me/v1")
 
@@ -41,8 +41,9 @@ def refuse(error: TokenError) -> Response:
     return private(problem, error.status)
 
 
-def _sub(scope: str) -> str:
+def _sub(what: str) -> str:
     """Return whose access token the request shows, if it is good for this."""
+    scope = f"{_VERBS[request.method]}:me:{what}"
     try:
         claims = own_claims(bearer(), here.my_account)
     except jwt.PyJWTError as error:
@@ -50,47 +51,43 @@ def _sub(scope: str) -> str:
     # The SDK writes some of these scopes with hyphens.
     if scope not in claims.get("scope", "").replace("-", "_").split():
         raise TokenError(403, "insufficient_scope", f"The access token lacks {scope}")
-    sub: str = claims["sub"]
-    return sub
+    return str(claims["sub"])
 
 
 @routes.post("/connected-accounts/connect")
 def connect() -> Response:
     """Begin to connect an account; the user is asked at the address returned."""
-    sub, form = _sub("create:me:connected_accounts"), parameters()
+    sub, form = _sub("connected_accounts"), parameters()
     connection, url = form.get("connection", ""), form.get("redirect_uri", "")
-    if connection not in _connections():
-        raise _missing(f"There is no connection {connection}")
+    if connection not in here.connections - {_PASSWORDS}:
+        raise TokenError(404, "not_found", f"There is no connection {connection}")
     if not here.knows_callback(url) or form.get("code_challenge_method") != "S256":
         raise bad_request("redirect_uri or code_challenge is wrong")
     structure(form, "scopes", list)
-    session = secrets.token_urlsafe(32)
-    asked = {**form, "sub": sub, "auth_session": session}
+    session, questions = secrets.token_urlsafe(32), here.directory.questions
+    back = AuthorizationRequest(url, "", (), form.get("state"))
 
     def agree() -> Response:
+        asked = {**form, "sub": sub, "auth_session": session}
         code = here.directory.connects.put(asked)
-        return send_back(url, form.get("state"), {"connect_code": code}, 303)
+        return send_back(url, back.state, {"connect_code": code}, 303)
 
     text = f"Let {site(url)} use your account at {connection}?"
     shown = {"title": "Connect an account", "text": text}
-    back = AuthorizationRequest(url, "", (), form.get("state"))
-    question = Question("confirm", back, agree, shown)
-    ticket = here.directory.questions.put(question)
-    answer = {"connect_uri": f"{here.origin}/u/confirm", "expires_in": 300}
-    more = {"auth_session": session, "connect_params": {"ticket": ticket}}
+    ticket = questions.put(Question("confirm", back, agree, shown))
+    answer = {"connect_uri": f"{here.origin}/u/confirm", "auth_session": session}
+    more = {"connect_params": {"ticket": ticket}, "expires_in": int(questions.lifetime)}
     return private({**answer, **more}, 201)
 
 
 @routes.post("/connected-accounts/complete")
 def complete() -> Response:
-    """Connect the account that the user has agreed to."""
-    sub, form = _sub("create:me:connected_accounts"), parameters()
+    """Connect the account that the user has agreed to, one at each connection."""
+    sub, form = _sub("connected_accounts"), parameters()
     asked = here.directory.connects.take(form.get("connect_code", "")) or {}
     shown = {name: form.get(name) for name in ("auth_session", "redirect_uri")}
-    challenge = asked.get("code_challenge", "")
-    if not {"sub": sub, **shown}.items() <= asked.items() or not proves(
-        form.get("code_verifier", ""), challenge
-    ):
+    proved = proves(form.get("code_verifier", ""), asked.get("code_challenge", ""))
+    if not (proved and {"sub": sub, **shown}.items() <= asked.items()):
         raise bad_request("The connect_code is not of this request")
     made = {
         "id": f"cac_{secrets.token_hex(8)}",
@@ -99,7 +96,6 @@ def complete() -> Response:
         "scopes": structure(asked, "scopes", list),
         "created_at": timestamp(here.now()),
     }
-    # One account at each connection.
     here.directory.accounts.setdefault(sub, {})[asked["connection"]] = made
     return private(made, 201)
 
@@ -107,65 +103,59 @@ def complete() -> Response:
 @routes.get("/connected-accounts/accounts")
 def accounts() -> Response:
     """List a user's connected accounts."""
-    found = here.directory.accounts.get(_sub("read:me:connected_accounts"), {})
+    found = here.directory.accounts.get(_sub("connected_accounts"), {})
     wanted = request.args.get("connection")
-    return _page("accounts", [a for n, a in found.items() if wanted in {None, n}])
+    return _part("accounts", [a for n, a in found.items() if wanted in {None, n}])
 
 
 @routes.delete("/connected-accounts/accounts/<name>")
 def disconnect(name: str) -> Response:
     """Take a connected account away."""
-    found = here.directory.accounts.get(_sub("delete:me:connected_accounts"), {})
+    found = here.directory.accounts.get(_sub("connected_accounts"), {})
     for connection, account in list(found.items()):
         if account["id"] == name:
             del found[connection]
             return Response(status=204)
-    raise _missing("There is no such account")
+    raise TokenError(404, "not_found", "There is no such account")
 
 
 @routes.get("/connected-accounts/connections")
 def connections() -> Response:
     """List where an account could be connected."""
-    _sub("read:me:connected_accounts")
-    return _page("connections", [{"name": n, "strategy": n} for n in _connections()])
+    _sub("connected_accounts")
+    found = sorted(here.connections - {_PASSWORDS})
+    return _part("connections", [{"name": n, "strategy": n} for n in found])
 
 
-def _connections() -> list[str]:
-    return sorted(here.connections - {_PASSWORDS})
-
-
-def _page(name: str, items: list[dict[str, Any]]) -> Response:
+def _part(name: str, items: list[dict[str, Any]]) -> Response:
     """Answer with some of the items, and where to go on."""
-    try:
-        start, take = (
-            int(request.args.get(n, d)) for n, d in (("from", 0), ("take", 50))
-        )
-    except ValueError as error:
-        raise bad_request("from or take is no number") from error
-    more = {"next": str(start + take)} if start + take < len(items) else {}
-    return private({name: items[start : start + take], **more})
+    start, take = (request.args.get(n, d) for n, d in (("from", "0"), ("take", "50")))
+    if not (start.isdecimal() and take.isdecimal()):
+        raise bad_request("from or take is no number")
+    end = int(start) + int(take)
+    more = {"next": str(end)} if end < len(items) else {}
+    return private({name: items[int(start) : end], **more})
 
 
 @routes.get("/factors")
 def factors() -> Response:
     """List what can be enrolled here."""
-    _sub("read:me:factors")
+    _sub("factors")
     return private([{"type": t, "usage": [usage]} for t, usage in _FACTORS.items()])
 
 
 @routes.get("/authentication-methods")
 def methods() -> Response:
     """List a user's methods."""
-    sub, kind = _sub("read:me:authentication_methods"), request.args.get("type")
+    sub, kind = _sub("authentication_methods"), request.args.get("type")
     found = here.directory.methods.of(sub, *([kind] if kind else []))
     return private({"authentication_methods": [_shown(method) for method in found]})
 
 
-@routes.route("/authentication-methods/<name>", methods=[*_VERBS])
+@routes.route("/authentication-methods/<name>", methods=["GET", "PATCH", "DELETE"])
 def method(name: str) -> Response:
-    """Show one, call it by another name, or take it away."""
-    sub = _sub(f"{_VERBS[request.method]}:me:authentication_methods")
-    found = _find(sub, name)
+    """Show a method, call it by another name, or take it away."""
+    sub, found = _find(name)
     if request.method == "DELETE":
         here.directory.methods.remove(sub, found)
         return Response(status=204)
@@ -176,8 +166,8 @@ def method(name: str) -> Response:
 
 @routes.post("/authentication-methods")
 def enroll() -> Response:
-    """Begin to enroll one; it counts once it is verified."""
-    sub, kind = _sub("create:me:authentication_methods"), parameters().get("type")
+    """Begin to enroll a method; it counts once it is verified."""
+    sub, kind = _sub("authentication_methods"), parameters().get("type")
     known, ceremony = here.directory.methods, Ceremony("create", name=sub)
     more: dict[str, Any]
     if kind == "totp":
@@ -199,8 +189,8 @@ def enroll() -> Response:
 
 @routes.post("/authentication-methods/<name>/verify")
 def verify(name: str) -> Response:
-    """Enroll one for good."""
-    form, found = parameters(), _find(_sub("create:me:authentication_methods"), name)
+    """Enroll a method for good."""
+    form, (_, found) = parameters(), _find(name)
     enrolments, session = here.directory.enrolments, form.get("auth_session", "")
     made, ceremony = enrolments.get(session) or (None, None)
     if made is not found or ceremony is None or not _verified(form, made, ceremony):
@@ -223,25 +213,16 @@ def _verified(form: Mapping[str, str], made: Method, ceremony: Ceremony) -> bool
     return True
 
 
-def _missing(description: str) -> TokenError:
-    return TokenError(404, "not_found", description)
-
-
-def _find(sub: str, name: str) -> Method:
+def _find(name: str) -> tuple[str, Method]:
+    sub = _sub("authentication_methods")
     for found in here.directory.methods.of(sub):
         if found.id == name:
-            return found
-    raise _missing("There is no such authentication method")
+            return sub, found
+    raise TokenError(404, "not_found", "There is no such authentication method")
 
 
 def _shown(found: Method) -> dict[str, Any]:
-    shown = {
-        "id": found.id,
-        "type": found.type,
-        "created_at": found.created_at,
-        "confirmed": found.confirmed,
-        "usage": [_FACTORS[found.type]],
-        "name": found.name,
-        "key_id": found.key_id,
-    }
-    return {name: value for name, value in shown.items() if value != ""}
+    names = ("id", "type", "created_at", "confirmed", "name", "key_id")
+    shown = {name: getattr(found, name) for name in names}
+    usage = {"usage": [_FACTORS[found.type]]}
+    return {**{n: v for n, v in shown.items() if v != ""}, **usage}
