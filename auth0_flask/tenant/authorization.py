@@ -59,17 +59,14 @@ class AuthorizationRequest:
 
 
 def read(query: Mapping[str, str]) -> AuthorizationRequest:
-    """Read a request whose client and redirect_uri are known to be right.
-
-    Raises:
-        RequestError: If the app has to be told of a mistake.
-    """
+    """Read a request of a known redirect_uri; raises what the app has to be told."""
     _check(query)
     prompt, max_age = frozenset(query.get("prompt", "").split()), query.get("max_age")
     if "none" in prompt and len(prompt) > 1:
         raise invalid("prompt=none cannot be combined with others")
     if max_age and not (max_age.isascii() and max_age.isdecimal()):
         raise invalid("max_age must be a number of seconds")
+    text = ("login_hint", "organization", "invitation", "connection")
     return AuthorizationRequest(
         redirect_uri=query["redirect_uri"],
         code_challenge=query["code_challenge"],
@@ -79,26 +76,21 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
         audience=query.get("audience") or None,
         prompt=prompt,
         max_age=int(max_age) if max_age else None,
-        login_hint=query.get("login_hint", ""),
         signup=query.get("screen_hint") == "signup",
-        organization=query.get("organization", ""),
-        invitation=query.get("invitation", ""),
-        connection=query.get("connection", ""),
         acr=next(iter(query.get("acr_values", "").split()), None),
+        **{name: query.get(name, "") for name in text},
     )
 
 
 def _check(query: Mapping[str, str]) -> None:
-    kind = query.get("response_type")
-    if not kind:
-        raise invalid("Missing required parameter: response_type")
-    if kind != "code":
-        description = f"Unsupported response type: {kind}"
+    for name in ("response_type", "code_challenge"):
+        if not query.get(name):
+            raise invalid(f"Missing required parameter: {name}")
+    if query["response_type"] != "code":
+        description = f"Unsupported response type: {query['response_type']}"
         raise RequestError("unsupported_response_type", description)
     if query.get("response_mode", "query") != "query":
         raise invalid("Unsupported response mode: only query is known here")
-    if not query.get("code_challenge"):
-        raise invalid("Missing required parameter: code_challenge")
     if query.get("code_challenge_method") != "S256":
         raise invalid("code_challenge_method must be S256")
     if not _CHALLENGE.fullmatch(query["code_challenge"]):

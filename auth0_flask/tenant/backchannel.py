@@ -197,17 +197,17 @@ def _exchange_token(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange a token of somebody else's (RFC 8693), which tests have accepted."""
     accepted, transfers = here.directory.accepted, here.directory.transfers
     kind, actor = required(form, "subject_token_type"), form.get("actor_token")
-    user, act = accepted.get((kind, required(form, "subject_token"))), None
+    user = accepted.get((kind, required(form, "subject_token")))
+    act: Mapping[str, Any] | None = None
     if user is None:
         raise invalid_grant("The subject token is not one that is accepted here")
     if actor:
         known = accepted.get((form.get("actor_token_type", ""), actor))
         try:
-            act = {
-                "sub": known.sub if known else own_claims(actor, here.client_id)["sub"]
-            }
+            act = known.claims if known else own_claims(actor, here.client_id)
         except jwt.PyJWTError as error:
             raise invalid_grant(f"The actor token is wrong: {error}") from error
+        act = {"sub": act["sub"]}
     if form.get("audience") != f"urn:{here.domain}:session_transfer":
         issued = {"issued_token_type": f"{_TYPES}access_token"}
         return {**logins.log_in(form, user, act), **issued}

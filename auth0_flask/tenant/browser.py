@@ -48,9 +48,15 @@ def authorize() -> Response:
             return _ask_to_link(asked, query)
         session = _transferred(query) or _usable_session(asked)
     except RequestError as error:
-        told = {"error": error.error, "error_description": str(error)}
-        return send_back(query["redirect_uri"], query.get("state"), told)
+        return _tell(query["redirect_uri"], query.get("state"), error)
     return _go_on(asked, session, 302) if session else _ask_who(asked)
+
+
+def _tell(
+    url: str, state: str | None, error: RequestError, status: int = 302
+) -> Response:
+    told = {"error": error.error, "error_description": str(error)}
+    return send_back(url, state, told, status)
 
 
 def _query() -> Mapping[str, str]:
@@ -88,8 +94,7 @@ def _usable_session(asked: AuthorizationRequest) -> Session | None:
         if session is None:
             raise RequestError("login_required", "Login required")
         if _wants_factor(asked, session):
-            description = "Multifactor authentication required"
-            raise RequestError("interaction_required", description)
+            raise RequestError("interaction_required", "Multifactor authentication")
     return None if asked.wants_login_page else session
 
 
@@ -121,8 +126,7 @@ def _go_on(asked: AuthorizationRequest, session: Session, status: int) -> Respon
         here.enroll(session.user)
 
     def prove() -> Response | None:
-        code = _field("code").replace(" ", "")
-        if methods.takes_otp(sub, code) or methods.takes_recovery_code(sub, code):
+        if methods.takes(sub, _field("code").replace(" ", "")):
             return _send_code(asked, logins.proved(session, asked.acr), 303)
         return None
 
@@ -190,18 +194,15 @@ def answer(_: str) -> Response:
     """Take the answer, or ask again."""
     denied, (state, question) = _denied(), _question()
     asked = question.asked
-    answer = _refused(asked) if denied else question.answer()
+    refusal = RequestError("access_denied", "User did not authorize the request")
+    answer = (
+        _tell(asked.redirect_uri, asked.state, refusal, 303)
+        if denied
+        else question.answer()
+    )
     if answer is None:
         return _page(state, question, "This code is wrong: try again.")
-    if here.directory.questions.take(state) is None:
-        _expired()
-    return answer
-
-
-def _refused(asked: AuthorizationRequest) -> Response | None:
-    error, reason = "access_denied", "User did not authorize the request"
-    told = {"error": error, "error_description": reason}
-    return send_back(asked.redirect_uri, asked.state, told, 303)
+    return answer if here.directory.questions.take(state) else _expired()
 
 
 def _question() -> tuple[str, Question]:
@@ -240,61 +241,50 @@ def follow_link() -> Response:
     return _go_on(message.asked, here.directory.sign_in(user), 302)
 
 
-@routes.get("/u/inbox")
-def inbox() -> str:
-    """Show what the users' mailboxes, phones and authenticators show."""
+@routes.route("/u/inbox", methods=["GET", "POST"])
+def inbox() -> Response:
+    """Show what the users' mailboxes, phones and authenticators show.
+
+    A login elsewhere can be approved here.
+    """
     directory = here.directory
-    return render_template(
+    if request.method == "POST":
+        approval = directory.approvals.get(request.form.get("id", "")) or _expired()
+        approval.answer = not _denied()
+        return redirect("/u/inbox", 303)
+    page = render_template(
         "inbox.html",
         approvals=[a for a in directory.approvals.values() if a.answer is None],
         messages=directory.messages.values(),
         codes=directory.methods.codes(),
         labels={user.sub: user.label for user in directory.users()},
     )
-
-
-@routes.post("/u/inbox")
-def approve() -> Response:
-    """Approve a login elsewhere, or refuse to."""
-    approval = here.directory.approvals.get(request.form.get("id", "")) or _expired()
-    approval.answer = not _denied()
-    return redirect("/u/inbox", 303)
+    return make_response(page)
 
 
 @routes.get("/v2/logout")
-def logout() -> Response:
-    """End the tenant's session as Auth0's own logout does."""
-    return _send_away(request.args.get("returnTo"), None)
-
-
 @routes.get("/oidc/logout")
-def oidc_logout() -> Response:
-    """End it as OpenID Connect RP-Initiated Logout, section 2, says."""
-    url = request.args.get("post_logout_redirect_uri")
-    return _send_away(url, request.args.get("state"))
-
-
-@routes.get("/u/session")
-def session_page() -> str:
-    """Say who is signed in at the tenant in this browser."""
-    session = _current_session()
-    return render_template("session.html", user=session.user if session else None)
-
-
-@routes.post("/u/session")
-def sign_out() -> Response:
-    """End the tenant's session, without the app's knowing of it by a redirect."""
-    return _end_session(redirect("/u/session", 303))
-
-
-def _send_away(url: str | None, state: str | None) -> Response:
+def logout() -> Response:
+    """End the tenant's session (OpenID Connect RP-Initiated Logout, section 2)."""
+    auth0s = request.path == "/v2/logout"
+    url = request.args.get("returnTo" if auth0s else "post_logout_redirect_uri")
     if url and not allowed(url, here.allowed_logout_urls):
         abort(400, f"“{url}” is not among the allowed logout URLs.")
     if url:
+        state = None if auth0s else request.args.get("state")
         return _end_session(send_back(url, state, {}))
     message = "You are signed out of the stand-in."
     page = render_template("message.html", title="Signed out", message=message)
     return _end_session(make_response(page))
+
+
+@routes.route("/u/session", methods=["GET", "POST"])
+def session_page() -> Response:
+    """Say who is signed in here, and sign out without a redirect to the app."""
+    if request.method == "POST":
+        return _end_session(redirect("/u/session", 303))
+    user = getattr(_current_session(), "user", None)
+    return make_response(render_template("session.html", user=user))
 
 
 def _end_session(answer: Response) -> Response:

@@ -77,11 +77,7 @@ class Methods:
         return [*codes, *self.of(sub, "recovery-code")] if codes else []
 
     def passkey(self, key_id: str) -> tuple[str, Method]:
-        """Return whose passkey this is, and itself.
-
-        Raises:
-            LookupError: If it is unknown.
-        """
+        """Return whose passkey this is, and itself, or raise a LookupError."""
         for sub in list(self._of):
             for method in self.of(sub, "passkey"):
                 if method.confirmed and method.key_id == key_id:
@@ -105,18 +101,16 @@ class Methods:
         """Whether an authenticator shows this code, or did or will within 30 s."""
         return any(same(self.code(method, step), code) for step in (-1, 0, 1))
 
-    def takes_otp(self, sub: str, code: str) -> bool:
-        """Whether one of a user's authenticators shows this code, which confirms it."""
-        for method in self.of(sub, "totp"):
-            if self.shows(method, code):
+    def takes(self, sub: str, code: str, *kinds: str) -> bool:
+        """Whether a user has this code: an authenticator's, or a recovery code.
+
+        The one is confirmed by that, the other good once.
+        """
+        for method in self.of(sub, *kinds or ("totp", "recovery-code")):
+            if method.type == "totp" and self.shows(method, code):
                 method.confirmed = True
                 return True
-        return False
-
-    def takes_recovery_code(self, sub: str, code: str) -> bool:
-        """Whether this is a user's recovery code; it is good once."""
-        for method in self.of(sub, "recovery-code"):
-            if same(method.secret, code):
+            if method.type != "totp" and same(method.secret, code):
                 self.remove(sub, method)
                 return True
         return False

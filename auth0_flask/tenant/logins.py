@@ -207,13 +207,9 @@ def proved(session: Session, acr: str | None = None) -> Session:
 def authenticators() -> Response:
     """List what a user can be asked for."""
     found = here.directory.methods.of(_sub(bearer()), *_AUTHENTICATORS)
-    names = {method.id: _AUTHENTICATORS[method.type] for method in found}
-    return private(
-        [
-            {"id": m.id, "authenticator_type": names[m.id], "active": m.confirmed}
-            for m in found
-        ]
-    )
+    kinds = [{"authenticator_type": _AUTHENTICATORS[method.type]} for method in found]
+    states = [{"id": method.id, "active": method.confirmed} for method in found]
+    return private([{**k, **s} for k, s in zip(kinds, states, strict=True)])
 
 
 @routes.post("/mfa/associate")
@@ -245,7 +241,7 @@ def challenge() -> Response:
 def otp(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange an ``mfa_token`` and a one-time code for tokens."""
     sub = _sub(required(form, "mfa_token"))
-    if not here.directory.methods.takes_otp(sub, required(form, "otp")):
+    if not here.directory.methods.takes(sub, required(form, "otp"), "totp"):
         raise invalid_grant("Invalid otp_code.")
     return _tokens(form)
 
@@ -253,7 +249,7 @@ def otp(form: Mapping[str, str]) -> dict[str, Any]:
 def recovery_code(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange an ``mfa_token`` and a recovery code for tokens and the next code."""
     sub, methods = _sub(required(form, "mfa_token")), here.directory.methods
-    if not methods.takes_recovery_code(sub, required(form, "recovery_code")):
+    if not methods.takes(sub, required(form, "recovery_code"), "recovery-code"):
         raise invalid_grant("MFA Authorization rejected.")
     return {**_tokens(form), "recovery_code": methods.add_recovery_code(sub).secret}
 

@@ -156,10 +156,8 @@ class Provider(Settings):
     def add_user(self, username: str, **claims: Any) -> User:
         """Add a user, or replace the one of that name.
 
-        Args:
-            username: The name on the login form's button.
-            claims: Claims besides, or instead of, the usual ``sub``, ``name``,
-                ``email`` and ``email_verified``. One given as None is left out.
+        Claims come besides, or instead of, the usual ``sub``, ``name``, ``email`` and
+        ``email_verified``. One given as None is left out.
 
         Raises:
             ValueError: If the user would have no ``sub``.
@@ -191,8 +189,7 @@ class Provider(Settings):
     def enroll(self, user: User | str) -> str:
         """Give a user a second factor, which logins ask for from now on.
 
-        Returns:
-            A recovery code; ``otp_for`` says what the authenticator shows.
+        Returns the recovery code; ``otp_for`` says what the authenticator shows.
         """
         methods, sub = self.directory.methods, self.directory.find(user).sub
         methods.add_totp(sub, confirmed=True)
@@ -218,14 +215,10 @@ class Provider(Settings):
     def approve_backchannel(self, user: User | str, *, allow: bool = True) -> None:
         """Answer the logins elsewhere that a user is asked for, or else the next."""
         sub, directory = self.directory.find(user).sub, self.directory
-        asked = [a for a in directory.approvals.values() if a.answer is None]
-        theirs = [
-            approval for approval in asked if approval.grant.session.user.sub == sub
-        ]
-        for approval in theirs:
-            approval.answer = allow
-        if not theirs:
-            directory.answers[sub] = allow
+        directory.answers[sub] = allow
+        for approval in directory.approvals.values():
+            if approval.answer is None and approval.grant.session.user.sub == sub:
+                approval.answer = directory.answers.pop(sub, allow)
 
     def accept_token(self, token: str, user: User | str, token_type: str) -> None:
         """Take a token of somebody else's for a user's in token exchanges."""
@@ -263,9 +256,6 @@ class Provider(Settings):
     def fail(self, endpoint: str, fault: Fault, times: int = 1) -> None:
         """Have the next requests of an endpoint go wrong; in order, each once.
 
-        Endpoints are "discovery", "jwks", "token", "userinfo", "par", "revoke",
-        "api" and "authorize".
-
         Raises:
             ValueError: If there is no such endpoint, or ``times`` is below 1.
         """
@@ -292,9 +282,8 @@ class Provider(Settings):
 
         Args:
             kind: "signature", "issuer", "audience", "algorithm" (HS256 with the
-                client secret), "curve" (ES256 with a key of nobody's), "none"
-                (unsigned), "expired", "unknown_key", "no_iat", "no_kid" or
-                "absent" (a response without an ID token).
+                client secret), "curve" (ES256), "none" (unsigned), "expired",
+                "unknown_key", "no_iat", "no_kid" or "absent" (no ID token).
             claims: Claims to set; None removes one.
 
         Raises:
@@ -313,13 +302,7 @@ class Provider(Settings):
         return sum(seen.path == path for seen in list(self.requests))
 
     def admit(self, query: Mapping[str, str]) -> AuthorizationRequest:
-        """Read a request and hold it against what the tenant knows.
-
-        Its client and redirect_uri are known to be right.
-
-        Raises:
-            RequestError: If the app has to be told of a mistake.
-        """
+        """Read a request of a known redirect_uri, or raise a RequestError."""
         asked, directory = read(query), self.directory
         if asked.organization and directory.organization(asked.organization) is None:
             raise invalid(f"the organization {asked.organization} was not found")

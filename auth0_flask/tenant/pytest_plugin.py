@@ -94,11 +94,9 @@ def _start(config: pytest.Config) -> None:
 
 def _stop() -> None:
     """Stop the tenant and leave the environment as it was."""
-    for name, value in _before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    for name in _before:
+        os.environ.pop(name, None)
+    os.environ.update({name: v for name, v in _before.items() if v is not None})
     _before.clear()
     _tenant.stop()
 
@@ -116,8 +114,7 @@ def tenant_user(auth0_tenant: Tenant) -> Callable[..., User]:
     """Add users: ``tenant_user("dora", roles=["editor"], email="d@example.com")``.
 
     Any claim can be given by its name, and None leaves one of the usual out.
-    Roles go into the claim "https://example.com/roles", which an Action would
-    set at Auth0; without any, there is no such claim.
+    Roles go into the claim "https://example.com/roles", as by an Action at Auth0.
     """
 
     def add(username: str, *, roles: Sequence[str] = (), **claims: Any) -> User:
@@ -136,8 +133,7 @@ def complete_login(
 
     Args:
         client: A test client of the app, with cookies.
-        path: The page to start at: the one that begins a login, with any query,
-            or a page that redirects there.
+        path: The page that begins a login, with any query, or redirects there.
         username: The user at the tenant, whose browser is new to it each time.
 
     Returns:
@@ -155,7 +151,8 @@ def complete_login(
         if url.startswith(f"{_tenant.origin}/"):
             url = _sign_in(url, username)
         # The callback comes to where the client has its cookies.
-        answer = client.get(_path_and_query(url), headers=_PAGE)
+        path = urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
+        answer = client.get(path, headers=_PAGE)
     raise AssertionError(f"Too many redirects, the last to {answer.request.path}")
 
 
@@ -163,22 +160,12 @@ def _sign_in(url: str, username: str) -> str:
     """Return the address that the tenant sends the browser back to."""
     with httpx.Client(trust_env=False, headers=_PAGE) as browser:
         answer = browser.get(url)
-        if answer.has_redirect_location and answer.next_request:
-            page = answer.next_request.url
-            if not str(page).startswith(f"{_tenant.origin}/u/login"):
-                return str(page)
-            form = {"action": "login", "username": username}
-            form["state"] = page.params["state"]
-            answer = browser.post(page.copy_with(query=None), data=form)
-        if "/u/factor?" in answer.headers.get("location", "") and answer.next_request:
-            page = answer.next_request.url
-            form = {"action": "login", "code": _tenant.otp_for(username)}
-            form["state"] = page.params["state"]
+        while answer.headers.get("location", "").startswith(f"{_tenant.origin}/u/"):
+            page = httpx.URL(answer.headers["location"])
+            form = {"action": "login", "username": username, **page.params}
+            if page.path == "/u/factor":
+                form["code"] = _tenant.otp_for(username)
             answer = browser.post(page.copy_with(query=None), data=form)
     if not answer.has_redirect_location:
         raise AssertionError(f"The tenant answers {answer.status_code}: {answer.text}")
     return answer.headers["location"]
-
-
-def _path_and_query(url: str) -> str:
-    return urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()

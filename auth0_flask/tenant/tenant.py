@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from flask import Flask, render_template
@@ -52,12 +51,7 @@ class Tenant(Provider):
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def __call__(
@@ -97,15 +91,11 @@ class Tenant(Provider):
             self._running = stack.pop_all()
 
     def stop(self) -> None:
-        """End all connections and free the ports; nothing is left behind.
-
-        Does nothing where the tenant is not running.
-        """
+        """End all connections and free the ports; nothing is left behind."""
         if self._running is not None:
             self.stopping.set()
             self._running.close()
-            self._running = None
-            self._ca_file = None
+            self._running = self._ca_file = None
 
     @property
     def ca_file(self) -> str:
@@ -119,11 +109,7 @@ class Tenant(Provider):
         return str(self._ca_file)
 
     def close_connections(self) -> None:
-        """Close idle connections, as a provider that tidies up would.
-
-        A connection with a request under way ends after its answer. Those
-        that were idle are gone when this returns.
-        """
+        """Close connections: idle ones now, others after their answer."""
         self._connections.close(_PATIENCE)
 
     def logout_token(
@@ -140,13 +126,11 @@ class Tenant(Provider):
         Args:
             sub: The identifier of the user who is to be signed out.
             sid: That of the session; either may be left out.
-            forge: What is to be wrong with it: a kind as ``forge()`` takes it,
-                but "absent".
+            forge: What is to be wrong: a kind as ``forge()`` takes it, but "absent".
             claims: Claims to set; None removes one.
             header: Header parameters to set, ``typ`` say; None removes one.
 
         Raises:
-            RuntimeError: If the tenant was never started.
             ValueError: If the kind is unknown.
         """
         forgery = Forgery(forge, dict(claims or {}))
@@ -155,11 +139,7 @@ class Tenant(Provider):
         return logout_token(self, sub, sid, forgery, header or {})
 
     def finish_backchannel(self, patience: float = 5.0) -> bool:
-        """Wait for the app's answers to logout tokens on their way.
-
-        Returns:
-            Whether all have arrived in time; see ``backchannel_answers``.
-        """
+        """Wait for the app's answers to logout tokens; tell whether all came."""
         deadline, waiting = time.monotonic() + patience, list(self.notices)
         for thread in waiting:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -170,24 +150,14 @@ class Tenant(Provider):
     ) -> dict[str, str]:
         """Return the environment variables that point an app to this tenant.
 
-        The app's server talks to ``https://AUTH0_DOMAIN`` and trusts its certificate
-        by ``SSL_CERT_FILE``. Browsers do not trust it, so no browser may be sent
-        there: the discovery document has plain http addresses for all that a browser
-        visits. Auth0's ``/v2/logout`` is not in that document. It is served at the
-        origin of ``authorization_endpoint``; the client has to send browsers there
-        where ``AUTH0_DOMAIN`` is a loopback name.
+        The app's server trusts its certificate by ``SSL_CERT_FILE``. Browsers do not,
+        so what they visit has plain http addresses: all in the discovery document,
+        and ``/v2/logout`` at the origin of ``authorization_endpoint``.
 
         The app still reads its own ``.env``, over which the environment wins. So
         settings that would break the login here are empty: the signing key (the
         tenant takes the client secret), the organization (it is unknown here), and
-        ``AUTH0_REDIS_URL`` unless the environment has it. The loopback names are
-        added to ``NO_PROXY``, so that no proxy comes between app and tenant.
-
-        Args:
-            redirect_uri: The app's callback, any address on loopback.
-
-        Raises:
-            RuntimeError: If the tenant is not running.
+        ``AUTH0_REDIS_URL`` unless the environment has it.
         """
         self.callback = self.callback or redirect_uri
         return {
@@ -229,12 +199,11 @@ def create_app(provider: Provider) -> Flask:
     return app
 
 
-def _error_page(error: HTTPException) -> tuple[str, int, dict[str, str]]:
+def _error_page(error: HTTPException) -> tuple[str, int]:
     status = error.code or 500
     title = _TITLES.get(status, error.name)
     page = render_template("message.html", title=title, message=error.description)
-    headers = {n: v for n, v in error.get_headers() if n.lower() != "content-type"}
-    return page, status, headers
+    return page, status
 
 
 def _add_headers(response: Response) -> Response:

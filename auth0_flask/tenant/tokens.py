@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import secrets
 import threading
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import ProxyHandler, build_opener
 
 import jwt
 
@@ -17,6 +19,7 @@ from .faults import Draft, Forgery
 from .provider import Provider
 
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+_direct = build_opener(ProxyHandler({}))
 _PATIENCE = 5.0  # with an app that is told of a logout
 
 # OpenID Connect Core, section 5.4: which scope a standard claim belongs to.
@@ -167,25 +170,14 @@ def announce_logout(provider: Provider, session: Session, due: threading.Event) 
 
     def tell() -> None:
         due.wait(_PATIENCE)
+        body = urlencode({"logout_token": token}).encode()
         try:
-            answers.append(_post(url, urlencode({"logout_token": token})))
-        except (OSError, http.client.HTTPException):
+            answers.append(_direct.open(url, body, _PATIENCE).status)
+        except HTTPError as error:
+            answers.append(error.code)
+        except (OSError, HTTPException):
             answers.append(0)
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()
     provider.notices.append(thread)
-
-
-def _post(url: str, form: str) -> int:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(
-        parts.hostname or "", parts.port, timeout=_PATIENCE
-    )
-    try:
-        target = parts._replace(scheme="", netloc="", path=parts.path or "/").geturl()
-        kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        connection.request("POST", target, form, kind)
-        return connection.getresponse().status
-    finally:
-        connection.close()
