@@ -8,21 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from flask.cli import ScriptInfo, load_dotenv
 from flask.helpers import get_load_dotenv
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
+from werkzeug.serving import WSGIRequestHandler
 
-from .server import serve_on
+from .server import HOST, serve_on
 from .tenant import Tenant
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _FIRST_PORT = 5000
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
@@ -70,8 +68,12 @@ def serve_app() -> int:
         raise click.ClickException(_NO_APP)
     _on_signals(signal.default_int_handler)
     with Tenant() as tenant:
-        server = _bind_app(tenant)
-        url = f"http://localhost:{server.port}"
+        # The app reads its own address when it is imported, so the port comes first.
+        url = f"http://localhost:{(port := _free_port())}"
+        os.environ.update(tenant.environ(f"{url}/callback"))
+        if get_load_dotenv():  # as "flask run" does; what is set already stays
+            load_dotenv()
+        server = serve_on(port, ScriptInfo("app.py").load_app(), _QuietHandler)
         print(f"Open {url} and sign in as anybody. Ctrl+C ends it.")
         print(
             "The tenant is a stand-in for Auth0 on this machine; "
@@ -112,40 +114,18 @@ def run_command(command: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _bind_app(tenant: Tenant) -> BaseWSGIServer:
-    later: list[WSGIApplication] = []
-
-    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        return later[0](environ, start)
-
-    # The app reads its own address when it is imported, so the port comes first.
-    server = _bind(app)
-    try:
-        os.environ.update(tenant.environ(f"http://localhost:{server.port}/callback"))
-        if get_load_dotenv():  # as "flask run" does; what is set already stays
-            load_dotenv()
-        later.append(ScriptInfo("app.py").load_app())
-    except BaseException:
-        server.server_close()
-        raise
-    return server
-
-
-def _bind(app: WSGIApplication) -> BaseWSGIServer:
-    for port in range(_FIRST_PORT, _FIRST_PORT + 100):
-        try:
-            if not _answers_on_ipv6(port):
-                return serve_on(port, app, QuietHandler)
-        except OSError:
+def _free_port() -> int:
+    for port in (*range(_FIRST_PORT, _FIRST_PORT + 100), 0):
+        if port and _answers_on_ipv6(port):
             continue
-    return serve_on(0, app, QuietHandler)
+        with suppress(OSError), socket.create_server((HOST, port)) as free:
+            return int(free.getsockname()[1])
+    raise click.ClickException("There is no free port.")
 
 
-class QuietHandler(WSGIRequestHandler):
-    """Serves the app without a line on the terminal for each request."""
-
+class _QuietHandler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing."""
+        """Say nothing: no line on the terminal for each request."""
 
 
 def _answers_on_ipv6(port: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -100,11 +100,6 @@ def _check(query: Mapping[str, str]) -> None:
 def invalid(description: str) -> RequestError:
     """Return the refusal of a request that is not in order."""
     return RequestError("invalid_request", description)
-
-
-def allowed(url: str, registered: Collection[str]) -> bool:
-    """Whether a browser may be sent there: loopback, or registered as it is."""
-    return url in registered or is_loopback(url)
 
 
 def with_query(url: str, parameters: Mapping[str, str]) -> str:

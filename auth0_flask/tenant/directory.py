@@ -146,14 +146,6 @@ class Store(Generic[T]):
             self._entries[key] = (expires, value)
         return key
 
-    def add(self, key: str, value: T, *, lifetime: float) -> bool:
-        """Keep a value unless its key is taken; tell whether it was kept."""
-        now = self._clock()
-        with self._lock:
-            self._forget_expired(now)
-            kept = self._entries.setdefault(key, entry := (now + lifetime, value))
-        return kept is entry
-
     def values(self) -> list[T]:
         """Return all values that have not expired."""
         with self._lock:

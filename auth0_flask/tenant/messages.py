@@ -124,9 +124,10 @@ def _check_assertion(key: str, form: Mapping[str, str]) -> None:
         _refuse_client(f"The assertion is wrong: {error}")
     if not (claims["sub"] == form.get("client_id", client_id) == client_id):
         _refuse_client("The assertion is about another client")
-    lifetime = claims["exp"] - here.now()
-    if not here.directory.assertions.add(claims["jti"], True, lifetime=lifetime):
+    assertions, jti = here.directory.assertions, claims["jti"]
+    if assertions.get(jti):
         _refuse_client("The assertion was used before: its jti is known")
+    assertions.put(True, key=jti, lifetime=claims["exp"] - here.now())
 
 
 def _refuse_client(description: str) -> NoReturn:

@@ -18,7 +18,6 @@ from werkzeug.local import LocalProxy
 from .authorization import (
     AuthorizationRequest,
     RequestError,
-    allowed,
     invalid,
     is_loopback,
     read,
@@ -42,13 +41,11 @@ class Settings:
 
     clock_offset: float = 0.0  # seconds added to the tenant's clock
     access_token_lifetime: int = 86400  # seconds; ``expires_in`` of token responses
-    omit_scope: bool = False  # from token responses
     # Members set in every token response, to make it odd; None removes one.
     token_response_extra: dict[str, Any] = field(default_factory=dict)
     allowed_callback_urls: set[str] = field(
         default_factory=set
     )  # besides loopback addresses
-    allowed_logout_urls: set[str] = field(default_factory=set)  # likewise
     connections: set[str] = field(default_factory=_CONNECTIONS.copy)
     audiences: set[str] = field(default_factory=set)  # APIs there are; any where empty
     api_audience: str = "https://api.tenant.example/"  # of ``/api/things``
@@ -98,7 +95,7 @@ class Provider(Settings):
         self.stopping = threading.Event()
         self.callback = ""  # the app's first, for requests without a redirect_uri
         self._app_secret = secrets.token_hex(32)
-        self._ports: tuple[int, int] | None = None
+        self.ports = (0, 0)  # for TLS and for plain http, once it was started
         self.notices: list[threading.Thread] = []  # that tell the app of logouts
         self.reset()
 
@@ -117,17 +114,6 @@ class Provider(Settings):
         self.add_user("alice", **names)
         self.add_user("bob")
         self.add_user("nobody", name=None, email=None, email_verified=None)
-
-    @property
-    def ports(self) -> tuple[int, int]:
-        """The port for TLS and the one for plain http.
-
-        Raises:
-            RuntimeError: If the tenant was never started; so do the next four.
-        """
-        if self._ports is None:
-            raise RuntimeError("The tenant has no address before it is started.")
-        return self._ports
 
     @property
     def domain(self) -> str:
@@ -314,7 +300,7 @@ class Provider(Settings):
 
     def knows_callback(self, url: str) -> bool:
         """Whether a browser may be sent back there."""
-        return allowed(url, self.allowed_callback_urls)
+        return url in self.allowed_callback_urls or is_loopback(url)
 
     def knows_audience(self, audience: str) -> bool:
         """Whether there is such an API: any, unless some are registered."""

@@ -52,9 +52,7 @@ class Connections:
     def close(self, patience: float, *, for_good: bool = False) -> None:
         """End all connections: idle ones now, others after their answer.
 
-        Args:
-            patience: Seconds to wait for them to be gone.
-            for_good: Whether those still on their way in end as well.
+        Waits for them to be gone; ``for_good`` ends those on their way in as well.
         """
         with self._lock:
             self._closing = for_good
@@ -84,7 +82,7 @@ class Seen:
     scheme: str = ""  # of its Authorization header: "basic", say
 
 
-class Handler(WSGIRequestHandler):
+class _Handler(WSGIRequestHandler):
     """Serves one connection, request after request, until its client leaves."""
 
     connections: Connections
@@ -96,12 +94,10 @@ class Handler(WSGIRequestHandler):
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
-        """Register the connection."""
         super().setup()
         self.number = self.connections.add(self.connection)
 
     def finish(self) -> None:
-        """Close the connection's files and forget it."""
         try:
             super().finish()
         except OSError:
@@ -125,7 +121,6 @@ class Handler(WSGIRequestHandler):
             self.rfile = stream
 
     def make_environ(self) -> WSGIEnvironment:
-        """Tell the app which connection the request came on."""
         return {**super().make_environ(), CONNECTION: self.number}
 
     def send_header(self, keyword: str, value: str) -> None:
@@ -180,18 +175,8 @@ class Listener:
         connections: Connections,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Bind the port, or any that is free for 0, and serve.
-
-        Args:
-            port: The port.
-            app: What answers.
-            connections: Where its connections register.
-            context: The server's side of TLS; None for plain http.
-
-        Raises:
-            OSError: If the port is taken.
-        """
-        bound = type("BoundHandler", (Handler,), {"connections": connections})
+        """Bind the port, or any that is free for 0, and serve; with TLS or plain."""
+        bound = type("BoundHandler", (_Handler,), {"connections": connections})
         self._server = serve_on(port, app, bound)
         if context is not None:
             # Without a handshake on accepting: it happens at the first read, in the

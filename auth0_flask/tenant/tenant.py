@@ -87,7 +87,7 @@ class Tenant(Provider):
             stack.callback(tls.close)
             http = Listener(http_port, self, self._connections)
             stack.callback(http.close)
-            self._ports = (tls.port, http.port)
+            self.ports = (tls.port, http.port)
             self._running = stack.pop_all()
 
     def stop(self) -> None:

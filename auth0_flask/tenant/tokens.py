@@ -66,7 +66,7 @@ def token_response(
         ),
         "refresh_token": refresh_token,
         "id_token": _id_token(provider, grant) if "openid" in grant.scope else None,
-        "scope": None if provider.omit_scope else " ".join(grant.scope),
+        "scope": " ".join(grant.scope),
         "expires_in": lifetime,
         "token_type": "Bearer",
     }
@@ -172,9 +172,11 @@ def announce_logout(provider: Provider, session: Session, due: threading.Event) 
         due.wait(_PATIENCE)
         body = urlencode({"logout_token": token}).encode()
         try:
-            answers.append(_direct.open(url, body, _PATIENCE).status)
+            with _direct.open(url, body, _PATIENCE) as answer:
+                answers.append(answer.status)
         except HTTPError as error:
-            answers.append(error.code)
+            with error:
+                answers.append(error.code)
         except (OSError, HTTPException):
             answers.append(0)
 
