@@ -28,22 +28,11 @@ import httpx
 
 from auth0_flask.tenant import Fault, Tenant
 
+from . import soak_users
 from .processes import RedisServer, free_port, program, running, set_environment
-from .soak_users import (
-    BROWSERS,
-    EVERYWHERE,
-    LOGOUT,
-    NOTHING,
-    PAGES,
-    TROUBLES,
-    Scene,
-    Turn,
-    User,
-    Wrong,
-)
+from .soak_users import TROUBLES, Scene, Turn, User, Wrong
 
 THREADS = 8
-_EVERY = 10
 _TOO_MANY = 20
 _READY = "A worker is ready."
 _TRACEBACK = "Traceback (most recent call last)"
@@ -67,8 +56,7 @@ _MOST_MORE = Measure(12, 2 * THREADS, 3 * THREADS, 4 * THREADS)
 
 def main() -> int:
     """Run, print a table, and return 1 if anything was wrong."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("bench.soak", None, __doc__, formatter_class=form)
+    parser = argparse.ArgumentParser("bench.soak", description=__doc__)
     for name, default in (("logins", 10_000), ("users", 100), ("at-once", 32)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--workers", type=int, default=2)
@@ -84,37 +72,27 @@ def main() -> int:
         run.soak()
         said = run.log.read_text(errors="replace")
     if number := said.count(_TRACEBACK):
-        at = said.index(_TRACEBACK)
-        lines = said[max(0, at - 300) : at + 3000]
+        lines = said[max(0, said.index(_TRACEBACK) - 300) :][:3300]
         run.wrong.append(f"{number} tracebacks in the log: {lines}")
-    run.print_counts()
     for words in run.wrong[:_TOO_MANY]:
         print(f"WRONG: {words}")
     if run.wrong:
-        outages = (line for line in said.splitlines() if "is unavailable" in line)
-        print(*outages, f"{len(run.wrong)} wrong.", sep="\n")
-        return 1
-    print("Nothing wrong.")
-    return 0
+        print(*(x for x in said.splitlines() if "is unavailable" in x), sep="\n")
+    print(f"{len(run.wrong)} wrong." if run.wrong else "Nothing wrong.")
+    return 1 if run.wrong else 0
 
 
 class Run:
-    """One run: its processes, its users and what went wrong.
-
-    Args:
-        options: Those of the command.
-        stack: Ends the processes.
-    """
+    """One run: its processes, its users and what went wrong."""
 
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
-        self._options, self.wrong, self._seconds = options, list[str](), 0.0
+        self._options, self.wrong = options, list[str]()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         stack.enter_context(set_environment())
         tenant, port = stack.enter_context(Tenant()), free_port()
-        disk = Disk(folder)
-        switch: Callable[[bool], object] = disk
+        switch: Callable[[bool], object] = _switchable(folder)
         os.environ |= tenant.environ(f"http://localhost:{port}/callback")
-        os.environ["AUTH0_REVOCATIONS_PATH"] = str(disk.path / "revocations.sqlite3")
+        os.environ["AUTH0_REVOCATIONS_PATH"] = f"{folder}/disk/r.sqlite3"
         if options.redis:
             switch = redis = stack.enter_context(RedisServer())
             os.environ["AUTH0_REDIS_URL"] = redis.url
@@ -131,14 +109,14 @@ class Run:
             if master.poll() is not None:
                 raise SystemExit(f"gunicorn ended:\n{self.log.read_text()}")
             time.sleep(0.1)
-        self._master = master.pid
-        self.scene = Scene(f"http://localhost:{port}", tenant, switch)
-        self._users = [User(self.scene, n) for n in range(options.users)]
+        self._children = Path(f"/proc/{master.pid}/task/{master.pid}/children")
+        self._scene = Scene(f"http://localhost:{port}", tenant, switch)
+        self._users = [User(self._scene, n) for n in range(options.users)]
         self._pool = stack.enter_context(ThreadPoolExecutor(options.at_once))
 
     def soak(self) -> None:
-        """Have all take their turns, and measure the workers now and then."""
-        options, first = self._options, dict[int, Measure]()
+        """Have all take their turns, measure the workers now and then, print that."""
+        options, first, began = self._options, dict[int, Measure](), time.monotonic()
         print(
             f"Seed {options.seed}; {options.workers} workers, {THREADS} threads each;"
         )
@@ -150,43 +128,36 @@ class Run:
         turns = _plan(options.logins, options.users, options.seed)
         ends = [int(len(turns) * share) for share in (0, 0.1, 0.25, 0.5, 0.75, 1)]
         for begin, end in pairwise(ends):
-            began = time.monotonic()
             self._log_in_all(turns[begin:end])
-            self._seconds += time.monotonic() - began
             if len(self.wrong) >= _TOO_MANY:
-                return
+                break
             now = self._measures()
             first = first or now
             self.wrong += _growth(first, now)
             columns = zip(*now.values(), strict=True)
             cells = (" / ".join(f"{v:.0f}" for v in column) for column in columns)
             print(f"| {end:,} |", " | ".join(cells), "|", flush=True)
-
-    def print_counts(self) -> None:
-        """Print how often what happened."""
-        seen = Counter(self.scene.seen)
-        more = " | ".join(f"+{value}" for value in _MOST_MORE)
-        print(f"| more at most | {more} |\n\n| What | How often |\n|---|---|")
+        seen, seconds = Counter(self._scene.seen), time.monotonic() - began
+        print("| more at most |", " | ".join(f"+{most}" for most in _MOST_MORE), "|\n")
+        print("| What | How often |\n|---|---|")
         for name in dict.fromkeys(["logins", *TROUBLES, *sorted(seen)]):
             print(f"| {name} | {seen[name]:,} |")
-        rate = seen["logins"] / max(self._seconds, 1e-9)
-        print(f"| seconds | {self._seconds:.0f} |\n| logins a second | {rate:.1f} |\n")
+        print(f"| logins a second | {seen['logins'] / seconds:.1f} |\n")
 
     def _warm_up(self) -> None:
         """Have every user in, and all threads of all workers at work at once."""
-        users = range(self._options.users)
-        self._log_in_all([Turn(0, user, 0, "", NOTHING) for user in users])
-        before, now = list[int](), [0]
+        nothing = soak_users.NOTHING
+        self._log_in_all([Turn(0, n, 0, "", nothing) for n in range(len(self._users))])
+        before, now, together = None, [0], 3 * THREADS * self._options.workers
         for _ in range(10):
             if before == now:
                 break
-            together = 3 * THREADS * self._options.workers
-            self.scene.tenant.fail("userinfo", Fault.slow(0.2), times=together)
+            self._scene.tenant.fail("userinfo", Fault.slow(0.2), times=together)
             with ThreadPoolExecutor(together) as pool:
                 for user in islice(cycle(self._users), together):
-                    pool.submit(user.browsers[0].look_at, [*PAGES][-1])
+                    pool.submit(user.browsers[0].look_at, "/api/userinfo")
             before, now = now, [measure.files for measure in self._measures().values()]
-        self.scene.seen.clear()
+        self._scene.seen.clear()
 
     def _log_in_all(self, turns: list[Turn]) -> None:
         """Have every user take their turns, one after the other."""
@@ -209,34 +180,12 @@ class Run:
 
     def _measures(self) -> dict[int, Measure]:
         """Return by its process id what each worker takes up when nobody asks."""
-        self.scene.connections.close()
-        master = self._master
-        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-        for pid in children:
-            os.kill(int(pid), signal.SIGUSR2)
+        self._scene.connections.close()
+        workers = [int(pid) for pid in sorted(self._children.read_text().split())]
+        for pid in workers:
+            os.kill(pid, signal.SIGUSR2)
         time.sleep(1)
-        return {pid: _measure(pid) for pid in map(int, sorted(children))}
-
-
-class Disk:
-    """A folder that can be gone in an instant, and come back with all that is in it.
-
-    Args:
-        folder: Where to make it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path, self._spare = folder / "disk", folder / "spare"
-        self._there, self._gone = folder / "there", folder / "gone"
-        self._there.mkdir()
-        self._gone.touch()
-        self.path.symlink_to(self._there)
-
-    def __call__(self, there: bool) -> None:
-        """Take it away, or bring it back."""
-        # Renamed, the folder would be missing for a moment: the app would make one.
-        self._spare.symlink_to(self._there if there else self._gone)
-        os.replace(self._spare, self.path)
+        return {pid: _measure(pid) for pid in workers}
 
 
 def post_worker_init(_: Any) -> None:
@@ -245,19 +194,34 @@ def post_worker_init(_: Any) -> None:
     print(_READY, flush=True)
 
 
+def _switchable(folder: Path) -> Callable[[bool], None]:
+    """Make a folder that is gone in an instant, and back with all that is in it."""
+    there, gone, spare = folder / "there", folder / "gone", folder / "spare"
+    there.mkdir()
+    gone.touch()
+
+    def switch(is_there: bool) -> None:
+        # Renamed, the folder would be missing for a moment: the app would make one.
+        spare.symlink_to(there if is_there else gone)
+        os.replace(spare, folder / "disk")
+
+    switch(True)
+    return switch
+
+
 def _plan(logins: int, users: int, seed: int) -> list[Turn]:
     """Return all logins of a run: users take turns, one of each ten is disturbed.
 
     The same seed makes the same plan; it has every kind once at least.
     """
-    rng, number = random.Random(seed), logins // _EVERY  # noqa: S311
+    rng, number = random.Random(seed), logins // 10  # noqa: S311
     weights = [weight for weight, _ in TROUBLES.values()]
     kinds = [*TROUBLES, *rng.choices([*TROUBLES], weights, k=number)][:number]
     rng.shuffle(kinds)
-    at = {ten * _EVERY + rng.randrange(_EVERY): kind for ten, kind in enumerate(kinds)}
-    endings = [LOGOUT, EVERYWHERE, NOTHING]
+    at = {ten * 10 + rng.randrange(10): kind for ten, kind in enumerate(kinds)}
+    ends = [soak_users.LOGOUT, soak_users.EVERYWHERE, soak_users.NOTHING]
     return [
-        Turn(n, n % users, rng.randrange(BROWSERS), at.get(n, ""), rng.choice(endings))
+        Turn(n, n % users, rng.randrange(2), at.get(n, ""), rng.choice(ends))
         for n in range(logins)
     ]
 
@@ -266,8 +230,7 @@ def _growth(first: dict[int, Measure], now: dict[int, Measure]) -> Iterator[str]
     """Say what takes up more than it may, and that a worker is another one."""
     if first.keys() != now.keys():
         yield f"workers {list(first)} became {list(now)}"
-        return
-    for pid in now:
+    for pid in first.keys() & now.keys():
         measures = zip(Measure._fields, first[pid], now[pid], _MOST_MORE, strict=True)
         for name, before, after, most in measures:
             if after - before > most:
@@ -276,8 +239,7 @@ def _growth(first: dict[int, Measure], now: dict[int, Measure]) -> Iterator[str]
 
 def _measure(pid: int) -> Measure:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    status = dict(line.split(":", 1) for line in lines)
-    links = []
+    status, links = dict(line.split(":", 1) for line in lines), list[str]()
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
             links.append(os.readlink(file))

@@ -1,4 +1,7 @@
-"""The users of a soak: what disturbs them, what they do, and what they have to see."""
+"""The users of a soak: what disturbs them, what they do, and what they have to see.
+
+Whatever happens that must not raises `Wrong`.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,9 @@ if TYPE_CHECKING:
 
 OUTAGE = "what the app keeps is gone for a second"
 ROTATED = "the signing key is another one"
-#: What disturbs the exchange of a login: how often one among others, and what it does
-#: to the login of a number. An outage and another key disturb everybody. A key is
-#: looked for anew thirty times a minute at most, and each rotation takes a few of these
-#: in every worker.
+#: What disturbs an exchange: how often one among others, and what it does to the login
+#: of a number. The last two disturb everybody. A key is looked for anew thirty times a
+#: minute at most, and each rotation takes a few of these in every worker.
 TROUBLES: dict[str, tuple[int, Callable[[int], Fault] | None]] = {
     "the token endpoint answers 5xx": (12, lambda n: Fault.status(500 + n % 5)),
     "its connection is cut": (12, lambda _: Fault.reset()),
@@ -33,15 +35,12 @@ TROUBLES: dict[str, tuple[int, Callable[[int], Fault] | None]] = {
     OUTAGE: (2, None),
 }
 LOGOUT, EVERYWHERE, NOTHING = "logout", "logout everywhere", "nothing"
-BROWSERS = 2
 _OF_OTHERS = "logins that met the trouble of others"
-_TRIES = 10
 # status and code of an error page
 _FAILED = {(502, "provider_unreachable"), (502, "invalid_response")}
 _STORES = ("revocations", "sessions", "refreshes")
 _AWAY = {(503, f"{store}_unavailable") for store in _STORES}
 _OLD_KEY = (400, "invalid_token")
-_HERE_ONLY = "signed_out_here_only"
 _CODE = re.compile(r"Error \d+ · <code>(\w+)</code>")
 _NAME = re.compile(r"user\d{4}", re.IGNORECASE)
 #: The pages that tell who is signed in; the last one by the access token.
@@ -68,13 +67,7 @@ class Turn(NamedTuple):
 
 
 class Scene:
-    """What all users meet.
-
-    Args:
-        site: The app's address.
-        tenant: Where they prove who they are.
-        switch: Takes away what the app keeps (False), and brings it back (True).
-    """
+    """What all users meet: a site, a tenant, and a switch for what the app keeps."""
 
     def __init__(
         self, site: str, tenant: Tenant, switch: Callable[[bool], object]
@@ -82,7 +75,7 @@ class Scene:
         self.site, self.tenant, self._switch = site, tenant, switch
         self.seen: list[str] = []
         self.faults: dict[str, Fault] = {}  # by the code that they meet
-        self.outages = self.rotations = 0  # an odd number of them: there is one now
+        self.outages = self.rotations = 0  # an odd number of outages: there is one now
         self._away, self.rotating = threading.Lock(), threading.Lock()
         # idle connections are closed here, never by a server that a request may meet
         limits = httpx.Limits(max_connections=None, keepalive_expiry=1)
@@ -91,26 +84,25 @@ class Scene:
 
     def client(self, name: str, cookies: dict[str, str] | None = None) -> httpx.Client:
         """Return a client of a user, whom the site must tell of nobody else."""
-        return httpx.Client(
-            transport=self.connections,
-            headers={"Accept": "text/html"},
-            cookies=cookies,
-            event_hooks={"response": [partial(self._must_be_of, name)]},
-            timeout=30,
-            trust_env=False,
+        hooks: dict[str, list[Callable[..., Any]]] = {}
+        hooks["response"] = [partial(self._must_be_of, name)]
+        client = httpx.Client(
+            transport=self.connections, event_hooks=hooks, timeout=30, trust_env=False
         )
+        client.headers["Accept"] = "text/html"
+        client.cookies.update(cookies)
+        return client
 
     def ask(
-        self, http: httpx.Client, method: str, path: str, **more: Any
+        self, http: httpx.Client, path: str, method: str = "GET", **more: Any
     ) -> httpx.Response:
         """Ask the site; once more, where an outage was in the way."""
-        for _ in range(_TRIES):
+        while True:
             mark = self.outages
             answer = http.request(method, f"{self.site}{path}", **more)
             if not self.met_outage(answer, mark):
                 return answer
             self.seen.append("requests during an outage")
-        raise Wrong(f"{path} met {_TRIES} outages in a row")
 
     def had_outage(self, mark: int) -> bool:
         """Tell whether there is an outage, or was one since ``outages`` was so many."""
@@ -118,8 +110,7 @@ class Scene:
 
     def met_outage(self, answer: httpx.Response, mark: int) -> bool:
         """Tell whether an answer is due to an outage since then; wait for its end."""
-        is_excused = told(answer) in _AWAY and self.had_outage(mark)
-        if is_excused:
+        if is_excused := _told(answer) in _AWAY and self.had_outage(mark):
             with self._away:
                 pass
         return is_excused
@@ -151,16 +142,14 @@ class Scene:
         return fault.act(environ, stopping) if fault else None
 
     def _must_be_of(self, name: str, answer: httpx.Response) -> None:
-        if not str(answer.url).startswith(f"{self.site}/"):
-            return  # the tenant's login page offers everybody
-        names = {found.lower() for found in _NAME.findall(answer.read().decode())}
-        if others := names - {name}:
-            path = answer.url.path
-            raise Wrong(f"{path} tells {name} of {', '.join(sorted(others))}")
+        if str(answer.url).startswith(f"{self.site}/"):  # the tenant offers everybody
+            names = {n.lower() for n in _NAME.findall(answer.read().decode())}
+            if others := ", ".join(sorted(names - {name})):
+                raise Wrong(f"{answer.url.path} tells {name} of {others}")
 
 
 class User:
-    """Somebody who logs in and out, again and again, in browsers of their own."""
+    """Somebody who logs in and out, again and again, in two browsers of their own."""
 
     def __init__(self, scene: Scene, number: int) -> None:
         self.name, self._scene = f"user{number:04}", scene
@@ -169,14 +158,10 @@ class User:
 
     def take_new_browsers(self) -> None:
         """Go on as somebody whom the site has never seen."""
-        self.browsers = [Browser(self._scene, self.name) for _ in range(BROWSERS)]
+        self.browsers = [Browser(self._scene, self.name) for _ in range(2)]
 
     def take(self, turn: Turn) -> None:
-        """Log in, disturbed or not, look around and do what comes then.
-
-        Raises:
-            Wrong: Something happened that must not.
-        """
+        """Log in, disturbed or not, look around and do what comes then."""
         browser, scene = self.browsers[turn.browser], self._scene
         before = browser.cookies()
         if turn.trouble:
@@ -200,126 +185,107 @@ class Browser:
 
     def __init__(self, scene: Scene, name: str) -> None:
         self._scene, self._name, self.is_signed_in = scene, name, False
-        self.http = scene.client(name)
-        self._ask = partial(scene.ask, self.http)
+        self._http = scene.client(name)
+        self._ask = partial(scene.ask, self._http)
 
     def cookies(self) -> dict[str, str]:
         """Return a copy of the cookies that are the site's."""
-        jar = self.http.cookies.jar
+        jar = self._http.cookies.jar
         return {c.name: c.value or "" for c in jar if c.name != "auth0_local"}
 
     def log_in(self) -> None:
         """Log in; once more where the trouble of others was in the way."""
         scene = self._scene
-        for _ in range(_TRIES):
+        while True:
             mark, rotations = scene.outages, scene.rotations
-            answer = self.http.get(self._come_back())
-            has_old_key = told(answer) == _OLD_KEY and scene.rotations != rotations
+            answer = self._http.get(self._come_back())
+            has_old_key = _told(answer) == _OLD_KEY and scene.rotations != rotations
             if not has_old_key and not scene.met_outage(answer, mark):
                 return self._must_be_in(answer)
             scene.seen.append(_OF_OTHERS)
-        raise Wrong(f"{_TRIES} logins in a row met the trouble of others")
 
     def log_in_disturbed(self, turn: Turn) -> None:
         """Fail to log in, with the page for that; another key is no failure."""
+        scene, fault = self._scene, TROUBLES[turn.trouble][1]
         if turn.trouble == ROTATED:
-            with self._scene.rotating:
-                self._must_be_in(self._meet(Fault(self._scene.rotate)))
-        elif turn.trouble == OUTAGE:
-            url = self._come_back()
-            with self._scene.outage():
-                self._must_tell(_AWAY, self.http.get(url))
-        elif fault := TROUBLES[turn.trouble][1]:
-            self._must_tell(_FAILED, self._meet(fault(turn.number)))
-        self.look_at("/api/me")
+            with scene.rotating:
+                return self._must_be_in(self._meet(Fault(scene.rotate)))
+        if fault:
+            answer, expected = self._meet(fault(turn.number)), _FAILED
+        else:
+            url, expected = self._come_back(), _AWAY
+            with scene.outage():
+                answer = self._http.get(url)
+        if _told(answer) not in expected:
+            raise Wrong(f"{turn.trouble}: {_words(answer)}")
+        return self.look_at("/api/me")
 
     def look_at(self, *paths: str) -> None:
-        """Look at pages that tell who is signed in.
-
-        Raises:
-            Wrong: One takes us for somebody else, or for signed in or out.
-        """
+        """Look at pages that tell who is signed in: us, if we are."""
         expected = self._name if self.is_signed_in else None
         for path in paths:
-            if (found := _who(self._ask("GET", path))) != expected:
+            if (found := _who(self._ask(path))) != expected:
                 raise Wrong(f"{path} tells of {found}, not {expected}")
 
     def must_be_out(self, cookies: dict[str, str], why: str) -> None:
-        """Show a copy of cookies that are to be worth nothing.
-
-        Raises:
-            Wrong: They are.
-        """
+        """Show a copy of cookies that are to be worth nothing."""
         http = self._scene.client(self._name, cookies)
-        if found := _who(self._scene.ask(http, "GET", "/api/me")):
+        if found := _who(self._scene.ask(http, "/api/me")):
             raise Wrong(f"a copy of the cookie is {found} {why}")
 
     def log_out(self, *, everywhere: bool) -> None:
-        """Press a button; the copy of the cookie has to be worth nothing, too.
-
-        Raises:
-            Wrong: It is, or the way out is not as it should be.
-        """
+        """Press a button; the copy of the cookie has to be worth nothing, too."""
         scene, held, mark = self._scene, self.cookies(), self._scene.outages
         if everywhere:
             origin = {"Origin": scene.site}
-            answer = self._ask("POST", "/logout/everywhere", headers=origin)
+            answer = self._ask("/logout/everywhere", "POST", headers=origin)
         else:
-            answer = self._ask("GET", "/logout")
-        had_outage = scene.had_outage(mark)
-        away = _location(answer, 303 if everywhere else 302)
+            answer = self._ask("/logout")
+        had_outage, tenant = scene.had_outage(mark), scene.tenant
         # the other port is the same tenant, and spares everybody the handshake
-        plain = away.replace(scene.tenant.issuer, f"{scene.tenant.origin}/")
-        if (home := _location(self.http.get(plain))) != f"{scene.site}/":
+        plain = _location(answer).replace(tenant.issuer, f"{tenant.origin}/")
+        if (home := _location(self._http.get(plain))) != f"{scene.site}/":
             raise Wrong(f"the logout leads to {home}")
         self.is_signed_in = False
-        if not answer.cookies.get(_HERE_ONLY):
-            self.must_be_out(held, "after a logout")
-        elif not had_outage:
+        if not answer.cookies.get("signed_out_here_only"):
+            return self.must_be_out(held, "after a logout")
+        if not had_outage:
             raise Wrong("a logout ended the session here only, without an outage")
-        else:
-            scene.seen.append("logouts of this browser only, during an outage")
+        return scene.seen.append("logouts of this browser only, during an outage")
 
     def _come_back(self) -> str:
         """Go the way to the tenant; return the address that it sends us back to."""
         form_page = f"{self._scene.tenant.origin}/u/login"
-        start = self._ask("GET", "/login?return_to=/profile")
-        where = _location(self.http.get(_location(start)))
+        start = self._ask("/login?return_to=/profile")
+        where = _location(self._http.get(_location(start)))
         if where.startswith(form_page):
             state = parse_qs(urlsplit(where).query)["state"][0]
             form = {"action": "login", "state": state, "username": self._name}
-            where = _location(self.http.post(form_page, data=form), 303)
+            where = _location(self._http.post(form_page, data=form))
         return where
 
     def _meet(self, fault: Fault) -> httpx.Response:
         """Come back with a code that meets a fault; again if an outage came first."""
         scene = self._scene
-        for _ in range(_TRIES):
+        while True:
             mark, url = scene.outages, self._come_back()
             code = parse_qs(urlsplit(url).query)["code"][0]
             scene.faults[code] = fault
-            answer = self.http.get(url)
+            answer = self._http.get(url)
             has_hit = scene.faults.pop(code, None) is None
             if not scene.met_outage(answer, mark):
                 if not has_hit:
                     raise Wrong(f"a fault met nobody: {_words(answer)}")
                 return answer
             scene.seen.append(_OF_OTHERS)
-        raise Wrong(f"{_TRIES} logins in a row met an outage before their trouble")
 
     def _must_be_in(self, answer: httpx.Response) -> None:
         if (where := _location(answer)) != "/profile":
             raise Wrong(f"the login leads to {where}, not to /profile")
         self.is_signed_in = True
 
-    def _must_tell(
-        self, expected: set[tuple[int, str]], answer: httpx.Response
-    ) -> None:
-        if told(answer) not in expected:
-            raise Wrong(f"a login that was disturbed: {_words(answer)}")
 
-
-def told(answer: httpx.Response) -> tuple[int, str]:
+def _told(answer: httpx.Response) -> tuple[int, str]:
     """Return the status and the code of an error, in whichever form."""
     if answer.headers.get("Content-Type") == "application/problem+json":
         return answer.status_code, answer.json().get("code", "")
@@ -328,25 +294,23 @@ def told(answer: httpx.Response) -> tuple[int, str]:
 
 
 def _words(answer: httpx.Response) -> str:
-    status, code = told(answer)
+    status, code = _told(answer)
     return f"{answer.url.path} answers {status} {code or answer.text[:200]!r}"
 
 
-def _location(answer: httpx.Response, status: int = 302) -> str:
-    if answer.status_code != status:
-        raise Wrong(f"{_words(answer)}, not {status}")
+def _location(answer: httpx.Response) -> str:
+    if answer.status_code not in {302, 303}:
+        raise Wrong(f"{_words(answer)}, not 302")
     return str(answer.headers["Location"])
 
 
 def _who(answer: httpx.Response) -> str | None:
     """Return whom a page takes for signed in, or None where it is as without login."""
-    path = answer.url.path
-    if answer.status_code == 200 and (found := PAGES[path].search(answer.text)):
+    path, status = answer.url.path, answer.status_code
+    if status == 200 and (found := PAGES[path].search(answer.text)):
         return found[1].lower()
-    is_signed_out = {
-        "/": answer.status_code == 200,
-        "/profile": answer.headers.get("Location", "").startswith("/login?"),
-    }.get(path, told(answer) == (401, "signed_out"))
-    if not is_signed_out:
+    is_home = path == "/" and status == 200
+    is_sent_away = answer.headers.get("Location", "").startswith("/login?")
+    if not (is_home or is_sent_away or _told(answer) == (401, "signed_out")):
         raise Wrong(_words(answer))
     return None
