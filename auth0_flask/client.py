@@ -36,7 +36,7 @@ _oauth_of_login = ContextVar[AsyncOAuth2Client | None]("oauth_of_login", default
 
 
 class Auth0Client(ServerClient[Any]):
-    """The SDK's client with what it leaves open closed.
+    """The SDK's client, made to work in Flask.
 
     Every method that its documentation shows is called in the same way.
 
@@ -249,10 +249,10 @@ class Auth0Client(ServerClient[Any]):
     async def logout(
         self, options: LogoutOptions | None = None, store_options: Json | None = None
     ) -> str:
-        """Sign out here, transactions too; return the address to do it at Auth0.
+        """End the session and all transactions; return the logout address of Auth0.
 
-        The refresh token is revoked, and copies of the session are over. Where that
-        cannot be noted, this goes on: `logout_incomplete` tells.
+        The refresh token is revoked, and copies of the session end. If that cannot be
+        stored, logout goes on, and `logout_incomplete` returns True.
         """
         self.settings.require()
         state = self._door.session_to_end()
@@ -270,7 +270,7 @@ class Auth0Client(ServerClient[Any]):
         """End all sessions of the user who is signed in, on all devices, this one too.
 
         Raises:
-            StoreUnavailable: It could not be noted; nothing has changed.
+            StoreUnavailable: It could not be stored; nothing has changed.
         """
         self.settings.require()
         if state := self.sessions.load():
@@ -284,17 +284,17 @@ class Auth0Client(ServerClient[Any]):
         The one of this request has the id ``read_session()["session"]["id"]``.
 
         Raises:
-            StoreUnavailable: It cannot be known.
+            StoreUnavailable: The store cannot be read.
         """
         return self.sessions.lifetime.devices(sub)
 
     async def end_session(self, session_id: str) -> None:
         """End a session by the id that `sessions_of` gave.
 
-        Whose it is and who may end it is for the caller to check.
+        The caller checks whose session it is and who may end it.
 
         Raises:
-            StoreUnavailable: It could not be noted yet; it is tried on.
+            StoreUnavailable: It is not stored yet; this is retried.
         """
         self.sessions.lifetime.end_device(session_id)
 
@@ -309,8 +309,8 @@ class Auth0Client(ServerClient[Any]):
 
         Raises:
             BackchannelLogoutError: It is not valid, or was used before.
-            jwt.InvalidTokenError: Likewise.
-            StoreUnavailable: It could not be noted; Auth0 may repeat it.
+            jwt.InvalidTokenError: It is not valid.
+            StoreUnavailable: It could not be stored; Auth0 may send it again.
         """
         self.settings.require()
         async with asyncio.timeout(_LOGIN_SECONDS):

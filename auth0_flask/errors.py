@@ -181,7 +181,7 @@ class ProviderRefused(LoginError, Forbidden):
 
 
 class LoginRefused(LoginError, Forbidden):
-    """This app said no: for receivers of `user_logged_in` to raise.
+    """This app refused the login; for receivers of `user_logged_in` to raise.
 
     Args:
         message: A sentence for the visitor.

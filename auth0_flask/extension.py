@@ -71,7 +71,7 @@ def init_app(
 ) -> App:
     """Add the login to an app.
 
-    What the app has chosen stays. Where it has not: a missing ``SECRET_KEY`` is
+    The app's own configuration stays. What it leaves open: a missing ``SECRET_KEY`` is
     derived from ``AUTH0_SECRET``; cookies are SameSite=Lax, and Secure if the
     callback is https; Flask's own session interface gives way to one that keeps the
     login in cookies of its own; a permanent session lasts as long as the login may,
@@ -80,8 +80,8 @@ def init_app(
     Args:
         app: The app.
         client: The client of ``auth.py``.
-        login: Endpoint that starts a login, where it is neither that of
-            ``auth.routes`` nor called so; likewise the other two.
+        login: Endpoint that starts a login, if it is neither that of
+            ``auth.routes`` nor called ``login``; the same for the other two.
         callback: Endpoint that Auth0 sends browsers back to.
         logout: Endpoint that ends the session.
         redis: A client of redis-py to keep sessions in, as ``AUTH0_REDIS_URL`` does.

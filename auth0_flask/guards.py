@@ -151,11 +151,11 @@ def login_silently(view: V) -> V: ...
 @overload
 def login_silently() -> None: ...
 def login_silently(view: Any = None) -> Any:
-    """Sign in who is signed in at Auth0 already, without asking anything.
+    """Sign in a user who is signed in at Auth0 already, without asking anything.
 
     For ``app.before_request(login_silently)``, `public` views too, and for views. It is
-    tried once an hour, for pages in browsers; where it fails, the visitor sees the page
-    that they wanted, signed out.
+    tried once an hour, for pages in browsers; if it fails, the user sees the page that
+    they wanted, signed out.
     """
     return _guard(_try_silently)(view) if view else _unless_public(_try_silently, True)
 

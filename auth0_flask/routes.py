@@ -180,7 +180,7 @@ async def receive_logout_token() -> Response:
     ``error``. It touches no session of this request and needs no CSRF token.
 
     Raises:
-        StoreUnavailable: It could not be noted; Auth0 may repeat it.
+        StoreUnavailable: It could not be stored; Auth0 may send it again.
     """
     words = "The logout token could not be verified."
     try:

@@ -34,12 +34,12 @@ def login_as(
     Args:
         client: Flask's test client, or one of httpx over the app
             (``WSGITransport(app)``, ``ASGITransport(WsgiToAsgi(app))``).
-        sub: Who signs in.
+        sub: The user who signs in.
         email: Their verified e-mail address.
-        roles: What the claim ``roles_claim`` holds.
+        roles: The value of the claim ``roles_claim``.
         organization: The id (``org_...``) or the name of an organization.
         roles_claim: The claim that the app looks for roles in.
-        claims: What else is claimed of them.
+        claims: Further claims.
 
     Returns:
         The claims.
