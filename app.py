@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from auth0_server_python.auth_types import ConnectAccountOptions
 from auth0_server_python.error import AccessTokenError
 from flask import (
     Flask,
@@ -148,6 +149,7 @@ def _add_pages(app: Flask) -> None:
                 for device in await auth0.sessions_of(state["user"]["sub"])
             ],
             this_device=state["session"]["id"],
+            has_accounts=bool(state.get("refresh_token")),
         )
 
     @app.post("/devices/end")
@@ -160,6 +162,31 @@ def _add_pages(app: Flask) -> None:
             if others or device.id == wanted:
                 await auth0.end_session(device.id)
         return redirect(languages.link("profile"), 303)
+
+    @app.get("/accounts")
+    @auth.login_required
+    async def accounts() -> str:
+        found = (await auth0.list_connected_accounts()).accounts
+        more = (await auth0.list_connected_account_connections()).connections
+        names = {connection.name for connection in more}
+        return render_template(
+            "accounts.html",
+            accounts=[(account.id, _owner(account.connection)) for account in found],
+            connections=[(name, _owner(name)) for name in sorted(names)],
+        )
+
+    @app.post("/accounts")
+    @auth.login_required
+    async def change_accounts() -> Response:
+        auth.refuse_cross_site()
+        here = languages.link("accounts")
+        if connection := request.form.get("connect"):
+            asked = ConnectAccountOptions(
+                connection=connection, app_state={"return_to": here}
+            )
+            return redirect(await auth0.start_connect_account(asked), 303)
+        await auth0.delete_connected_account(request.form.get("remove", ""))
+        return redirect(here, 303)
 
     @app.get("/healthz")
     def healthz() -> str:
@@ -207,8 +234,11 @@ async def _userinfo(access_token: str, sub: str) -> dict[str, Any]:
 
 def _connections() -> list[tuple[str, str]]:
     """Name the connections as their owners write themselves."""
-    names = auth0.settings.connections
-    return [(name, _OWNERS.get(name, name.replace("-", " ").title())) for name in names]
+    return [(name, _owner(name)) for name in auth0.settings.connections]
+
+
+def _owner(connection: str) -> str:
+    return _OWNERS.get(connection, connection.replace("-", " ").title())
 
 
 def _configure(app: Flask, config: Mapping[str, Any]) -> None:

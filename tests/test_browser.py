@@ -18,7 +18,8 @@ from servers import FLASK_RUN, ROOT, free_port, serving
 
 #: An app as the README has it, and a page.
 SHOP = """
-from flask import Flask
+from auth0_server_python import auth_types as types
+from flask import Flask, redirect, request
 import auth
 
 app = Flask("shop")
@@ -38,6 +39,21 @@ def goods():
 @auth.login_required(mfa=True)
 def vault():
     return "open for " + home()
+
+@app.route("/code", methods=["GET", "POST"])
+async def code():
+    email, code = request.form.get("email", ""), request.form.get("code")
+    if code:
+        auth.refuse_cross_site()
+        proof = {"email": email, "verification_code": code}
+        options = types.VerifyPasswordlessOtpOptions(connection="email", **proof)
+        await auth.auth0.passwordless.verify(options)
+        return redirect("/", 303)
+    if email:
+        options = types.StartPasswordlessEmailOptions(email=email)
+        await auth.auth0.passwordless.start(options)
+    fields = "<input name=email value=alice@example.com><input name=code>"
+    return f"<form method=post>{fields}<button>Go on</button></form>"
 """
 
 
@@ -253,3 +269,46 @@ def test_a_guarded_view_asks_for_a_code_and_a_page_for_guests_asks_nothing(
     page.goto(f"{shop}/goods#kettles")
     expect(page).to_have_url(f"{shop}/goods#kettles")
     expect(page.get_by_text("for auth0|alice")).to_be_visible()
+
+
+def test_a_code_that_is_mailed_signs_in(page: Page, shop: str) -> None:
+    page.goto(f"{shop}/login")
+    inbox = page.url.partition("/u/")[0] + "/u/inbox"
+    page.goto(f"{shop}/code")
+    page.get_by_role("button", name="Go on").click()
+    page.goto(inbox)
+    (code,) = re.findall(r"\b\d{6}\b", page.locator("main").inner_text())
+    for typed in ("000000", code):
+        page.goto(f"{shop}/code")
+        page.locator("[name=code]").fill(typed)
+        page.get_by_role("button", name="Go on").click()
+        if typed != code:
+            expect(page.get_by_text("passwordless_refused")).to_be_visible()
+
+    expect(page).to_have_url(f"{shop}/")
+    expect(page.get_by_text("auth0|alice")).to_be_visible()
+
+
+def test_an_account_at_google_is_connected_and_taken_away_again(
+    browser: Browser, tenant: Tenant
+) -> None:
+    port = free_port()
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    environment["AUTH0_SCOPE"] = "openid profile offline_access"
+    with (
+        serving(FLASK_RUN, environment, port) as server,
+        browser.new_context() as context,
+    ):
+        page = context.new_page()
+        page.goto(f"{server.site}/profile?lang=fr")
+        page.get_by_role("button", name="Alice").click()
+        page.get_by_role("link", name="Gérer les comptes").click()
+        page.get_by_role("button", name="Connecter Google").click()
+        page.get_by_role("button", name="Allow").click()
+        page.get_by_role("button", name="Retirer Google").click()
+        expect(page.get_by_role("button", name="Retirer Google")).to_have_count(0)
+
+        expect(page).to_have_url(f"{server.site}/accounts?lang=fr")
+        assert tenant.accounts("alice") == []
+        names = {cookie["name"] for cookie in context.cookies(server.site)}
+        assert names == {"session_auth0", "auth0_local"}  # the tenant's

@@ -255,6 +255,8 @@ def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
     for _ in page.get_by_role("button", name=re.compile("Sign out (there|of)")).all():
         press("Tab")
     press("Tab")
+    expect(page.get_by_role("link", name="Manage accounts")).to_be_focused()
+    press("Tab")
     press("Enter")
     expect(page.get_by_text('"sub": "auth0|alice"')).to_be_visible()
 
