@@ -28,6 +28,7 @@ from test_stores import (
     DAY,
     DOMAIN,
     SECRET,
+    STATE,
     OwnInterface,
     add_views,
     alices,
@@ -477,6 +478,22 @@ def test_an_apps_own_session_beyond_the_budget_is_not_written_but_told(
     assert answer.status_code == 200
     assert "AUTH0_REDIS_URL" in caplog.text
     assert client.get("/own").get_json() == {"small": 1}
+
+
+def test_an_apps_own_session_beyond_the_budget_keeps_nobody_signed_in() -> None:
+    app = our_app()
+
+    @app.post("/leave")
+    async def leave() -> str:
+        session["large"] = noise(12_000)
+        await app.extensions["auth0"].client.sessions.delete(STATE)
+        return "left"
+
+    client = app.test_client()
+    client.post("/state", json=alices())
+    client.post("/leave")
+
+    assert cookies_of(client) == {}
 
 
 def test_what_the_app_itself_keeps_is_named_where_a_session_is_too_large(

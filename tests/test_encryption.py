@@ -55,6 +55,13 @@ def test_the_newest_secret_encrypts_and_every_secret_decrypts() -> None:
     assert decrypt("session", encrypt("session", {}, [NEW, OLD]), [NEW]) == {}
 
 
+def test_the_same_encrypts_to_something_else_each_time() -> None:
+    """A nonce that is used twice gives away both texts, and what authenticates."""
+    nonces = {encrypt("session", {}, [NEW]).split(".")[2] for _ in range(100)}
+
+    assert len(nonces) == 100
+
+
 def test_an_old_secret_in_use_is_warned_of_once_a_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,9 +112,10 @@ def test_a_value_has_one_spelling() -> None:
     encrypted = encrypt("session", {}, [NEW])
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-    for last in set(alphabet) - {encrypted[-1]}:
+    others = [encrypted[:-1] + last for last in set(alphabet) - {encrypted[-1]}]
+    for other in [*others, f"{encrypted}A", f"{encrypted}.A", f"{encrypted}\n"]:
         with pytest.raises(DecryptionError):
-            decrypt("session", encrypted[:-1] + last, [NEW])
+            decrypt("session", other, [NEW])
 
 
 @given(st.text() | st.binary() | st.none() | st.integers() | st.lists(st.text()))

@@ -561,13 +561,15 @@ def test_login_and_logout_lead_to_a_front_end_of_an_allowed_origin_only(
 
 def test_everything_can_be_protected_and_login_still_be_reached() -> None:
     app = make_app()
+    app.add_url_rule("/ecstatic", "ecstatic", lambda: "no file")
     app.before_request(auth.login_required)
     client = app.test_client()
 
     for path in ("/login", "/callback", "/logout", "/inside/open", "/nowhere"):
         assert client.get(path).status_code in {200, 404}, path
     assert client.get("/static/nothing.css").status_code == 404
-    assert client.get("/template").headers["Location"] == "/login?return_to=/template"
+    for page in ("/template", "/ecstatic"):
+        assert client.get(page).headers["Location"] == f"/login?return_to={page}"
     assert client.options("/template").status_code == 200
     auth.login_as(client)
     assert client.get("/template").status_code == 200
@@ -654,6 +656,27 @@ def test_auth_user_cannot_be_changed(app: Flask) -> None:
         assert dict(auth.auth_user) == {}
         with pytest.raises(TypeError):
             auth.auth_user["sub"] = "auth0|admin"  # type: ignore[index]  # the point
+
+
+def test_a_session_that_is_read_shows_nothing_of_the_sdks_own(
+    client: FlaskClient,
+) -> None:
+    auth.login_as(client)
+    client.get("/sync")
+
+    assert {"user", "session"} <= (own := auth.auth0.read_session() or {}).keys()
+    assert "internal" not in own
+
+
+def test_a_missing_secret_key_is_made_of_our_secrets_and_is_none_of_them() -> None:
+    secrets = "n" * 32, "o" * 32
+    own = copy_of_auth({"AUTH0_SECRET": " ".join(secrets)})
+    apps = [own.init_app(Flask("shop")) for _ in range(2)]
+
+    for app in apps:
+        keys = {app.secret_key, *app.config["SECRET_KEY_FALLBACKS"]}
+        assert len(keys | {*secrets}) == 4
+        assert app.secret_key == apps[0].secret_key
 
 
 def test_login_as_knows_cookies_with_every_attribute_there_is(app: Flask) -> None:

@@ -521,6 +521,22 @@ async def test_a_logout_token_counts_once(
     assert await alice.claims()
 
 
+def test_a_key_that_auth0_withdrew_is_good_for_ten_minutes_at_most(
+    shop: Flask, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = [tenant.logout_token(sub="auth0|alice") for _ in range(2)]
+    post, now = shop.test_client().post, time.monotonic
+    auth.auth0.verifier.forget()
+
+    def answer(token: str) -> int:
+        return post("/backchannel-logout", data={"logout_token": token}).status_code
+
+    assert answer(tokens[0]) == 200
+    tenant.rotate_keys()
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 601)
+    assert answer(tokens[1]) == 400
+
+
 async def test_an_id_token_signs_nobody_out(
     alice: Visitor, tenant: Tenant, site: str, app: Flask
 ) -> None:

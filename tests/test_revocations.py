@@ -28,7 +28,7 @@ import redis.asyncio
 
 import auth
 from auth0_flask.errors import StoreUnavailable
-from auth0_flask.stores import SharedStore, SqliteStore, revocations
+from auth0_flask.stores import SharedStore, SqliteStore, revocations, shared
 from auth0_flask.stores.redis import RedisStore, connect
 from auth0_flask.tenant import Tenant
 from conftest import Clock
@@ -323,6 +323,26 @@ def test_a_check_makes_the_file_or_tells_that_it_cannot_be_written(
     assert SqliteStore(path).revoked_at([]) == born
 
 
+def test_what_ended_is_on_the_disk_before_it_is_said_to_be(path: Path) -> None:
+    script = """
+        import sqlite3
+        said, connect = [], sqlite3.connect
+        def traced(*arguments, **options):
+            opened = connect(*arguments, **options)
+            opened.set_trace_callback(said.append)
+            return opened
+        store.check()
+        sqlite3.connect = traced
+        store.revoke(["a"], at=LATER, until=END)
+        print(*said, sep="\\n")
+    """
+    lines = _result(_start(script, path)).splitlines()
+
+    before = lines[: lines.index("COMMIT")]
+    assert "PRAGMA synchronous=EXTRA" in before
+    assert sum("synchronous" in line for line in before) == 1
+
+
 def test_sessions_older_than_the_file_are_over(store: SqliteStore) -> None:
     before = time.time()
     store.check()
@@ -540,7 +560,7 @@ def test_a_file_of_somebody_elses_is_read_and_written_all_the_same(
         return missed
 
     assert store.revoked_at(["id 1"]) < LATER
-    assert _in_a_child(somebody, as_user=65534) == []
+    assert in_a_child(somebody, as_user=65534) == []
     assert store.revoked_at(["id 1"]) == store.revoked_at(["id 99"]) == LATER
 
 
@@ -556,7 +576,7 @@ def test_a_process_that_used_it_ends_at_once_and_leaves_no_log(path: Path) -> No
 # Forks
 
 
-def _in_a_child(work: Callable[[], object], *, as_user: int | None = None) -> object:
+def in_a_child(work: Callable[[], object], *, as_user: int | None = None) -> object:
     """Return what work answers in a forked child, possibly as somebody else."""
     answers = multiprocessing.get_context("fork").SimpleQueue()
 
@@ -591,7 +611,7 @@ def test_a_forked_child_has_none_of_its_parents_connections(
         store.revoke(["b"], at=LATER, until=END)
         return inherited, store.revoked_at(["a"]), store.revoked_at(["b"])
 
-    assert _in_a_child(child) == (0, LATER, LATER)
+    assert in_a_child(child) == (0, LATER, LATER)
     assert store.revoked_at(["b"]) == LATER
 
 
@@ -615,7 +635,7 @@ def test_forks_while_other_threads_write_lose_nothing(
     with ThreadPoolExecutor(3) as pool:
         writing = [pool.submit(write, thread) for thread in range(3)]
         try:
-            answers = [_in_a_child(partial(child, number)) for number in range(15)]
+            answers = [in_a_child(partial(child, number)) for number in range(15)]
         finally:
             enough.set()
         for thread in writing:
@@ -625,6 +645,28 @@ def test_forks_while_other_threads_write_lose_nothing(
     keys = [f"{thread} {n}" for thread in range(3) for n in range(written[thread])]
     for key in keys + [f"child {number}" for number in range(15)]:
         assert store.revoked_at([key]) == LATER
+
+
+@forks
+def test_a_forked_child_tries_on_what_it_could_not_write(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "_RETRY_SECONDS", 0.05)
+    path.parent.write_text("in the way")
+    with pytest.raises(StoreUnavailable):
+        store.revoke_eventually(["a"], until=END)
+
+    def child() -> object:
+        with pytest.raises(StoreUnavailable):
+            store.revoke_eventually(["b"], until=END)
+        path.parent.unlink()
+        give_up = time.monotonic() + 5
+        while (at := SqliteStore(path).revoked_at(["b"])) < END:
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        return at
+
+    assert in_a_child(child) == END
 
 
 # Mishaps
@@ -730,6 +772,23 @@ def test_a_copy_of_an_older_file_may_lack_logouts_so_older_sessions_are_over(
     assert store.revoked_at(["known"]) == LATER
     assert copied_at <= store.revoked_at(["lacking"]) < LATER
     assert len(_errors(caplog)) == 1
+
+
+def test_a_file_that_is_replaced_during_a_write_takes_it_the_next_time(
+    path: Path, store: SqliteStore
+) -> None:
+    class Keys(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            path.unlink()
+            SqliteStore(path).check()
+            return super().__iter__()
+
+    store.check()
+    with pytest.raises(StoreUnavailable):
+        store.revoke(Keys(["a"]), at=LATER, until=END)
+    store.revoke(["a"], at=LATER, until=END)
+
+    assert SqliteStore(path).revoked_at(["a"]) == LATER
 
 
 @pytest.fixture
@@ -900,7 +959,7 @@ def test_a_full_disk_is_told_and_a_retry_is_no_replay(
         make_room()
         return seen, store.revoke(keys, at=LATER, until=END, jti="j")
 
-    assert _in_a_child(child) == ((LATER, True), True)
+    assert in_a_child(child) == ((LATER, True), True)
     assert store.revoked_at(keys[-1:]) == LATER
 
 
@@ -914,7 +973,7 @@ def test_a_check_notices_a_full_disk(store: SqliteStore) -> None:
             store.check()
         return True
 
-    assert _in_a_child(child) is True
+    assert in_a_child(child) is True
 
 
 @pytest.fixture
@@ -950,7 +1009,7 @@ def test_a_read_only_file_still_answers_and_takes_writes_when_it_may_again(
         seen.append(other.revoked_at(["all"]))
         return seen
 
-    assert _in_a_child(somebody, as_user=65534) == [
+    assert in_a_child(somebody, as_user=65534) == [
         *(LATER, LATER, LATER + 1, LATER + 2)
     ]
 
@@ -970,9 +1029,9 @@ def test_a_read_only_folder_is_told_at_the_start_or_still_answers(
         return store.revoked_at(["all"])
 
     writer = partial(SqliteStore(path).revoke, ["all"], at=LATER, until=END)
-    assert _in_a_child(writer, as_user=65534) is True
+    assert in_a_child(writer, as_user=65534) is True
     anybodys.chmod(0o555)
-    assert _in_a_child(reader, as_user=65534) == LATER
+    assert in_a_child(reader, as_user=65534) == LATER
 
 
 def test_a_process_stopped_in_a_write_holds_up_no_look_up(

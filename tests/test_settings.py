@@ -136,6 +136,7 @@ def test_placeholders_of_the_example_count_as_missing() -> None:
         ("AUTH0_SECRET", "short", "at least 32 bytes"),
         ("AUTH0_SECRET", "s" * 32 + " short", "at least 32 bytes"),
         ("AUTH0_REDIRECT_URI", "http://app.example.com/cb", "must begin with https"),
+        ("AUTH0_REDIRECT_URI", "http://evillocalhost/cb", "must begin with https"),
         ("AUTH0_REDIRECT_URI", "app.example.com/cb", "is not an address"),
         ("AUTH0_REDIRECT_URI", "https://app.example.com/#x", "is not an address"),
         ("AUTH0_REDIS_URL", "my.redis.example:6379", "is not an address such as"),
@@ -175,6 +176,9 @@ def test_no_secret_is_in_the_repr() -> None:
 
     assert "hush-hush" not in shown
     assert "s" * 32 not in shown
+    with pytest.raises(ValueError, match="at least 32 bytes") as told:
+        Settings.model_validate({**GOOD, "AUTH0_SECRET": "hush-hush"})
+    assert "hush-hush" not in str(told.value)
 
 
 def test_settings_cannot_be_changed() -> None:

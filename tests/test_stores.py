@@ -268,8 +268,10 @@ def test_what_was_kept_comes_back(app_for: AppFor) -> None:
     client = app_for().test_client()
     client.post("/state", json=alices(email="alice@example.com"))
 
-    state = client.get("/state").get_json()
+    answer = client.get("/state")
 
+    assert "Cookie" in answer.vary
+    state: Any = answer.get_json()
     assert state["user"] == {
         "sub": "auth0|alice",
         "name": "Alice",

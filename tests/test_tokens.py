@@ -9,8 +9,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,6 +24,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 import auth
 from auth import auth0
+from auth0_flask import refresh_lock
 from auth0_flask.refresh_lock import (
     EXCHANGE_SECONDS,
     LOCK_SECONDS,
@@ -28,11 +32,14 @@ from auth0_flask.refresh_lock import (
     refresh_once,
 )
 from auth0_flask.stores import SharedStore, SqliteStore
+from auth0_flask.stores.encryption import DecryptionError
+from auth0_flask.stores.shared import digest
 from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.faults import Fault
 from conftest import Clock
 from redis_server import RedisServer
 from servers import BIN, GUNICORN, Server, free_port, serving
+from test_revocations import forks, in_a_child
 from visitor import Shopper, Visitor
 
 Visitors = Callable[..., Visitor]
@@ -66,13 +73,19 @@ async def tokens_at_once(
         return list(await asyncio.gather(*asked))
 
 
-def refresh_token_of(
+def state_of(
     visitor: Visitor, app: Flask, cookies: dict[str, str] | None = None
-) -> str:
+) -> dict[str, Any]:
     """Open a visitor's session, over or not."""
     headers = {"Cookie": _line(cookies or visitor.cookies)}
     with app.test_request_context(headers=headers):
-        return str((auth0.sessions.load_unchecked() or {})["refresh_token"])
+        return auth0.sessions.load_unchecked() or {}
+
+
+def refresh_token_of(
+    visitor: Visitor, app: Flask, cookies: dict[str, str] | None = None
+) -> str:
+    return str(state_of(visitor, app, cookies)["refresh_token"])
 
 
 def _line(cookies: dict[str, str]) -> str:
@@ -365,6 +378,58 @@ async def test_a_provider_that_gives_an_old_refresh_token_out_again_holds_nobody
     assert (await asyncio.wait_for(again, 5))[0]["answer"]["access_token"] == "a"
 
 
+def rotated(token: str, seconds: float = 60) -> dict[str, Any]:
+    """Answer a refresh, with a token that is good for so long."""
+    answer = {"access_token": f"of {token}", "refresh_token": f"{token}'"}
+    return {"answer": answer, "fresh_until": time.time() + seconds}
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(1, 60), (86_400, 600)])
+async def test_what_replaced_a_refresh_token_is_kept_a_minute_at_least_and_ten_at_most(
+    clock: Clock, seconds: int, kept: int
+) -> None:
+    store, exchange = SharedStore(), partial(rotated, seconds=seconds)
+    await refresh_once(store, auth0.sessions, "a", "any", exchange)
+
+    for left, newest in ((1, "a'"), (-1, "a")):
+        clock.offset = kept - left
+        assert newest_refresh_token(store, auth0.sessions, "a") == newest
+
+
+async def test_a_result_that_is_moved_in_the_store_is_nobody_elses() -> None:
+    store = SharedStore()
+    await refresh_once(store, auth0.sessions, "alice's", "any", rotated)
+    store.keep_result(digest("mallory's"), store.result(digest("alice's")) or "", 60)
+
+    with pytest.raises(DecryptionError):
+        await refresh_once(store, auth0.sessions, "mallory's", "any", rotated)
+
+
+@forks
+def test_a_forked_child_waits_for_no_refresh_of_its_parent() -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def exchange(token: str) -> dict[str, Any]:
+        has_begun.set()
+        may_end.wait(10)
+        return rotated(token)
+
+    async def refresh() -> str:
+        work = refresh_once(SharedStore(), auth0.sessions, "forked", "any", exchange)
+        return str((await asyncio.wait_for(work, 5))[0]["answer"]["access_token"])
+
+    def child() -> object:
+        may_end.set()
+        return asyncio.run(refresh())
+
+    with ThreadPoolExecutor(1) as pool:
+        parents = pool.submit(asyncio.run, refresh())
+        assert has_begun.wait(5)
+        found = in_a_child(child)
+        may_end.set()
+        assert found == parents.result(5) == "of forked"
+
+
 async def test_without_rotation_one_refresh_serves_all(
     alice: Visitor, tenant: Tenant, trust: Any
 ) -> None:
@@ -650,14 +715,18 @@ async def test_a_session_ends_where_a_refresh_says_and_never_later(
     assert await alice.claims() is None
 
 
-@pytest.mark.parametrize("kind", ["signature", "issuer", "absent", "another user"])
+OTHERS = {"another user": "auth0|bob", "another case": "auth0|Alice"}
+
+
+@pytest.mark.parametrize("kind", ["signature", "issuer", "absent", *OTHERS])
 async def test_a_refreshed_id_token_that_does_not_hold_changes_nobody(
-    alice: Visitor, tenant: Tenant, kind: str
+    alice: Visitor, tenant: Tenant, app: Flask, kind: str
 ) -> None:
     tenant.access_token_lifetime = 0
     await alice.login()
-    if kind == "another user":
-        tenant.forge(claims={"sub": "auth0|bob"})
+    id_token = state_of(alice, app)["id_token"]
+    if kind in OTHERS:
+        tenant.forge(claims={"sub": OTHERS[kind]})
     else:
         tenant.forge(kind, claims={"role": "admin"})
 
@@ -666,6 +735,7 @@ async def test_a_refreshed_id_token_that_does_not_hold_changes_nobody(
     claims = await alice.claims() or {}
     assert claims["sub"] == "auth0|alice"
     assert "role" not in claims
+    assert state_of(alice, app)["id_token"] == id_token
 
 
 async def test_a_token_of_a_connection_is_kept_until_it_expires(
@@ -832,8 +902,7 @@ async def test_a_worker_that_comes_between_look_and_lock_refreshes_once(
 
     def exchange(token: str) -> dict[str, Any]:
         exchanged.append(token)
-        answer = {"access_token": f"of {token}", "refresh_token": f"{token}'"}
-        return {"answer": answer, "fresh_until": time.time() + 60}
+        return rotated(token)
 
     def refresh() -> dict[str, Any]:
         work = refresh_once(store, auth0.sessions, "token", "any", exchange)
@@ -843,7 +912,8 @@ async def test_a_worker_that_comes_between_look_and_lock_refreshes_once(
 
     def lock_late(key: str, seconds: float) -> Any:
         monkeypatch.setattr(store, "lock", lock)
-        monkeypatch.setattr("os.getpid", lambda: -1)  # another worker is quicker
+        other = SimpleNamespace(getpid=lambda: -1)  # another worker is quicker
+        monkeypatch.setattr(refresh_lock, "os", other)
         refresh()
         monkeypatch.undo()
         return lock(key, seconds)
