@@ -410,7 +410,7 @@ def _started(app: Flask, name: str) -> FlaskClient:
     return client
 
 
-@pytest.mark.parametrize("page", ["/", "/reports?filter=" + "x" * 1900])
+@pytest.mark.parametrize("page", ["/", "/reports/" + noise(1900)], ids=["/", "long"])
 @pytest.mark.parametrize("bio", [0, 3000, 6300])
 def test_however_many_logins_start_at_the_same_moment_servers_take_the_cookies(
     alice: Shopper, page: str, bio: int
@@ -441,6 +441,14 @@ def test_a_long_session_and_transactions_stay_below_the_limit_together() -> None
         assert started.status_code == 200
         assert len(header_of(client)) <= TOTAL_BYTES
         assert client.get(f"/transaction/{number}").get_json()
+    assert user_of(client)
+
+
+def test_a_transaction_that_does_not_fit_leaves_a_long_session_alone() -> None:
+    client = ours()
+    client.post("/state", json=alices(bio=noise(6300)))
+
+    assert client.post("/transaction/one", json=[noise(2500)]).status_code == 500
     assert user_of(client)
 
 

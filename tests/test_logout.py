@@ -19,7 +19,7 @@ import httpx
 import jwt
 import pytest
 from auth0_server_python.error import BackchannelLogoutError
-from flask import Flask
+from flask import Flask, session
 
 import auth
 from app import create_app
@@ -49,6 +49,7 @@ def shop_of(auth: Any, **options: Any) -> Flask:
     """Make an app as the README has it, and a view that tells who is there."""
     app = make_shop(auth, **options)
     app.add_url_rule("/me", view_func=lambda: auth.auth_user.get("sub", "nobody"))
+    app.add_url_rule("/keep", "keep", lambda: str(session.setdefault("a", "kept")))
     return app
 
 
@@ -194,9 +195,10 @@ def test_only_the_logout_that_ends_a_session_revokes_and_tells_of_it(
 def test_a_clock_that_is_behind_ends_what_began_elsewhere(
     shop: Flask, clock: Clock, way: str
 ) -> None:
-    alice = Shopper(shop)
-    alice.login()
-    copy = alice.twin()
+    alice, elsewhere = Shopper(shop), Shopper(shop)
+    for each in (alice, elsewhere):
+        each.login()
+    copy = alice.twin() if way == "/logout" else elsewhere
 
     clock.forward(-30)
     method = "GET" if way == "/logout" else "POST"
@@ -251,6 +253,7 @@ def test_a_logout_gets_out_of_the_browser_and_to_auth0_whatever_redis_says(
     assert who(copy) == "auth0|alice"
 
     own_redis.freeze() if spoil == "freeze" else own_redis.say(spoil)
+    assert spoil == "freeze" or alice.client.get("/keep").status_code == 503
     away = alice.client.get("/logout")
     own_redis.thaw() if mend == "thaw" else own_redis.say(mend)
 
@@ -437,6 +440,7 @@ EVENT = "http://schemas.openid.net/event/backchannel-logout"
         (None, {"exp": None}, {}),
         (None, {"sub": None}, {}),
         (None, {"sub": 7}, {}),
+        (None, {"sid": 7}, {}),
         (None, {"events": None}, {}),
         (None, {"events": {}}, {}),
         (None, {"events": EVENT}, {}),
@@ -448,6 +452,7 @@ EVENT = "http://schemas.openid.net/event/backchannel-logout"
         (None, {"jti": 7}, {}),
         (None, {}, {"typ": "JWT"}),
         (None, {}, {"typ": "at+jwt"}),
+        (None, {}, {"alg": "RS512"}),
     ],
     ids=str,
 )
@@ -749,8 +754,9 @@ async def test_an_operator_ends_sessions(
     assert await alice.claims()
 
 
+@pytest.mark.parametrize("whose", [["--sub", "auth0|moment"], ["--all"]], ids=str)
 def test_what_began_at_the_very_moment_is_over_and_another_tenants_is_not(
-    shop: Flask, monkeypatch: pytest.MonkeyPatch
+    shop: Flask, monkeypatch: pytest.MonkeyPatch, whose: list[str]
 ) -> None:
     other, sub = copy_of_auth({"AUTH0_DOMAIN": "other.eu.auth0.com"}), "auth0|moment"
     ours, theirs = shop.test_client(), shop_of(other).test_client()
@@ -760,7 +766,7 @@ def test_what_began_at_the_very_moment_is_over_and_another_tenants_is_not(
     auth.login_as(ours, sub=sub)
     assert ours.get("/me").text == theirs.get("/me").text == sub
 
-    shop.test_cli_runner().invoke(args=["auth0", "revoke", "--sub", sub])
+    shop.test_cli_runner().invoke(args=["auth0", "revoke", *whose])
 
     assert ours.get("/me").text == "nobody"
     assert theirs.get("/me").text == sub

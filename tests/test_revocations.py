@@ -22,6 +22,7 @@ from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -775,17 +776,25 @@ def test_a_copy_of_an_older_file_may_lack_logouts_so_older_sessions_are_over(
 
 
 def test_a_file_that_is_replaced_during_a_write_takes_it_the_next_time(
-    path: Path, store: SqliteStore
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Keys(list[str]):
-        def __iter__(self) -> Iterator[str]:
+    connect = sqlite3.connect
+
+    def replace(statement: str) -> None:
+        if statement == "COMMIT":
+            monkeypatch.undo()
             path.unlink()
             SqliteStore(path).check()
-            return super().__iter__()
+
+    def watched(*args: Any, **options: Any) -> sqlite3.Connection:
+        opened: sqlite3.Connection = connect(*args, **options)
+        opened.set_trace_callback(replace)
+        return opened
 
     store.check()
+    monkeypatch.setattr(sqlite3, "connect", watched)
     with pytest.raises(StoreUnavailable):
-        store.revoke(Keys(["a"]), at=LATER, until=END)
+        store.revoke(["a"], at=LATER, until=END)
     store.revoke(["a"], at=LATER, until=END)
 
     assert SqliteStore(path).revoked_at(["a"]) == LATER

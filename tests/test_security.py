@@ -19,10 +19,11 @@ from werkzeug.wrappers import Response
 import auth
 from app import create_app
 from auth import auth0
-from auth0_flask import Settings
+from auth0_flask import Settings, StoreUnavailable
 from auth0_flask.stores import SqliteStore
 from auth0_flask.tenant import Fault, Tenant
 from conftest import SITE, Clock
+from mutants import misplaced, mutants
 from security_table import REQUIREMENTS, SECURITY, conformance, rows, there_are
 from test_conformance import BACK_CHANNEL, BASIC, BEYOND, CONFIG
 from visitor import Visitor
@@ -74,6 +75,19 @@ def test_the_numbers_it_states_are_those_of_the_code() -> None:
     days = settings.session_max_seconds / 86_400
 
     assert f"{hours:g} hours without a request, {days:g} days in any case" in SECURITY
+
+
+def test_every_change_that_tests_have_to_notice_can_be_made() -> None:
+    """``python -m tests.mutants`` tries them, which takes long."""
+    table = mutants()
+
+    assert misplaced(table) == []
+    assert len({(m.file, m.old, m.new) for m in table if m.old != m.new}) == len(table)
+    assert all(m.tests for m in table)
+    named = {test.partition("[")[0] for m in table for test in m.tests}
+    assert named - {f"tests/{name}" for name in there_are()} == set()
+    assert sum(not m.reason for m in table) >= 120
+    assert sum(bool(m.reason) for m in table) <= 3
 
 
 @pytest.fixture
@@ -303,5 +317,10 @@ async def test_who_cannot_look_up_who_signed_out_lets_nobody_in(
             assert "alice@example.com" not in answer.text
             assert "Set-Cookie" not in answer.headers
         assert (await alice.get("/healthz")).status_code == 200
+        cookie = {"Cookie": f"session_auth0={alice.cookies['session_auth0']}"}
+        with app.test_request_context(headers=cookie):
+            for _ in range(2):  # a second look shows nobody signed out, either
+                with pytest.raises(StoreUnavailable):
+                    auth0.read_session()
 
     assert await alice.claims()

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask, abort, session
+from flask import Flask, abort, request, session
 
 import auth
 from auth0_flask.tenant import Tenant
@@ -101,7 +101,8 @@ def test_receivers_are_asked_before_anything_changes(
 
     @shop.get("/cart")
     def cart() -> str:
-        return str(session.setdefault("cart", "of alice"))
+        session.update(request.args)
+        return str(session.get("of"))
 
     def no_bob(sender: Flask, user: Any) -> None:
         seen.append(f"{user['sub']} after {auth.auth_user.get('sub')}")
@@ -111,13 +112,13 @@ def test_receivers_are_asked_before_anything_changes(
     shopper = Shopper(shop)
     with auth.user_logged_in.connected_to(no_bob, shop):
         shopper.login()
-        shopper.client.get("/cart")
+        shopper.client.get("/cart?of=alice")
         shopper.username = "bob"
         assert shopper.login().status_code == 403
 
     assert seen == ["auth0|alice after None", "auth0|bob after auth0|alice"]
     assert shopper.client.get("/me").json["sub"] == "auth0|alice"  # type: ignore[index]
-    assert shopper.client.get("/cart").text == "of alice"
+    assert shopper.client.get("/cart").text == "alice"
 
 
 async def test_a_refusal_by_abort_gets_the_apps_own_page(
