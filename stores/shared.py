@@ -232,12 +232,8 @@ class Lifetime:
         if State.is_session_ceiling_reached(internal.get("session_expires_at")):
             raise SessionRejected("at the end that the identity provider set")
         sub, sid = (state.get("user") or {}).get("sub"), internal.get("sid")
-        of_tenant = [
-            f"{self._domain} sub {sub}",
-            f"{self._domain} sid {sid}",
-            self._all,
-        ]
-        ended_at = shared_store().ended_at([f"id {own['id']}", *of_tenant])
+        keys = [f"id {own['id']}", self._owner(sub), self._sid(sid), self._all]
+        ended_at = shared_store().ended_at(keys)
         if own.get("begun_at", own["created_at"]) <= ended_at:
             raise SessionRejected("ended before its time")
 

@@ -754,7 +754,9 @@ async def test_an_operator_ends_sessions(
     assert await alice.claims()
 
 
-@pytest.mark.parametrize("whose", [["--sub", "auth0|moment"], ["--all"]], ids=str)
+@pytest.mark.parametrize(
+    "whose", [["--sub", "auth0|moment"], ["--sid", "test-session"], ["--all"]], ids=str
+)
 def test_what_began_at_the_very_moment_is_over_and_another_tenants_is_not(
     shop: Flask, monkeypatch: pytest.MonkeyPatch, whose: list[str]
 ) -> None:

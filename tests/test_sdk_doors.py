@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -92,6 +93,42 @@ def test_whichever_way_somebody_comes_in(
         token = tenant.logout_token(sub=None, sid=way)
         shop.test_client().post("/backchannel-logout", data={"logout_token": token})
         assert caller.user == {}
+
+
+def test_who_has_no_sub_comes_in_no_way(caller: Caller, tenant: Tenant) -> None:
+    for way in WAYS:
+        tenant.forge(claims={"sub": ""})
+        assert caller.come_in(way, "alice").status_code >= 400, way
+        assert caller.user == {}, way
+        tenant.require_mfa = False
+
+
+def test_a_sub_in_another_case_is_another_user(caller: Caller, tenant: Tenant) -> None:
+    caller.login()
+    first = caller.session["session"]["id"]
+    tenant.forge(claims={"sub": "auth0|Alice"})
+
+    assert caller.come_in("by_second_factor", "alice").status_code < 400, caller.raised
+    assert caller.user["sub"] == "auth0|Alice"
+    assert caller.session["session"]["id"] != first
+
+
+def test_what_came_for_a_session_that_was_replaced_is_dropped(
+    caller: Caller, tenant: Tenant
+) -> None:
+    async def both() -> None:
+        asked = tenant.count("/oauth/token")
+        tenant.fail("token", Fault.slow(0.5))
+        late = asyncio.create_task(auth0.get_access_token_for_connection(OF_GITHUB))
+        while tenant.count("/oauth/token") == asked:  # noqa: ASYNC110 - it has threads
+            await asyncio.sleep(0.01)
+        await caller.by_exchange("bob")
+        await late
+
+    caller.login()
+    caller.ask(both)
+
+    assert caller.user["sub"] == "auth0|bob"
 
 
 def test_an_organization_is_checked_whichever_way_somebody_comes_in(

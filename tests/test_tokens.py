@@ -396,6 +396,16 @@ async def test_what_replaced_a_refresh_token_is_kept_a_minute_at_least_and_ten_a
         assert newest_refresh_token(store, auth0.sessions, "a") == newest
 
 
+async def test_a_result_is_handed_out_while_its_token_is_good_and_no_longer(
+    clock: Clock,
+) -> None:
+    store, exchange = SharedStore(), partial(rotated, seconds=5)
+    for offset, token in ((0, "of a"), (4, "of a"), (6, "of a'")):
+        clock.offset = offset
+        found, _ = await refresh_once(store, auth0.sessions, "a", "any", exchange)
+        assert found["answer"]["access_token"] == token
+
+
 async def test_a_result_that_is_moved_in_the_store_is_nobody_elses() -> None:
     store = SharedStore()
     await refresh_once(store, auth0.sessions, "alice's", "any", rotated)
