@@ -10,10 +10,7 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, overload
 
-from auth0_server_python.error import (
-    MfaRequiredError,
-    OrganizationTokenValidationError,
-)
+from auth0_server_python import error as sdk
 from auth0_server_python.utils.helpers import validate_org_claims
 from flask import (
     Flask,
@@ -27,7 +24,7 @@ from werkzeug.exceptions import Forbidden
 
 from .client import current_client
 from .errors import ProblemResponse
-from .redirects import endpoints, login_again, silent_login
+from .redirects import endpoints, login_again, try_silent_login
 from .session_door import answer_uncaught
 from .stores import request_state
 from .verification import MFA, unproved
@@ -175,7 +172,7 @@ def passive(view: V) -> V:
     return view
 
 
-def step_up(error: MfaRequiredError) -> Any:
+def step_up(error: sdk.MfaRequiredError) -> Any:
     """Answer where Auth0 wants a second factor and the view does not catch it.
 
     With a login that has one, and back; not where that has just been tried.
@@ -285,8 +282,7 @@ def _is_answered_by_flask() -> bool:
 
 
 def _try_silently() -> None:
-    if login := silent_login(current_client().sessions.load):
-        raise login
+    try_silent_login(current_client().sessions.load)
 
 
 def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:
@@ -295,18 +291,12 @@ def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:
     user: Mapping[str, Any] = (current_client().read_session() or {}).get("user") or {}
     if user:
         after_this_request(_not_stored)
-        organization = wanted.get("organization")
-        is_of = not organization or _is_of(user, organization)
-        if is_of and not unproved(user, wanted):
-            return user
+        with suppress(sdk.OrganizationTokenValidationError):
+            if organization := wanted.get("organization"):
+                validate_org_claims(dict(user), organization)
+            if not unproved(user, wanted):
+                return user
     raise login_again(**wanted)
-
-
-def _is_of(user: Mapping[str, Any], organization: str) -> bool:
-    with suppress(OrganizationTokenValidationError):
-        validate_org_claims(dict(user), organization)
-        return True
-    return False
 
 
 def _not_stored(response: Response) -> Response:

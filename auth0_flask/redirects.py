@@ -141,10 +141,10 @@ def login_again(**wanted: object) -> HTTPException:
     return HTTPException(response=redirect(login))
 
 
-def silent_login(signed_in: Callable[[], object]) -> HTTPException | None:
-    """Return what leads a guest to a login that asks nothing, and back; once an hour.
+def try_silent_login(signed_in: Callable[[], object]) -> None:
+    """Raise what leads a guest to a login that asks nothing, and back; once an hour.
 
-    None for all but a browser that shows a page: others could not go there.
+    Nothing for all but a browser that shows a page: others could not go there.
     """
     headers = request.headers
     if (
@@ -157,10 +157,15 @@ def silent_login(signed_in: Callable[[], object]) -> HTTPException | None:
         or signed_in()
         or _checked(page := this_page()) != page
     ):
-        return None
-    _set_cookie(_SILENT, "1", max_age=_SILENT_SECONDS)
+        return
+    note_silent_login()
     login = endpoints().path("login", return_to=page, prompt="none", silent=1)
-    return HTTPException(response=redirect(login))
+    raise HTTPException(response=redirect(login))
+
+
+def note_silent_login() -> None:
+    """Have the browser remember that it was tried."""
+    _set_cookie(_SILENT, "1", max_age=_SILENT_SECONDS)
 
 
 def after_silent_login(app_state: object) -> HTTPException | None:

@@ -25,6 +25,7 @@ from .redirects import (
     extension,
     home,
     is_prefetch,
+    note_silent_login,
     safe_return_to,
 )
 from .settings import is_loopback
@@ -97,7 +98,7 @@ def login_options() -> StartInteractiveLoginOptions:
 
     Kept until it is completed are ``return_to`` (checked), ``remember`` (``0`` ends
     the session with the browser's window), ``max_age`` and ``acr_values``, which a
-    login has to prove, and ``silent``, for one whose failure is no error.
+    login has to prove, and ``silent``, with which a failure leads to that page.
     Passed on are ``organization``, ``invitation``, ``screen_hint``, ``connection``,
     ``login_hint``, ``prompt``, ``max_age``, ``acr_values``, ``session_transfer_token``
     and ``ui_locales`` (from Accept-Language where the query has none); nothing else.
@@ -114,19 +115,20 @@ def login_options() -> StartInteractiveLoginOptions:
     if own and organization not in {None, own}:
         login_error(refused := CheckFailed("wrong_organization"))
         raise refused
-    passed_on = {name: asked.get(name, "") for name in _PASSED_ON}
-    passed_on["ui_locales"] = passed_on["ui_locales"] or _languages()
-    if not passed_on["max_age"].isdecimal():
-        passed_on["max_age"] = ""
+    if not asked.get("max_age", "").isdecimal():
+        asked.pop("max_age", None)
+    if silent := asked.get("silent") == "1":
+        note_silent_login()
+    passed_on = {"ui_locales": _languages(), **asked}
     return StartInteractiveLoginOptions(
         app_state={
             "return_to": safe_return_to(request.args.get("return_to")),
             "remember": request.args.get("remember") != "0",
-            "max_age": int(passed_on["max_age"]) if passed_on["max_age"] else None,
-            "acr_values": passed_on["acr_values"] or None,
-            "silent": request.args.get("silent") == "1",
+            "max_age": int(asked["max_age"]) if "max_age" in asked else None,
+            "acr_values": asked.get("acr_values"),
+            "silent": silent,
         },
-        authorization_params={name: v for name, v in passed_on.items() if v},
+        authorization_params={n: v for n in _PASSED_ON if (v := passed_on.get(n))},
         organization=organization,
         invitation=asked.get("invitation"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ from flask import Flask
 import auth
 from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.faults import Fault
+from conftest import SITE
 from visitor import Shopper, sign_in
 
 BROWSER = {
@@ -33,16 +34,17 @@ class Guest(Shopper):
 
     def visit(self, path: str) -> str:
         """Go where redirects lead; return what is shown in the end."""
-        self.way = []
-        while path:
-            if path.startswith(self.tenant.origin):
-                path = self.http.get(path).headers["Location"]
+        self.way, url = [], urljoin(SITE, path)
+        while True:
+            if url.startswith(self.tenant.origin):
+                url = self.http.get(url).headers["Location"]
                 continue
-            url = urlsplit(path)
-            answer = self.client.get(f"{url.path}?{url.query}", headers=BROWSER)
-            self.way.append(url.path)
-            path = answer.location
-        return answer.text
+            answer = self.client.get(url, headers=BROWSER)
+            self.way.append(urlsplit(url).path)
+            self.at = url
+            if not answer.location:
+                return answer.text
+            url = urljoin(url, answer.location)
 
     def sign_in_elsewhere(self) -> None:
         """Sign in at another app of the tenant."""
@@ -105,6 +107,7 @@ def test_a_guest_sees_the_page_and_is_asked_once_an_hour(
     caplog.set_level(logging.INFO)
     assert guest.visit("/goods?sort=price") == "nobody"
     assert guest.way == ROUND
+    assert guest.at == f"{SITE}/goods?sort=price"
     for path in ("/goods", "/", "/goods"):
         assert guest.visit(path) == "nobody"
         assert guest.way == [path]
@@ -200,8 +203,19 @@ def test_a_browser_without_cookies_ends_on_a_page_and_does_not_go_round(
 
 
 @pytest.mark.parametrize("query", ["", "&silent=1", "&silent=2"])
-def test_who_asks_by_hand_is_told_by_code(guest: Guest, query: str) -> None:
-    assert "login_required" in guest.visit(f"/login?prompt=none&return_to=/{query}")
+def test_a_link_says_whether_its_failure_is_an_error(guest: Guest, query: str) -> None:
+    shown = guest.visit(f"/login?prompt=none&return_to=/goods{query}")
+
+    assert (shown == "nobody") == (query == "&silent=1")
+    assert ("login_required" in shown) == (query != "&silent=1")
+
+
+def test_it_may_begin_at_another_name_of_this_machine(guest: Guest) -> None:
+    here = SITE.replace("localhost", "127.0.0.1")
+
+    assert guest.visit(f"{here}/goods") == "nobody"
+
+    assert guest.at == f"{SITE}/goods"
 
 
 def test_guarded_pages_and_those_of_the_login_go_on_as_ever(
