@@ -190,6 +190,23 @@ def test_where_auth0_wants_one_for_a_token_the_visitor_is_led_there_and_back(
     assert "acr_values" in alice.client.get("/orders").location
 
 
+def test_an_api_redirects_nobody_for_a_factor_whatever_other_guards_it_has(
+    alice: Shopper, vault: Flask, tenant: Tenant, clock: Clock
+) -> None:
+    @vault.get("/api/orders")
+    @auth.login_required(redirect=False)
+    @auth.requires_claim("sub")
+    async def api() -> str:
+        return await orders()
+
+    ask_for_a_factor(alice, tenant, clock)
+
+    answer = alice.client.get("/api/orders", headers=HTML)
+
+    assert answer.status_code == 401
+    assert answer.www_authenticate["acr_values"] == MFA
+
+
 def test_a_factor_that_was_proved_by_a_call_opens_guarded_views_as_well(
     alice: Shopper, vault: Flask, tenant: Tenant, clock: Clock
 ) -> None:
