@@ -80,11 +80,12 @@ def link(endpoint: str, **values: Any) -> str:
 
 
 def this_page() -> str | None:
-    """Link to this page once more; None where it cannot be asked for again."""
+    """Link to this page; None where it cannot be asked for again. Repeats no token."""
     if request.method != "GET" or request.endpoint in _NO_PAGES:
         return None
     page = url_for(str(request.endpoint), **(request.view_args or {}))
-    query = request.query_string.decode("ascii", "ignore")
+    asked = request.args.items(multi=True)
+    query = urlencode([(n, v) for n, v in asked if not n.endswith("token")])
     return f"{page}?{query}" if query else page
 
 

@@ -161,6 +161,7 @@ def test_a_new_page_takes_a_template_and_a_route() -> None:
             ("lang", "fr"),
         ]
         assert links_of(french)["English"] == links["English"]
+    assert "secret" not in client.get("/a?logout_token=secret&token=secret").text
 
 
 @pytest.mark.parametrize(
