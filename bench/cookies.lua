@@ -1,4 +1,4 @@
--- Asks as another user each time: a line of a file is a Cookie header.
+-- Asks as another user each time: each line of a file is a Cookie header.
 function init(args)
   asked, turn = {}, 0
   for line in io.lines(args[1]) do

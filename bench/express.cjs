@@ -1,26 +1,18 @@
-// express-openid-connect as its guide has it; /make/N signs in with line N of a file.
-const fs = require('fs');
-const express = require('express');
+// express-openid-connect as in its guide; /make/N signs in with line N of a file.
 const { auth } = require('express-openid-connect');
-
 const [file, port, rolling] = process.argv.slice(2);
-const sessions = fs.readFileSync(file, 'utf8').trim().split('\n').map(JSON.parse);
-const app = express();
-app.use(
-  auth({
-    authRequired: false,
-    baseURL: `http://localhost:${port}`,
-    issuerBaseURL: 'https://tenant.eu.auth0.com',
-    authorizationParams: { response_mode: 'query', response_type: 'code' },
-    clientSecret: 'c'.repeat(48),
-    clientID: 'kXvT1bR7xW3dQ9mZ5nLcPf0sYhUjE2oA',
-    secret: 'k'.repeat(64),
-    session: { rolling: rolling === 'rolling', absoluteDuration: 604800 },
-  }),
-);
-app.get('/make/:line', (req, res) => {
-  Object.assign(req.appSession, sessions[req.params.line]);
-  res.end();
-});
+const sessions = require('fs').readFileSync(file, 'utf8').split('\n').map(JSON.parse);
+const app = require('express')();
+app.use(auth({
+  authRequired: false,
+  authorizationParams: { response_type: 'code' },
+  baseURL: `http://localhost:${port}`,
+  clientID: 'kXvT1bR7xW3dQ9mZ5nLcPf0sYhUjE2oA',
+  clientSecret: 'c'.repeat(48),
+  issuerBaseURL: 'https://tenant.eu.auth0.com',
+  secret: 'k'.repeat(64),
+  session: { rolling: rolling === 'rolling', absoluteDuration: 604800 },
+}));
+app.get('/make/:n', (req, res) => res.end(Object.assign(req.appSession, sessions[req.params.n]) && ''));
 app.get('/api/me', (req, res) => res.json(req.oidc.user));
 app.listen(port, '127.0.0.1');

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -18,11 +17,19 @@ from . import subjects
 from .processes import free_port, program, redis, running
 from .rounds import Row, show
 
-CONNECTIONS, THREADS, SECONDS = 16, 8, 2
 _COLUMNS = ("3,000 users in turn, requests/s", "one user again, requests/s")
 _HERE = Path(__file__).parent
 _RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
-_PACKAGES = ("express@4", "express-openid-connect@3")
+_LOAD = [*("-t", "1", "-c", "16", "-d", "2s"), *("-s", str(_HERE / "cookies.lua"))]
+_COMMANDS = {
+    "gunicorn": "gunicorn --workers 1 --threads 8 --worker-class gthread --log-level "
+    "error --bind 127.0.0.1:{port} bench.subjects:{app}()",
+    "granian": "granian --workers 1 --blocking-threads 8 --interface wsgi --no-log "
+    "--port {port} --factory bench.subjects:{app}",
+    "node": "node bench/express.cjs {file} {port} {rolling}",
+    "npm": "npm install --silent --no-audit --no-fund --prefix {folder} express@4 "
+    "express-openid-connect@3",
+}
 
 
 def main() -> None:
@@ -34,13 +41,11 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(redis())
         rows = [*_ours(stack, folder, url), *_express(stack, folder)]
-        title = f"`/api/me`, one worker, {THREADS} threads, wrk with {CONNECTIONS}"
-        show(title, _COLUMNS, rows)
+        show("`/api/me`, one worker, 8 threads, wrk with 16", _COLUMNS, rows)
 
 
 def _ours(stack: ExitStack, folder: Path, url: str | None) -> Iterator[Row]:
-    usual = subjects.cookies(subjects.ours())
-    signed = subjects.quickstart_cookies()
+    usual, signed = subjects.cookies(subjects.ours()), subjects.quickstart_cookies()
     asked: list[tuple[str, str, str, Sequence[str], str]] = [
         ("a bare sync view", "bare", "/api/me", (), ""),
         ("a bare async view, Flask's own bridge", "bare", "/async", (), ""),
@@ -54,31 +59,27 @@ def _ours(stack: ExitStack, folder: Path, url: str | None) -> Iterator[Row]:
 
         kept = subjects.cookies(subjects.ours(redis=connect(url)))
         asked.append(("ours, sync view, Redis", "ours", "/api/me", kept, url))
-    for server, command in (("gunicorn", _gunicorn), ("granian", _granian)):
-        for name, factory, path, cookies, kept_in in asked:
-            more = {"AUTH0_REDIS_URL": kept_in}
-            address = _start(stack, partial(command, factory), more)
+    for server in ("gunicorn", "granian"):
+        for name, app, path, cookies, redis_url in asked:
+            more = {"AUTH0_REDIS_URL": redis_url}
+            address = _start(stack, server, more, app=app)
             yield _row(folder, f"{server}, {name}", f"{address}{path}", cookies)
 
 
 def _express(stack: ExitStack, folder: Path) -> Iterator[Row]:
-    npm = program("npm")
-    if npm is None or program("node") is None:
+    if program("npm") is None or program("node") is None:
         print("Express is left out: there is no Node.js.\n")
         return
-    quiet = ("--silent", "--no-audit", "--no-fund", "--prefix", str(folder))
-    subprocess.run([npm, "install", *quiet, *_PACKAGES], check=True)  # noqa: S603 - ours
-    file = folder / "sessions"
+    subprocess.run(_command("npm", folder=str(folder)), check=True)  # noqa: S603 - ours
+    file, names = folder / "sessions", ("id_token", "refresh_token")
     states = (subjects.state(subjects.claims(n)) for n in range(subjects.USERS))
-    names = ("id_token", "refresh_token")
     file.write_text("\n".join(json.dumps({n: s[n] for n in names}) for s in states))
-    for name, rolling in (("", ""), (", rolling, as by default", "rolling")):
-        command = partial(_node, str(file), rolling)
-        more = {"NODE_PATH": str(folder / "node_modules"), "NODE_ENV": "production"}
-        address = _start(stack, command, more)
+    more = {"NODE_PATH": str(folder / "node_modules"), "NODE_ENV": "production"}
+    for name, rolling in (("its cookie kept", "no"), ("as by default", "rolling")):
+        address = _start(stack, "node", more, file=str(file), rolling=rolling)
         with httpx.Client(base_url=address, trust_env=False) as http:
             cookies = [_signed_in(http, number) for number in range(subjects.USERS)]
-        row = f"Node, express-openid-connect{name}"
+        row = f"Node, express-openid-connect, {name}"
         yield _row(folder, row, f"{address}/api/me", cookies)
 
 
@@ -88,34 +89,15 @@ def _signed_in(http: httpx.Client, number: int) -> str:
     return "; ".join(f"{name}={value}" for name, value in made.items())
 
 
-def _gunicorn(factory: str, port: int) -> list[str]:
-    size = ["--workers", "1", "--threads", str(THREADS), "--log-level", "error"]
-    where = ["--worker-class", "gthread", "--bind", f"127.0.0.1:{port}"]
-    return [_needed("gunicorn"), *size, *where, f"bench.subjects:{factory}()"]
+def _command(name: str, **words: object) -> list[str]:
+    command = _COMMANDS[name].format(**words).split()
+    return [program(command[0]) or command[0], *command[1:]]
 
 
-def _granian(factory: str, port: int) -> list[str]:
-    size = ["--workers", "1", "--blocking-threads", str(THREADS), "--no-log"]
-    where = ["--interface", "wsgi", "--port", str(port), "--factory"]
-    return [_needed("granian"), *size, *where, f"bench.subjects:{factory}"]
-
-
-def _node(file: str, rolling: str, port: int) -> list[str]:
-    return [_needed("node"), str(_HERE / "express.cjs"), file, str(port), rolling]
-
-
-def _needed(name: str) -> str:
-    if (found := program(name)) is None:
-        raise SystemExit(f"This measurement needs {name} (see CONTRIBUTING.md).")
-    return found
-
-
-def _start(
-    stack: ExitStack, command: Callable[[int], list[str]], more: dict[str, str]
-) -> str:
+def _start(stack: ExitStack, name: str, more: dict[str, str], **words: str) -> str:
     """Start a server; return its address."""
     port = free_port()
-    stack.enter_context(running(command(port), port, more))
+    stack.enter_context(running(_command(name, port=port, **words), port, more))
     return f"http://127.0.0.1:{port}"
 
 
@@ -129,18 +111,16 @@ def _row(folder: Path, name: str, url: str, cookies: Sequence[str]) -> Row:
 
 
 def _load(folder: Path, url: str, cookies: Sequence[str]) -> Callable[[], float]:
-    descriptor, file = tempfile.mkstemp(dir=folder, text=True)
-    with os.fdopen(descriptor, "w") as output:
-        output.write("\n".join(cookies) + "\n")
-    size = ["-t", "1", "-c", str(CONNECTIONS), "-d", f"{SECONDS}s"]
-    script = ["-s", str(_HERE / "cookies.lua"), url, "--", file]
-    command = [_needed("wrk"), *size, *script]
+    file = tempfile.mkstemp(dir=folder)[1]
+    Path(file).write_text("\n".join(cookies) + "\n")
+    command = [str(program("wrk")), *_LOAD, url, "--", file]
+    run = partial(subprocess.run, command, capture_output=True, text=True, check=True)
 
     def rate() -> float:
-        said = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
-        found = _RATE.search(said.stdout)
-        if found is None or "Non-2xx" in said.stdout:
-            raise SystemExit(f"{url} answered wrongly:\n{said.stdout}{said.stderr}")
+        said = run().stdout
+        found = _RATE.search(said)
+        if found is None or "Non-2xx" in said:
+            raise SystemExit(f"{url} answered wrongly:\n{said}")
         return float(found[1])
 
     return rate
