@@ -1,4 +1,4 @@
-"""All tables, or those named: ``python -m bench [--cpu] [--rounds 5] [table …]``."""
+"""All tables, or those named: ``python -m bench [--cpu] [--rounds 7] [table …]``."""
 
 from __future__ import annotations
 
@@ -7,44 +7,36 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
 
-from . import in_process, logins, rounds, servers, worker
+from . import rounds
+from .in_process import devices, pages, requests, stores
+from .logins import logins
 from .processes import set_environment
+from .servers import servers
+from .worker import memory, starting
 
-TABLES = {
-    "requests": in_process.requests,
-    "pages": in_process.pages,
-    "stores": in_process.stores,
-    "devices": in_process.devices,
-    "logins": logins.main,
-    "memory": worker.memory,
-    "starting": worker.starting,
-    "servers": servers.main,
-}
+_PARTS = (requests, pages, stores, devices, logins, servers, memory, starting)
+TABLES = {part.__name__: part for part in _PARTS}
 
 
 def main() -> None:
     """Print tables, each in a process of its own."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("table", nargs="*", choices=TABLES, default=[*TABLES])
+    parser = argparse.ArgumentParser("python -m bench", description=__doc__)
+    parser.add_argument("table", nargs="*", choices=TABLES)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--cpu", action="store_true", help="CPU time, where a machine is busy"
-    )
+    parser.add_argument("--cpu", action="store_true", help="CPU time, not wall time")
     options = parser.parse_args()
     rounds.use(options.rounds, cpu=options.cpu)
     if len(options.table) == 1:
         with set_environment():
-            TABLES[options.table[0]]()
-        return
+            return TABLES[options.table[0]]()
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-    today = datetime.now(UTC).date()
-    print(f"{today}, {machine}, Python {platform.python_version()}\n", flush=True)
-    for table in options.table:
-        again = [*sys.argv[1:], table] if table not in sys.argv else [table]
-        command = [sys.executable, "-m", "bench", *again]
+    print(f"{machine}, Python {platform.python_version()}\n", flush=True)
+    more = ["--rounds", str(options.rounds), *(["--cpu"] if options.cpu else [])]
+    for table in options.table or TABLES:
+        command = [sys.executable, "-m", "bench", table, *more]
         subprocess.run(command, check=True)  # noqa: S603 - our own tables
+    return None
 
 
 if __name__ == "__main__":

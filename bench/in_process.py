@@ -112,10 +112,9 @@ def _row(
     """Return a row of requests, once some were answered as expected."""
     asked = subjects.requests(path, cookies or [""])
     for number in range(0, len(cookies), 999):
-        status, body = subjects.answer(app, asked[number])
-        assert status == "200 OK", f"{name}: {status}"  # noqa: S101 - not worth timing
+        body = subjects.ask(app, asked[number])
         assert path != "/api/me" or f"{number:024}".encode() in body, name  # noqa: S101
-    ask = partial(subjects.answer, app)
+    ask = partial(subjects.ask, app)
     measures = [each(ask, asked), each(ask, asked[:1])]
     return Row(name, measures[: 2 if cookies else 1], base)
 

@@ -14,24 +14,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 _PATIENCE = 20.0
+
+
+class Measure(NamedTuple):
+    """What a process takes up; the RSS is in MB, and sockets are files, too."""
+
+    rss: float
+    threads: int
+    sockets: int
+    files: int
+
+
+def measure(pid: int) -> Measure:
+    """Return what a process takes up now; on Linux only."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status, links = dict(line.split(":", 1) for line in lines), list[str]()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(file))
+    sockets = sum(link.startswith("socket:") for link in links)
+    rss = int(status["VmRSS"].split()[0]) / 1024
+    return Measure(rss, int(status["Threads"]), sockets, len(links))
 
 
 @contextmanager
 def set_environment() -> Iterator[None]:
     """Have settings that reach no tenant, and files of this process alone."""
+    for name in [name for name in os.environ if name.startswith("AUTH0_")]:
+        del os.environ[name]
     with tempfile.TemporaryDirectory() as folder:
-        for name in [name for name in os.environ if name.startswith("AUTH0_")]:
-            del os.environ[name]
         os.environ |= {
             "AUTH0_DOMAIN": "tenant.eu.auth0.com",
             "AUTH0_CLIENT_ID": "kXvT1bR7xW3dQ9mZ5nLcPf0sYhUjE2oA",
             "AUTH0_CLIENT_SECRET": secrets.token_urlsafe(48),
             "AUTH0_SECRET": secrets.token_hex(32),
             "AUTH0_REDIRECT_URI": "http://localhost:5000/callback",
-            "AUTH0_REVOCATIONS_PATH": str(Path(folder, "revocations.sqlite3")),
+            "AUTH0_REVOCATIONS_PATH": f"{folder}/revocations.sqlite3",
             "PYTHON_DOTENV_DISABLED": "1",
         }
         yield
@@ -56,13 +77,9 @@ def running(
     more: Mapping[str, str] | None = None,
     output: IO[bytes] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the block ends.
+    """Run a server that listens on a port, with more environment, until the block ends.
 
-    Args:
-        command: How it is started.
-        port: Where it listens once it is ready.
-        more: What is added to the environment.
-        output: Where what it says goes.
+    What it says goes to ``output``.
     """
     environ = {**os.environ, **(more or {})}
     process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)  # noqa: S603 - our own commands
@@ -75,21 +92,14 @@ def running(
 
 
 class RedisServer:
-    """A redis-server, which keeps all that it was told when it is killed.
-
-    Raises:
-        FileNotFoundError: There is no redis-server on this machine.
-    """
+    """A redis-server, which keeps all that it was told when it is killed."""
 
     def __init__(self) -> None:
-        if (server := program("redis-server")) is None:
-            raise FileNotFoundError("redis-server is not installed")
         self._port = free_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
-        where = ("--port", str(self._port), "--bind", "127.0.0.1", "--dir")
-        # no power cut comes; and it says nothing
-        kept = ("--save", "", "--appendonly", "yes", "--appendfsync", "no")
-        self._command = [server, *kept, "--logfile", "log", *where]
+        options = f"--port {self._port} --bind 127.0.0.1 --save  --logfile log"
+        kept = "--appendonly yes --appendfsync no"  # which is for power cuts
+        self._command = [str(program("redis-server")), *f"{options} {kept}".split(" ")]
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory()
@@ -103,8 +113,7 @@ class RedisServer:
     def __call__(self, there: bool) -> None:
         """Start it, with what it knew before; or end it without a goodbye."""
         if there:
-            command = [*self._command, self._folder.name]
-            self._process = subprocess.Popen(command)  # noqa: S603 - our own command
+            self._process = subprocess.Popen(self._command, cwd=self._folder.name)  # noqa: S603 - our own command
             _wait_for(self._port, b"PING\r\n")
         else:
             self._process.kill()
@@ -122,14 +131,10 @@ def redis() -> Iterator[str | None]:
 
 
 def _wait_for(port: int, word: bytes) -> None:
-    """Wait until a server listens, or has answered a word of Redis.
-
-    Raises:
-        TimeoutError: It did not soon.
-    """
+    """Wait until a server listens, or has answered a word of Redis."""
     give_up = time.monotonic() + _PATIENCE
+    connecting = partial(socket.create_connection, ("127.0.0.1", port), timeout=1)
     while time.monotonic() < give_up:
-        connecting = partial(socket.create_connection, ("127.0.0.1", port), timeout=1)
         with suppress(OSError), connecting() as line:
             line.sendall(word)
             if not word or line.recv(64).startswith(b"+PONG"):

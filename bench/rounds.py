@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from statistics import median
 from typing import Any, NamedTuple
 
 _options: dict[str, Any] = {"rounds": 7, "clock": time.perf_counter, "is_cpu": False}
 
 
 class Row(NamedTuple):
-    """What a row of a table shows.
-
-    Attributes:
-        name: In words.
-        measures: What returns a measurement, one for each column.
-        base: The name of the row that it is held against; the first row if left out.
-    """
+    """A row: its name, what measures for each column, the row it is held against."""
 
     name: str
     measures: Sequence[Callable[[], float]]
-    base: str = ""
+    base: str = ""  # the first row
 
 
 def use(rounds: int, *, cpu: bool) -> None:
@@ -52,33 +47,26 @@ def each(
     return microseconds
 
 
-def show(
-    title: str, columns: Sequence[str], rows: Sequence[Row], form: str = ",.0f"
-) -> None:
+def show(title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Measure all rows once a round, after one to warm up; print a table.
 
     Medians, and beside each the median and the spread of its ratios to the first
     column of the row it is held against, round by round.
     """
-    found: dict[tuple[str, int], list[float]] = {}
-    for turn in range(_options["rounds"] + 1):
+    found: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    for _ in range(_options["rounds"] + 1):
         for row in rows:
             for column, measure in enumerate(row.measures):
-                value = measure()
-                if turn:
-                    found.setdefault((row.name, column), []).append(value)
-    is_cpu = " (CPU time)" if _options["is_cpu"] else ""
-    print(f"{title}{is_cpu}:\n")
+                found[row.name, column].append(measure())
+    print(f"{title}{' (CPU time)' if _options['is_cpu'] else ''}:\n")
     print("| |", "".join(f" {name} | ratio |" for name in columns))
     print("|---|", "--:|--:|" * len(columns), sep="")
     for row in rows:
-        cells, base = [row.name], found[row.base or rows[0].name, 0]
+        cells, base = [row.name], found[row.base or rows[0].name, 0][1:]
         for column in range(len(row.measures)):
-            values = found[row.name, column]
+            values = found[row.name, column][1:]
             ratios = [a / b for a, b in zip(values, base, strict=True)]
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            cells.append(f"{statistics.median(values):{form}}")
-            cells.append(f"{statistics.median(ratios):.2f} ({spread})")
-        cells += ["", ""] * (len(columns) - len(row.measures))
-        print("|", " | ".join(cells), "|")
+            spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            cells += [f"{median(values):,.0f}", spread]
+        print("|", " | ".join([*cells, *["", ""] * (len(columns) - column - 1)]), "|")
     print(flush=True)

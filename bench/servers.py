@@ -32,7 +32,7 @@ _COMMANDS = {
 }
 
 
-def main() -> None:
+def servers() -> None:
     """Print a table of one worker each, and of Express where Node.js is."""
     if program("wrk") is None:
         print("The servers are left out: there is no wrk (`apt-get install wrk`).\n")

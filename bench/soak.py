@@ -19,32 +19,31 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from itertools import cycle, islice, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 
 from auth0_flask.tenant import Fault, Tenant
 
 from . import soak_users
-from .processes import RedisServer, free_port, program, running, set_environment
+from .processes import (
+    Measure,
+    RedisServer,
+    free_port,
+    measure,
+    program,
+    running,
+    set_environment,
+)
 from .soak_users import TROUBLES, Scene, Turn, User, Wrong
 
 THREADS = 8
 _TOO_MANY = 20
 _READY = "A worker is ready."
 _TRACEBACK = "Traceback (most recent call last)"
-
-
-class Measure(NamedTuple):
-    """What one worker takes up; the RSS is in MB, and sockets are files, too."""
-
-    rss: float
-    threads: int
-    sockets: int
-    files: int
 
 
 #: What a worker may take up more than after the first tenth of the logins. It knows
@@ -156,7 +155,7 @@ class Run:
             with ThreadPoolExecutor(together) as pool:
                 for user in islice(cycle(self._users), together):
                     pool.submit(user.browsers[0].look_at, "/api/userinfo")
-            before, now = now, [measure.files for measure in self._measures().values()]
+            before, now = now, [each.files for each in self._measures().values()]
         self._scene.seen.clear()
 
     def _log_in_all(self, turns: list[Turn]) -> None:
@@ -185,7 +184,7 @@ class Run:
         for pid in workers:
             os.kill(pid, signal.SIGUSR2)
         time.sleep(1)
-        return {pid: _measure(pid) for pid in workers}
+        return {pid: measure(pid) for pid in workers}
 
 
 def post_worker_init(_: Any) -> None:
@@ -235,17 +234,6 @@ def _growth(first: dict[int, Measure], now: dict[int, Measure]) -> Iterator[str]
         for name, before, after, most in measures:
             if after - before > most:
                 yield f"{name} of worker {pid} went from {before:g} to {after:g}"
-
-
-def _measure(pid: int) -> Measure:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    status, links = dict(line.split(":", 1) for line in lines), list[str]()
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            links.append(os.readlink(file))
-    sockets = sum(link.startswith("socket:") for link in links)
-    rss = int(status["VmRSS"].split()[0]) / 1024
-    return Measure(rss, int(status["Threads"]), sockets, len(links))
 
 
 if __name__ == "__main__":
