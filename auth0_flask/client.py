@@ -38,7 +38,8 @@ _oauth_of_login = ContextVar[AsyncOAuth2Client | None]("oauth_of_login", default
 class Auth0Client(ServerClient[Any]):
     """The SDK's client, made to work in Flask.
 
-    Every method that its documentation shows is called in the same way.
+    Every method that its documentation shows is called in the same way, with
+    ``store_options`` or without: our stores take none.
 
     Args:
         settings: Where they are wrong, every use raises `SetupError`.
@@ -155,13 +156,12 @@ class Auth0Client(ServerClient[Any]):
     ) -> Json:
         """Complete what Auth0 sends a browser back from, by its transaction.
 
-        That is a login; or an account that was linked, unlinked or connected, and then
-        the session stays. A login's transaction is used up whether it succeeds or not.
-        A callback that is requested twice at once has the same result twice.
+        That is a login, or an account that was linked, unlinked or connected, and then
+        the session stays. A login that fails has used its transaction up. A callback
+        that is requested twice at once has the same result twice.
 
         Args:
             url: The address of the callback, with its query.
-            store_options: For the stores; ours take none.
 
         Returns:
             What the SDK returns; with ``connected_account`` where one was connected.
@@ -171,9 +171,10 @@ class Auth0Client(ServerClient[Any]):
             HTTPException: It is a stale callback of a user who is signed in, who is
                 redirected to the app's root.
         """
-        query = {name: v[0] for name, v in parse_qs(urlsplit(url).query).items()}
+        query = {n: v[0] for n, v in parse_qs(urlsplit(url).query).items()}
         state, nonce, app_state = query.get("state", ""), None, None
         identifier, known = f"{TRANSACTION_PREFIX}{state}", request_state()
+        connects = False  # an account
         try:
             self.settings.require()
             if not state:
@@ -195,11 +196,12 @@ class Auth0Client(ServerClient[Any]):
             known.links = transaction.redirect_uri is None
             if isinstance(app_state, dict):
                 known.wanted = app_state
-            work = self._connect if "connect_code" in query else self._with_oauth_client
+            connects = transaction.auth_session is not None
+            work = self._connect if connects else self._with_oauth_client
             async with asyncio.timeout(_LOGIN_SECONDS):
                 result = await self._door.once(url, work)
         except Exception as error:
-            if "connect_code" not in query:
+            if not connects:  # of such the SDK drops it when Auth0 has answered
                 await self.transactions.delete(identifier)
             await self._door.fail(error, app_state)
         await self.transactions.delete(identifier)
@@ -208,9 +210,8 @@ class Auth0Client(ServerClient[Any]):
         return {**result, "app_state": app_state} if app_state else result
 
     async def _connect(self, url: str) -> Json:
-        account = await super().complete_connect_account(url, {})
-        found = account.model_dump(exclude={"app_state"})
-        return {"state_data": await self.get_session(), "connected_account": found}
+        account = (await self.complete_connect_account(url)).model_dump()
+        return {"state_data": await self.get_session(), "connected_account": account}
 
     async def _with_oauth_client(self, url: str) -> Json:
         secret = self._oauth_of_the_sdk.client_secret  # None where there is a key
@@ -330,7 +331,6 @@ class Auth0Client(ServerClient[Any]):
         """Return an access token, refreshed shortly before it ends.
 
         Args:
-            store_options: For the stores; ours take none.
             audience: The API it is for; that of the settings if left out.
             scope: What it is to allow, beyond the scope of the settings.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from auth0_server_python import auth_types as types
@@ -209,22 +210,26 @@ def test_accounts_are_connected_listed_and_taken_away_within_one_cookie(
 
 
 @pytest.mark.sdk("complete_connect_account")
-def test_an_account_is_connected_by_an_address_of_its_own(
+def test_an_account_is_connected_when_auth0_answers_and_by_its_own_transaction(
     caller: Caller, tenant: Tenant
 ) -> None:
     caller.login()
     google = types.ConnectAccountOptions(connection="google-oauth2", app_state="kept")
     back = caller.confirm(caller.ask(lambda: auth0.start_connect_account(google)))
-    with_code = f"http://localhost{back}"
+    caller.ask(auth0.list_connected_accounts)  # whose token takes that one's place
+    begun = parse_qs(urlsplit(caller.start()).query)["state"][0]
 
+    wrong = f"/callback?connect_code=x&state={begun}"  # that of a login
+    for path in (wrong, back.replace("connect_code", "code")):
+        answer = caller.client.get(path)
+        assert (answer.status_code, "incomplete_callback" in answer.text) == (400, True)
     tenant.fail("token", Fault.status(503))
-    tenant.access_token_lifetime = 0
-    assert caller.client.get(back).status_code == 302  # the token is still good
+    assert caller.client.get(back).status_code == 502
+    url = f"http://localhost{back}"
+    done = caller.ask(lambda: auth0.complete_connect_account(url))
+    assert (done.connection, done.app_state) == ("google-oauth2", "kept")
     assert tenant.accounts("alice") == ["google-oauth2"]
-    assert (
-        "missing_transaction"
-        in caller.call(lambda: auth0.complete_connect_account(with_code)).text
-    )
+    assert caller.client.get(back).location == "/"  # it is used up
 
 
 @pytest.mark.sdk("get_access_token", "get_access_token_for_connection")

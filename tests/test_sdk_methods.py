@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import ssl
+import time
 from functools import partial
 from typing import Any
 
@@ -139,9 +140,12 @@ def test_a_step_up_reaches_the_claims_of_the_session(
     assert kind.challenge_type == "otp"
     proof = {**shown, "otp": tenant.otp_for("alice"), "persist": True}
     tenant.access_token_lifetime = 3600
+    ceiling = int(time.time()) + 600
+    tenant.forge(claims={"session_expiry": ceiling})
     token = caller.ask(lambda: auth0.mfa.verify(proof)).access_token
 
     assert caller.user["amr"] == ["mfa"]
+    assert caller.session["session"]["ends_at"] == ceiling - 30
     assert caller.session["session"]["id"] == own["session"]["id"]
     assert caller.ask(partial(auth0.get_access_token, scope="read")) == token
     caller.client.get("/logout")
