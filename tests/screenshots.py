@@ -45,12 +45,12 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def stand_in() -> Iterator[str]:
+def stand_in(**more: str) -> Iterator[str]:
     """Run ``python -m auth0_flask.tenant`` as in the README; the address it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "auth0_flask.tenant"],
         cwd=ROOT,
-        env=clean_environment({"PYTHONUNBUFFERED": "1"}),
+        env=clean_environment({"PYTHONUNBUFFERED": "1", **more}),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -106,12 +106,14 @@ def walk(page: Page, site: str, tag: str) -> Iterator[str]:
     yield "profile"
     page.locator("summary").first.click()
     yield "more"
-    page.goto(f"{site}/?lang={tag}")
-    yield "signed-in"
+    for path, name in {"": "signed-in", "accounts": "accounts"}.items():
+        page.goto(f"{site}/{path}?lang={tag}")
+        yield name
 
 
 if __name__ == "__main__":
-    with chromium() as browser, stand_in() as site:
+    all_pages = {"AUTH0_SCOPE": "openid profile email offline_access"}
+    with chromium() as browser, stand_in(**all_pages if sys.argv[1:] else {}) as site:
         if sys.argv[1:]:
             take_all(browser, site, Path(sys.argv[1]))
         else:

@@ -125,6 +125,7 @@ PAGES: dict[str, tuple[Callable[[Visit], None], str]] = {
     "signed in": (lambda visit: visit.sign_in("/", "Alice"), "Hello, Alice"),
     "profile": (_profile, "Zoé Feather"),
     "bare profile": (lambda visit: visit.sign_in("/profile", "nobody"), "Signed in"),
+    "accounts": (lambda visit: visit.sign_in("/accounts", "Alice"), "Connected acco"),
     "denied": (_denied, "That sign-in did not work"),
     "out of order": (_out_of_order, "That sign-in did not work"),
     "not found": (lambda visit: visit.goto("/nowhere"), "Not Found"),
