@@ -233,7 +233,7 @@ async def _userinfo(access_token: str, sub: str) -> dict[str, Any]:
 
 
 def _connections() -> list[tuple[str, str]]:
-    """Name the connections as their owners write themselves."""
+    """Return each connection and the name that people know its provider by."""
     return [(name, _owner(name)) for name in auth0.settings.connections]
 
 
@@ -267,13 +267,13 @@ def _mark_as_here_only(response: Response) -> None:
 
 
 def _marker() -> str:
-    """Name the cookie that tells the next page; its path is always ``/``."""
+    """Return the name of that cookie; its path is always ``/``."""
     secure = current_app.config["SESSION_COOKIE_SECURE"]
     return f"__Host-{_HERE_ONLY}" if secure else _HERE_ONLY
 
 
 def _with_headers(answer: WSGIApplication) -> WSGIApplication:
-    """Add what every answer carries; around Flask, where it costs the least."""
+    """Add the headers of every response; outside Flask, which costs the least."""
 
     def call(
         environ: WSGIEnvironment, start_response: StartResponse
@@ -329,7 +329,7 @@ def _retry_url(error: HTTPException) -> str | None:
 
 
 def _wanted_page(error: auth.LoginError) -> str:
-    """Return where a login that failed was to lead."""
+    """Return the page that a failed login was to lead back to."""
     return auth.return_to(error)
 
 

@@ -1,4 +1,4 @@
-"""The languages of the pages: which of them to speak, and what its words are."""
+"""The languages of the pages: which one to use, links in it, its texts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import auth
 
 
 class Language(NamedTuple):
-    """A language that there is a catalog of in ``translations/``.
+    """A language with a catalog in ``translations/``.
 
     Attributes:
-        name: What it calls itself.
-        at_auth0: The tag that Auth0 knows it by.
+        name: Its name for itself.
+        at_auth0: Auth0's tag for it, a ``ui_locales``.
     """
 
     name: str
@@ -56,7 +56,7 @@ def chosen() -> str | None:
 
 
 def keep_choice(return_to: str) -> None:
-    """Speak the language that was chosen for the page that a login leads to."""
+    """Use the language in the address that a login leads back to."""
     asked = parse_qs(urlsplit(return_to).query).get("lang", [""])
     request.environ[_OF_LOGIN] = _known(asked[0])
 
@@ -102,8 +102,8 @@ def choices() -> list[tuple[str, str, str]]:
 def translated(text: str | None) -> str:
     """Return an error's text in the language of the page.
 
-    One that there is no translation of stays as it is.
-    A number in it, which only the moment knows, is ``%(number)s`` in the catalogs.
+    A text without a translation stays as it is.
+    A number in it is ``%(number)s`` in the catalogs.
     """
     if not text:  # of which the catalogs have their header
         return ""

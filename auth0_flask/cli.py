@@ -227,7 +227,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     key = settings.client_assertion_signing_key is not None
     name = f"AUTH0_CLIENT_{'ASSERTION_SIGNING_KEY' if key else 'SECRET'}"
     what = f"AUTH0_CLIENT_ID and {name}: only a login tries them. Sign in once;"
-    yield SKIPPED, f"{what} client_refused in the log means that Auth0 knows others."
+    yield SKIPPED, f"{what} client_refused in the log means that they are wrong."
 
 
 def _routes() -> Iterator[Finding]:
@@ -282,7 +282,7 @@ def _tenant(settings: Settings) -> Iterator[Finding]:
         cure = "In the dashboard: Settings, Advanced; or set it to false."
         yield WRONG, f"{name}: the tenant has no address for them. {cure}"
     elif not wanted and document.get("require_pushed_authorization_requests") is True:
-        yield WRONG, f"{name} must be true: the tenant takes no other logins"
+        yield WRONG, f"{name} must be true: the tenant requires it"
 
 
 def _keys(document: dict[str, Any]) -> Iterator[Finding]:
@@ -314,7 +314,7 @@ def _clock(answer: httpx.Response) -> Iterator[Finding]:
 def _callback(settings: Settings) -> Iterator[Finding]:
     endpoint = endpoints().name("callback")
     if endpoint not in current_app.view_functions:
-        yield SKIPPED, "callback: once there is such an endpoint"
+        yield SKIPPED, "callback: the app has no such endpoint"
         return
     try:
         prefix = callback_prefix(settings)
@@ -343,7 +343,9 @@ def _cookie(settings: Settings) -> Iterator[Finding]:
         what = f"SESSION_COOKIE_SAMESITE is {samesite.title() or 'not set'}"
         cure = 'Set it: app.config["SESSION_COOKIE_SAMESITE"] = "Lax"'
         strict = samesite == "strict"
-        told = f"{what}: logins never end. {cure}" if strict else f"{what}. {cure}"
+        told = (
+            f"{what}: logins cannot complete. {cure}" if strict else f"{what}. {cure}"
+        )
         yield WRONG if strict else WARNING, told
     if not interface.get_cookie_httponly(current_app):
         what = "SESSION_COOKIE_HTTPONLY is off: scripts can read the session."
@@ -366,7 +368,7 @@ def _cookie(settings: Settings) -> Iterator[Finding]:
     path = interface.get_cookie_path(current_app).rstrip("/")
     if not f"{callback.path}/".startswith(f"{path}/"):
         cure = "Correct APPLICATION_ROOT or SESSION_COOKIE_PATH."
-        text = "AUTH0_REDIRECT_URI is not below its path, so logins never end"
+        text = "AUTH0_REDIRECT_URI is not below its path, so logins cannot complete"
         yield WRONG, f"session cookie: {text}. {cure}"
 
 
