@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +16,12 @@ from flask.typing import ResponseReturnValue
 
 import auth
 from auth import auth0
+from auth0_flask.refresh_lock import refresh_once
+from auth0_flask.stores import SharedStore
 from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.faults import Fault
 from auth0_flask.testing import ROLES
+from conftest import Clock
 from test_tokens import KINDS, flasks_own, tokens_at_once, two_workers
 from visitor import Shopper, Visitor
 
@@ -81,6 +88,43 @@ def test_nothing_that_was_kept_for_others_is_older_than_the_call(
     assert seen == ["reader", "reader", "writer", "writer", "owner", "owner"]
     assert alice.client.get(f"/token?audience={API}").text != before
     assert tenant.reuse_detected == 0
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_what_a_refresh_brought_before_is_too_old(
+    alice: Shopper, tenant: Tenant, clock: Clock, rotates: bool
+) -> None:
+    tenant.rotate_refresh_tokens = rotates
+    slow = alice.twin()
+    alice.client.get("/renewed")
+    clock.forward(30)
+    tenant.change_user("alice", roles=["reader"])
+
+    assert dict(slow.client.get("/renewed").json or {})[ROLES] == ["reader"]
+
+
+async def test_a_refresh_under_way_is_waited_for_and_not_taken(shop: Flask) -> None:
+    asked, store = [], SharedStore()
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def exchange(token: str) -> dict[str, Any]:
+        asked.append(token)
+        has_begun.set()
+        may_end.wait(10)
+        answer = {"access_token": str(len(asked))}
+        return {"answer": answer, "fresh_until": time.time() + 60}
+
+    ask = partial(refresh_once, store, auth0.sessions, "token", "any", exchange)
+    early = asyncio.create_task(ask())
+    await asyncio.to_thread(has_begun.wait, 10)
+    late = [asyncio.create_task(ask(since=store.now())) for _ in range(5)]
+    await asyncio.sleep(0)
+    may_end.set()
+
+    answers = await asyncio.gather(early, *late)
+
+    assert [found["answer"]["access_token"] for found, _ in answers] == ["1", *"22222"]
+    assert asked == ["token", "token"]
 
 
 @pytest.mark.parametrize("sessions", ["cookies", "redis"])

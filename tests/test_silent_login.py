@@ -192,6 +192,14 @@ def test_an_app_that_refuses_somebody_shows_them_the_page(guest: Guest) -> None:
         assert guest.visit("/goods") == "nobody"
 
 
+def test_a_browser_that_forgets_the_try_is_not_led_to_try_again(guest: Guest) -> None:
+    url = SITE + str(guest.client.get("/goods", headers=BROWSER).location)
+    at_tenant = str(guest.client.get(url, headers=BROWSER).location)
+    guest.an_hour_later()
+
+    assert "login_required" in guest.visit(at_tenant)
+
+
 def test_a_browser_without_cookies_ends_on_a_page_and_does_not_go_round(
     shop: Flask, guest: Guest
 ) -> None:
@@ -228,3 +236,5 @@ def test_guarded_pages_and_those_of_the_login_go_on_as_ever(
     assert "prompt" not in str(answer.location)
     assert guest.login("/mine").location == "/mine"
     assert guest.client.get("/mine").text == "mine"
+    assert guest.visit("/goods") == "Alice"
+    assert guest.way == ["/goods"]
