@@ -77,9 +77,9 @@ class Scene:
         self.faults: dict[str, Fault] = {}  # by the code that they meet
         self.outages = self.rotations = 0  # an odd number of outages: there is one now
         self._away, self.rotating = threading.Lock(), threading.Lock()
-        # idle connections are closed here, never by a server that a request may meet
-        limits = httpx.Limits(max_connections=None, keepalive_expiry=1)
-        self.connections = httpx.HTTPTransport(limits=limits)  # as behind a proxy
+        # threads that share idle connections would close them under each other
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._connections = httpx.HTTPTransport(limits=limits)
         tenant.fail("token", Fault(self._disturb), times=1_000_000)
 
     def client(self, name: str, cookies: dict[str, str] | None = None) -> httpx.Client:
@@ -87,7 +87,7 @@ class Scene:
         hooks: dict[str, list[Callable[..., Any]]] = {}
         hooks["response"] = [partial(self._must_be_of, name)]
         client = httpx.Client(
-            transport=self.connections, event_hooks=hooks, timeout=30, trust_env=False
+            transport=self._connections, event_hooks=hooks, timeout=30, trust_env=False
         )
         client.headers["Accept"] = "text/html"
         client.cookies.update(cookies)
