@@ -22,7 +22,7 @@ TABLES = {part.__name__: part for part in _PARTS}
 def main() -> None:
     """Print tables, each in a process of its own."""
     parser = argparse.ArgumentParser("python -m bench", description=__doc__)
-    parser.add_argument("table", nargs="*", choices=TABLES)
+    parser.add_argument("table", nargs="*", help=", ".join(TABLES))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cpu", action="store_true", help="CPU time, not wall time")
     options = parser.parse_args()
