@@ -14,7 +14,7 @@ from typing import Any
 from flask import Flask
 
 from . import subjects
-from .processes import redis
+from .processes import redis_client
 from .rounds import Row, each, show
 from .subjects import CLAIMS, cookies
 
@@ -78,7 +78,7 @@ def devices() -> None:
     print("|---|--:|--:|--:|")
     with ExitStack() as stack:
         _list_and_end("SQLite", subjects.ours())
-        if client := _redis(stack):
+        if client := redis_client(stack):
             _list_and_end("Redis", subjects.ours(redis=client))
     print(flush=True)
 
@@ -96,7 +96,7 @@ def _views(stack: ExitStack) -> Iterator[Row]:
     yield _row("the demo, async view, loops reused", demo, cookies=usual)
     yield _row("the demo, async view, 7 KB", demo, cookies=long)
     yield _row("the demo, `/healthz` with a cookie", demo, "/healthz", usual)
-    if client := _redis(stack):
+    if client := redis_client(stack):
         ours, demo = subjects.ours(redis=client), subjects.demo(redis=client)
         yield _row("ours, sync view, Redis", ours, cookies=cookies(ours))
         yield _row("the demo, async view, Redis", demo, cookies=cookies(demo))
@@ -119,16 +119,6 @@ def _row(
     return Row(name, measures[: 2 if cookies else 1], base)
 
 
-def _redis(stack: ExitStack) -> Any:
-    """Return a client of a server of this run, or None where there is no program."""
-    if (url := stack.enter_context(redis())) is None:
-        print("Redis is left out: there is no redis-server.\n")
-        return None
-    from auth0_flask.stores.redis import connect
-
-    return connect(url)
-
-
 def _list_and_end(name: str, app: Flask) -> None:
     from auth import auth0
 
@@ -146,7 +136,7 @@ def _list_and_end(name: str, app: Flask) -> None:
 
     for do in (list_them, end_all, end_each):
         for _ in range(0 if do is end_all else _DEVICES):
-            subjects.cookie(app, subjects.state(user))
+            subjects.cookie(app, partial(subjects.sign_in, subjects.state(user)))
         with app.test_request_context():
             began = time.perf_counter()
             asyncio.run(do())

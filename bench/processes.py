@@ -11,10 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 _PATIENCE = 20.0
 
@@ -94,40 +97,36 @@ def running(
 class RedisServer:
     """A redis-server, which keeps all that it was told when it is killed."""
 
-    def __init__(self) -> None:
-        self._port = free_port()
+    def __init__(self, stack: ExitStack) -> None:
+        self._port, self._folder = (
+            free_port(),
+            stack.enter_context(tempfile.TemporaryDirectory()),
+        )
         self.url = f"redis://127.0.0.1:{self._port}/0"
         options = f"--port {self._port} --bind 127.0.0.1 --save  --logfile log"
         kept = "--appendonly yes --appendfsync no"  # which is for power cuts
         self._command = [str(program("redis-server")), *f"{options} {kept}".split(" ")]
-
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory()
         self(there=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self(there=False)
-        self._folder.cleanup()
+        stack.callback(self, there=False)
 
     def __call__(self, there: bool) -> None:
         """Start it, with what it knew before; or end it without a goodbye."""
         if there:
-            self._process = subprocess.Popen(self._command, cwd=self._folder.name)  # noqa: S603 - our own command
+            self._process = subprocess.Popen(self._command, cwd=self._folder)  # noqa: S603 - our own command
             _wait_for(self._port, b"PING\r\n")
         else:
             self._process.kill()
             self._process.wait()
 
 
-@contextmanager
-def redis() -> Iterator[str | None]:
-    """Run a redis-server; yield its address, or None where there is no program."""
+def redis_client(stack: ExitStack) -> Redis | None:
+    """Run a redis-server; return a client, or None where there is no such program."""
     if program("redis-server") is None:
-        yield None
-    else:
-        with RedisServer() as server:
-            yield server.url
+        print("Redis is left out: there is no redis-server.\n")
+        return None
+    from auth0_flask.stores.redis import connect
+
+    return connect(RedisServer(stack).url)
 
 
 def _wait_for(port: int, word: bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from . import subjects
-from .processes import free_port, program, redis, running
+from .processes import free_port, program, redis_client, running
 from .rounds import Row, show
 
 _COLUMNS = ("3,000 users in turn, requests/s", "one user again, requests/s")
@@ -39,12 +39,11 @@ def servers() -> None:
         return
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url = stack.enter_context(redis())
-        rows = [*_ours(stack, folder, url), *_express(stack, folder)]
+        rows = [*_ours(stack, folder), *_express(stack, folder)]
         show("`/api/me`, one worker, 8 threads, wrk with 16", _COLUMNS, rows)
 
 
-def _ours(stack: ExitStack, folder: Path, url: str | None) -> Iterator[Row]:
+def _ours(stack: ExitStack, folder: Path) -> Iterator[Row]:
     usual, signed = subjects.cookies(subjects.ours()), subjects.quickstart_cookies()
     asked: list[tuple[str, str, str, Sequence[str], str]] = [
         ("a bare sync view", "bare", "/api/me", (), ""),
@@ -54,11 +53,10 @@ def _ours(stack: ExitStack, folder: Path, url: str | None) -> Iterator[Row]:
         ("ours, async view, loops reused", "demo", "/api/me", usual, ""),
         ("ours, async view, Flask's own bridge", "ours", "/async", usual, ""),
     ]
-    if url:
-        from auth0_flask.stores.redis import connect
-
-        kept = subjects.cookies(subjects.ours(redis=connect(url)))
-        asked.append(("ours, sync view, Redis", "ours", "/api/me", kept, url))
+    if client := redis_client(stack):
+        port, kept = client.get_connection_kwargs()["port"], subjects.ours(redis=client)
+        url, in_redis = f"redis://127.0.0.1:{port}/0", subjects.cookies(kept)
+        asked.append(("ours, sync view, Redis", "ours", "/api/me", in_redis, url))
     for server in ("gunicorn", "granian"):
         for name, app, path, cookies, redis_url in asked:
             more = {"AUTH0_REDIS_URL": redis_url}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flask import Flask
+from contextlib import suppress
+from functools import partial
 
 from . import subjects
 from .processes import set_environment
@@ -13,6 +12,7 @@ from .subjects import CLAIMS, opaque, state
 
 def main() -> None:
     """Print the table."""
+    from auth import auth0
     from auth0_flask.stores import SessionTooLarge
 
     app, usual = subjects.ours(), "the usual"
@@ -30,21 +30,14 @@ def main() -> None:
     for words, kept in rows.items():
         access_token = len(kept["token_sets"][0]["access_token"])
         cells = [f"{len(kept['id_token']):,}", f"{access_token:,}", "too large", ""]
-        try:
-            pieces = subjects.cookie(app, kept).split("; ")
+        with suppress(SessionTooLarge):
+            pieces = subjects.cookie(app, partial(subjects.sign_in, kept)).split("; ")
             cells[2:] = str(len(pieces)), f"{sum(map(len, pieces)):,}"
-            cells[0] += "" if _has_id_token(app, "; ".join(pieces)) else ", not kept"
-        except SessionTooLarge:
-            pass
+            headers = {"Cookie": "; ".join(pieces)}
+            with app.test_request_context(headers=headers):
+                has_it = "id_token" in (auth0.sessions.load_unchecked() or {})
+            cells[0] += "" if has_it else ", not kept"
         print(f"| {words} |", " | ".join(cells), "|")
-
-
-def _has_id_token(app: Flask, cookie: str) -> bool:
-    from auth import auth0
-
-    with app.test_request_context(headers={"Cookie": cookie}):
-        kept: dict[str, Any] = auth0.sessions.load_unchecked() or {}
-        return "id_token" in kept
 
 
 if __name__ == "__main__":

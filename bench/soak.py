@@ -38,7 +38,7 @@ from .processes import (
     running,
     set_environment,
 )
-from .soak_users import TROUBLES, Scene, Turn, User, Wrong
+from .soak_users import TROUBLES, Scene, Turn, Wrong
 
 THREADS = 8
 _TOO_MANY = 20
@@ -93,7 +93,7 @@ class Run:
         os.environ |= tenant.environ(f"http://localhost:{port}/callback")
         os.environ["AUTH0_REVOCATIONS_PATH"] = f"{folder}/disk/r.sqlite3"
         if options.redis:
-            switch = redis = stack.enter_context(RedisServer())
+            switch = redis = RedisServer(stack)
             os.environ["AUTH0_REDIS_URL"] = redis.url
         self.log, workers = folder / "log", str(options.workers)
         output = stack.enter_context(self.log.open("wb"))
@@ -110,7 +110,8 @@ class Run:
             time.sleep(0.1)
         self._children = Path(f"/proc/{master.pid}/task/{master.pid}/children")
         self._scene = Scene(f"http://localhost:{port}", tenant, switch)
-        self._users = [User(self._scene, n) for n in range(options.users)]
+        users = range(options.users)
+        self._users = [self._scene.browsers_of(user) for user in users]
         self._pool = stack.enter_context(ThreadPoolExecutor(options.at_once))
 
     def soak(self) -> None:
@@ -154,7 +155,7 @@ class Run:
             self._scene.tenant.fail("userinfo", Fault.slow(0.2), times=together)
             with ThreadPoolExecutor(together) as pool:
                 for user in islice(cycle(self._users), together):
-                    pool.submit(user.browsers[0].look_at, "/api/userinfo")
+                    pool.submit(user[0].look_at, "/api/userinfo")
             before, now = now, [each.files for each in self._measures().values()]
         self._scene.seen.clear()
 
@@ -166,16 +167,17 @@ class Run:
         list(self._pool.map(self._log_in_one, by_user.values()))
 
     def _log_in_one(self, turns: list[Turn]) -> None:
-        user = self._users[turns[0].user]
+        number = turns[0].user
         for turn in turns:
             if len(self.wrong) >= _TOO_MANY:
                 return
             try:
-                user.take(turn)
+                soak_users.take(turn, self._users[number], self._scene)
             except (Wrong, httpx.HTTPError, ValueError) as error:
                 words = str(error) if isinstance(error, Wrong) else repr(error)
-                self.wrong.append(f"{user.name}, login {turn.number}: {words}")
-                user.take_new_browsers()  # what they know may be wrong from here on
+                self.wrong.append(f"user{number:04}, login {turn.number}: {words}")
+                # what they know may be wrong from here on
+                self._users[number] = self._scene.browsers_of(number)
 
     def _measures(self) -> dict[int, Measure]:
         """Return by its process id what each worker takes up when nobody asks."""

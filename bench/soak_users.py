@@ -82,6 +82,11 @@ class Scene:
         self._connections = httpx.HTTPTransport(limits=limits)
         tenant.fail("token", Fault(self._disturb), times=1_000_000)
 
+    def browsers_of(self, user: int) -> list[Browser]:
+        """Return two new browsers of a user."""
+        self.tenant.add_user(name := f"user{user:04}")
+        return [Browser(self, name) for _ in range(2)]
+
     def client(self, name: str, cookies: dict[str, str] | None = None) -> httpx.Client:
         """Return a client of a user, whom the site must tell of nobody else."""
         hooks: dict[str, list[Callable[..., Any]]] = {}
@@ -148,36 +153,24 @@ class Scene:
                 raise Wrong(f"{answer.url.path} tells {name} of {others}")
 
 
-class User:
-    """Somebody who logs in and out, again and again, in two browsers of their own."""
-
-    def __init__(self, scene: Scene, number: int) -> None:
-        self.name, self._scene = f"user{number:04}", scene
-        scene.tenant.add_user(self.name)
-        self.take_new_browsers()
-
-    def take_new_browsers(self) -> None:
-        """Go on as somebody whom the site has never seen."""
-        self.browsers = [Browser(self._scene, self.name) for _ in range(2)]
-
-    def take(self, turn: Turn) -> None:
-        """Log in, disturbed or not, look around and do what comes then."""
-        browser, scene = self.browsers[turn.browser], self._scene
-        before = browser.cookies()
-        if turn.trouble:
-            browser.log_in_disturbed(turn)
-        mark = scene.outages
-        if turn.trouble != ROTATED:
-            browser.log_in()
-        if before and not scene.had_outage(mark):
-            browser.must_be_out(before, "after another login")
-        browser.look_at(*PAGES)
-        if turn.ending != NOTHING:
-            browser.log_out(everywhere=turn.ending == EVERYWHERE)
-        for each in self.browsers:
-            each.is_signed_in &= turn.ending != EVERYWHERE
-            each.look_at("/api/me")
-        scene.seen += ["logins", turn.ending, *filter(None, [turn.trouble])]
+def take(turn: Turn, browsers: list[Browser], scene: Scene) -> None:
+    """Log in, disturbed or not, look around and do what comes then."""
+    browser = browsers[turn.browser]
+    before = browser.cookies()
+    if turn.trouble:
+        browser.log_in_disturbed(turn)
+    mark = scene.outages
+    if turn.trouble != ROTATED:
+        browser.log_in()
+    if before and not scene.had_outage(mark):
+        browser.must_be_out(before, "after another login")
+    browser.look_at(*PAGES)
+    if turn.ending != NOTHING:
+        browser.log_out(everywhere=turn.ending == EVERYWHERE)
+    for each in browsers:
+        each.is_signed_in &= turn.ending != EVERYWHERE
+        each.look_at("/api/me")
+    scene.seen += ["logins", turn.ending, *filter(None, [turn.trouble])]
 
 
 class Browser:

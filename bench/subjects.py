@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -168,51 +168,47 @@ def state(user: dict[str, Any], api_token: int = 0) -> dict[str, Any]:
     }
 
 
-def cookie(app: Flask, state: dict[str, Any], *, unused: float = 0) -> str:
-    """Return the Cookie header of a user who is signed in to ours.
+def cookie(app: Flask, begin: Callable[[], object]) -> str:
+    """Return the Cookie header of whoever signs in by calling ``begin``."""
+    with app.test_request_context(base_url=ADDRESS):
+        begin()
+        pairs = app.process_response(Response()).headers.getlist("Set-Cookie")
+    return "; ".join(pair.partition(";")[0] for pair in pairs)
 
-    Args:
-        app: Ours or the demo, in a process with the same settings.
-        state: What is kept of the login.
-        unused: Since how many seconds they have not been there.
-    """
+
+def sign_in(state: dict[str, Any], unused: float = 0) -> None:
+    """Begin a session of ours, as if its user had been away for some seconds."""
     from auth import auth0
 
-    with app.test_request_context(base_url=ADDRESS):
-        kept = auth0.sessions.save(state)
-        if unused:
-            kept["session"]["used_at"] -= unused
-            auth0.sessions.adopt(kept)
-        return _cookies_of(app.process_response(Response()))
+    kept = auth0.sessions.save(state)
+    if unused:
+        kept["session"]["used_at"] -= unused
+        auth0.sessions.adopt(kept)
 
 
 def each_cookie(
     app: Flask, users: int, api_token: int = 0, *, unused: float = 0
 ) -> Iterator[str]:
-    """Yield those of so many users; they are on no list of devices."""
+    """Yield those of so many users of ours; they are on no list of devices."""
     from auth0_flask.stores import SharedStore
 
     extension = app.extensions["auth0"]
     store, extension.shared_store = extension.shared_store, SharedStore()
     store.check()  # what remembers logouts has to be older than a session
     for number in range(users):
-        yield cookie(app, state(claims(number), api_token), unused=unused)
+        yield cookie(app, partial(sign_in, state(claims(number), api_token), unused))
     extension.shared_store = store
 
 
 def cookies(app: Flask, api_token: int = 0, *, unused: float = 0) -> list[str]:
-    """Return those of all users."""
+    """Return those of all users of ours."""
     return list(each_cookie(app, USERS, api_token, unused=unused))
 
 
 def quickstart_cookies() -> list[str]:
-    """Return the Cookie headers of all users, signed in to `quickstart`."""
-    app, made = quickstart(), []
-    for number in range(USERS):
-        with app.test_request_context():
-            session["user"] = claims(number)
-            made.append(_cookies_of(app.process_response(Response())))
-    return made
+    """Return those of all users of `quickstart`."""
+    app, users = quickstart(), [claims(number) for number in range(USERS)]
+    return [cookie(app, lambda u=user: session.update(user=u)) for user in users]  # type: ignore[misc]  # a default that is bound
 
 
 def requests(path: str, cookies: Iterable[str] = ("",)) -> list[dict[str, Any]]:
@@ -234,8 +230,3 @@ def ask(app: Flask, environ: Mapping[str, Any]) -> bytes:
         answered.close()
     assert statuses == ["200 OK"], statuses  # noqa: S101 - not worth timing
     return body
-
-
-def _cookies_of(response: Response) -> str:
-    pairs = response.headers.getlist("Set-Cookie")
-    return "; ".join(pair.partition(";")[0] for pair in pairs)

@@ -10,11 +10,10 @@ import dis
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask import Flask
 
@@ -25,70 +24,53 @@ from .logins import get, settings, sign_in
 from .processes import set_environment
 
 _ROOT = Path(__file__).resolve().parent.parent
-_PATHS = ("/login", "/callback", "/api/me", "/token", "/logout")
-
-
-class Call(NamedTuple):
-    """A call of ours, and the modules of those that led there, the nearest first."""
-
-    module: str
-    function: str
-    callers: tuple[str, ...]
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether it came from another module of ours."""
-        return self.callers[:1] not in {(), (self.module,)}
+_calls: list[tuple[str, str, str]] = []  # module, function, module of the caller or ""
 
 
 def main(*options: str) -> None:
     """Print the table; with ``--calls``, before it all calls, switches marked."""
-    calls: list[Call] = []
-
-    def note(frame: FrameType, event: str, _: Any) -> None:
-        code = frame.f_code
-        is_call = event == "call" and frame.f_lasti == _beginning(code)
-        if is_call and (module := _module(code)):
-            calls.append(Call(module, code.co_qualname, tuple(_callers(frame))))
-
-    threading.setprofile(note)  # in threads that are yet to start
-    sys.setprofile(note)
+    threading.setprofile(_note)  # in threads that are yet to start
+    sys.setprofile(_note)
     rows = ["| Request | Calls | Modules | Switches |\n|---|--:|--:|--:|"]
     with Tenant() as tenant:
         os.environ |= settings(tenant)
         app = subjects.demo()
         app.add_url_rule("/token", view_func=subjects.token)
-        for path in _PATHS:
-            _count(app, tenant, path, calls)  # once, to fill caches
-            seen = _count(app, tenant, path, calls)
-            modules, switches = {c.module for c in seen}, sum(c.is_switch for c in seen)
-            rows.append(f"| `{path}` | {len(seen)} | {len(modules)} | {switches} |")
-            for call in seen if "--calls" in options else ():
-                indent = "  " * len(call.callers)
-                print(f"{' *'[call.is_switch]} {indent}{call.module}: {call.function}")
+        for path in ("/login", "/callback", "/api/me", "/token", "/logout"):
+            _count(app, tenant, path)  # once, to fill caches
+            _count(app, tenant, path)
+            is_switch = [caller not in {"", module} for module, _, caller in _calls]
+            modules = len({module for module, _, _ in _calls})
+            rows.append(f"| `{path}` | {len(_calls)} | {modules} | {sum(is_switch)} |")
+            if "--calls" in options:
+                for mark, (module, function, _) in zip(is_switch, _calls, strict=True):
+                    print(f"{path} {' *'[mark]} {module}: {function}")
     print(*rows, sep="\n")
 
 
-def _count(app: Flask, tenant: Tenant, path: str, calls: list[Call]) -> list[Call]:
-    """Return the calls of a request of somebody new, who did what comes before it."""
-    client, address = app.test_client(), path
-    usual = tenant.access_token_lifetime
+def _count(app: Flask, tenant: Tenant, path: str) -> None:
+    """Note the calls of a request of somebody new, who did what comes before it."""
+    client, usual = app.test_client(), tenant.access_token_lifetime
     if path != "/login":
         tenant.access_token_lifetime = 0 if path == "/token" else usual
         callback = sign_in(get(client, "/login"))
-        address = callback if path == "/callback" else path
-        if path != "/callback":
+        if path == "/callback":
+            path = callback
+        else:
             get(client, callback)
         tenant.access_token_lifetime = usual
-    calls.clear()
-    get(client, address)
-    return [*calls]
+    _calls.clear()
+    get(client, path)
 
 
-def _callers(frame: FrameType | None) -> Iterator[str]:
-    while frame := frame and frame.f_back:
-        if module := _module(frame.f_code):
-            yield module
+def _note(frame: FrameType, event: str, _: Any) -> None:
+    code, caller = frame.f_code, frame.f_back
+    # that a coroutine goes on is reported elsewhere than at its beginning
+    if event == "call" and _module(code) and frame.f_lasti == _beginning(code):
+        while caller and not _module(caller.f_code):
+            caller = caller.f_back
+        by = _module(caller.f_code) if caller else ""
+        _calls.append((_module(code), code.co_qualname, by))
 
 
 @cache
@@ -103,7 +85,6 @@ def _module(code: CodeType) -> str:
 
 @cache
 def _beginning(code: CodeType) -> int:
-    """Return where a call is reported; that a coroutine goes on is so elsewhere."""
     steps = dis.get_instructions(code)
     return next(step.offset for step in steps if step.opname == "RESUME")
 
