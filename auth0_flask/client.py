@@ -38,8 +38,7 @@ _oauth_of_login = ContextVar[AsyncOAuth2Client | None]("oauth_of_login", default
 class Auth0Client(ServerClient[Any]):
     """The SDK's client, made to work in Flask.
 
-    Every method that its documentation shows is called in the same way, with
-    ``store_options`` or without: our stores take none.
+    Every method that its documentation shows is called in the same way.
 
     Args:
         settings: Where they are wrong, every use raises `SetupError`.
@@ -154,14 +153,11 @@ class Auth0Client(ServerClient[Any]):
     async def complete_interactive_login(
         self, url: str, store_options: Json | None = None
     ) -> Json:
-        """Complete what Auth0 sends a browser back from, by its transaction.
+        """Complete what Auth0 sends a browser back from, by the address with its query.
 
         That is a login, or an account that was linked, unlinked or connected, and then
         the session stays. A login that fails has used its transaction up. A callback
         that is requested twice at once has the same result twice.
-
-        Args:
-            url: The address of the callback, with its query.
 
         Returns:
             What the SDK returns; with ``connected_account`` where one was connected.
@@ -331,6 +327,7 @@ class Auth0Client(ServerClient[Any]):
         """Return an access token, refreshed shortly before it ends.
 
         Args:
+            store_options: For the stores; ours take none.
             audience: The API it is for; that of the settings if left out.
             scope: What it is to allow, beyond the scope of the settings.
 
