@@ -115,7 +115,7 @@ def test_what_stands_in_for_missing_settings_is_no_published_secret() -> None:
 #: In a process of its own: forked while other threads speak TLS, as here, a child may
 #: wait for ever for a lock of OpenSSL.
 _FORK = """
-import multiprocessing, sys
+import multiprocessing, sys, threading
 from visitor import Shopper
 from with_tokens import create
 
@@ -127,6 +127,9 @@ def sign_in(username):
 
 app = create()
 sign_in("alice")
+for thread in threading.enumerate():
+    if thread.name == "auth0-refresh":
+        thread.join()  # a thread that ends holds a lock of OpenSSL
 child = multiprocessing.get_context("fork").Process(target=sign_in, args=["bob"])
 child.start()
 child.join()
