@@ -27,6 +27,7 @@ class RequestError(Exception):
     def __init__(self, error: str, description: str) -> None:
         super().__init__(description)
         self.error = error
+        self.told = {"error": error, "error_description": description}
 
 
 @dataclass(frozen=True)

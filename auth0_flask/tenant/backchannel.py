@@ -18,12 +18,11 @@ from .factors import proves, same
 from .messages import (
     CREDENTIALS,
     TokenError,
-    authenticate,
+    app_form,
     bad_request,
     bearer,
     invalid_grant,
     own_claims,
-    parameters,
     private,
     required,
 )
@@ -60,8 +59,7 @@ def jwks() -> Response:
 @routes.post("/oauth/token")
 def token() -> Response:
     """Exchange what the app shows for tokens (RFC 6749, section 3.2)."""
-    form = parameters()
-    authenticate(form)
+    form = app_form()
     kind = required(form, "grant_type")
     if kind not in _GRANTS:
         raise TokenError(400, "unsupported_grant_type", f"Unsupported: {kind}")
@@ -72,8 +70,7 @@ def token() -> Response:
 @routes.post("/oauth/par")
 def push() -> Response:
     """Keep a request and return its name (RFC 9126, section 2.2)."""
-    form = parameters()
-    authenticate(form)
+    form = app_form()
     query = {name: form[name] for name in form.keys() - CREDENTIALS}
     if "request_uri" in query:
         raise bad_request("A pushed request cannot name another")
@@ -100,8 +97,7 @@ def take_pushed(request_uri: str) -> Mapping[str, str] | None:
 @routes.post("/oauth/revoke")
 def revoke() -> Response:
     """End a refresh token's family; unknown ones are fine (RFC 7009, 2.2)."""
-    form = parameters()
-    authenticate(form)
+    form = app_form()
     here.directory.refresh_tokens.revoke(required(form, "token"))
     return Response(status=200)
 

@@ -29,8 +29,13 @@ from .provider import here
 from .tokens import announce_logout
 
 _COOKIE = "auth0_local"  # keeps a browser signed in at the tenant
-#: Where an app may send a browser on to after its callback.
-_LOOPBACK = ("http://localhost:*", "http://127.0.0.1:*", "http://*.localhost:*")
+# Where an app may send a browser on to after its callback.
+_LOOPBACK = "http://localhost:* http://127.0.0.1:* http://*.localhost:*"
+#: Lets a page load its style and nothing else; ends with where its forms may lead.
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'self'"
+)
 
 routes = Blueprint("browser", __name__)
 
@@ -48,15 +53,8 @@ def authorize() -> Response:
             return _ask_to_link(asked, query)
         session = _transferred(query) or _usable_session(asked)
     except RequestError as error:
-        return _tell(query["redirect_uri"], query.get("state"), error)
+        return send_back(query["redirect_uri"], query.get("state"), error.told)
     return _go_on(asked, session, 302) if session else _ask_who(asked)
-
-
-def _tell(
-    url: str, state: str | None, error: RequestError, status: int = 302
-) -> Response:
-    told = {"error": error.error, "error_description": str(error)}
-    return send_back(url, state, told, status)
 
 
 def _query() -> Mapping[str, str]:
@@ -135,10 +133,7 @@ def _go_on(asked: AuthorizationRequest, session: Session, status: int) -> Respon
 
 def _ask_to_link(asked: AuthorizationRequest, query: Mapping[str, str]) -> Response:
     """Ask a user to link an account elsewhere, or no longer to."""
-    connection, link = (
-        query.get("requested_connection", ""),
-        "link_account" in asked.scope,
-    )
+    connection = query.get("requested_connection", "")
     try:
         claims = own_claims(query.get("id_token_hint", ""), here.client_id)
         user = here.directory.find(claims["sub"])
@@ -147,6 +142,7 @@ def _ask_to_link(asked: AuthorizationRequest, query: Mapping[str, str]) -> Respo
     if connection not in here.connections:
         raise invalid("the connection was not found")
     session = Session(user, claims["auth_time"], claims["sid"])
+    link = "link_account" in asked.scope
 
     def agree() -> Response:
         linked = here.directory.linked.setdefault(user.sub, set())
@@ -195,11 +191,8 @@ def answer(_: str) -> Response:
     denied, (state, question) = _denied(), _question()
     asked = question.asked
     refusal = RequestError("access_denied", "User did not authorize the request")
-    answer = (
-        _tell(asked.redirect_uri, asked.state, refusal, 303)
-        if denied
-        else question.answer()
-    )
+    refused = send_back(asked.redirect_uri, asked.state, refusal.told, 303)
+    answer = refused if denied else question.answer()
     if answer is None:
         return _page(state, question, "This code is wrong: try again.")
     return answer if here.directory.questions.take(state) else _expired()
@@ -224,9 +217,8 @@ def _page(state: str, question: Question, mistake: str = "") -> Response:
     )
     answer = make_response(page)
     # Chromium applies form-action to where the form's answer redirects, too.
-    answer.headers["Content-Security-Policy"] = content_security_policy(
-        form_target(asked.redirect_uri), *_LOOPBACK
-    )
+    targets = f"{POLICY} {form_target(asked.redirect_uri)} {_LOOPBACK}"
+    answer.headers["Content-Security-Policy"] = targets
     return answer
 
 
@@ -243,10 +235,7 @@ def follow_link() -> Response:
 
 @routes.route("/u/inbox", methods=["GET", "POST"])
 def inbox() -> Response:
-    """Show what the users' mailboxes, phones and authenticators show.
-
-    A login elsewhere can be approved here.
-    """
+    """Show what users are sent, what authenticators show, and logins to approve."""
     directory = here.directory
     if request.method == "POST":
         approval = directory.approvals.get(request.form.get("id", "")) or _expired()
@@ -314,17 +303,7 @@ def _expired() -> NoReturn:
     abort(400, "This sign-in has expired. Go back to the app and start again.")
 
 
-def content_security_policy(*form_targets: str) -> str:
-    """Return a policy that lets a page load its style and nothing else."""
-    targets = " ".join(("'self'", *form_targets))
-    return (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
-        f"frame-ancestors 'none'; form-action {targets}"
-    )
-
-
 def _current_session() -> Session | None:
-    """Return the session of the browser that asks, or None."""
     return here.directory.sessions.get(request.cookies.get(_COOKIE, ""))
 
 

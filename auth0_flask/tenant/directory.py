@@ -29,11 +29,6 @@ class Organization:
     name: str  # in addresses and tokens; "acme", say
     display_name: str  # on pages
 
-    @property
-    def claims(self) -> dict[str, str]:
-        """The claims of tokens issued for it."""
-        return {"org_id": self.org_id, "org_name": self.name}
-
 
 @dataclass(frozen=True)
 class User:
@@ -81,6 +76,12 @@ class Grant:
     nonce: str | None = None
     organization: Organization | None = None
 
+    @property
+    def organization_claims(self) -> dict[str, str]:
+        """What tokens say of the organization signed in to, if it was one."""
+        org = self.organization
+        return {"org_id": org.org_id, "org_name": org.name} if org else {}
+
 
 @dataclass(frozen=True)
 class PendingCode:
@@ -122,11 +123,7 @@ class Question:
 
 
 class Store(Generic[T]):
-    """Values under unguessable keys, forgotten after a while; thread-safe.
-
-    The clock gives the present time in seconds since 1970; an entry lives for
-    ``lifetime`` seconds unless ``put`` says otherwise.
-    """
+    """Values under unguessable keys, forgotten after ``lifetime`` s; thread-safe."""
 
     def __init__(self, clock: Callable[[], float], lifetime: float) -> None:
         self._clock = clock
@@ -275,11 +272,7 @@ class Directory:
         return self._users.get(username)
 
     def find(self, name: User | str) -> User:
-        """Return a user by name, ``sub`` or email.
-
-        Raises:
-            LookupError: If there is none.
-        """
+        """Return a user by name, ``sub`` or email, or raise a LookupError."""
         if isinstance(name, User):
             return name
         for user in self.users():
@@ -302,8 +295,7 @@ class Directory:
     def newcomer(self, name: str, email: str) -> User:
         """Return a user for these details, the same one for the same details.
 
-        Without any, it is somebody new every time, known by ``sub`` alone, and
-        not kept among the users.
+        Without any, it is somebody new every time, not kept among the users.
         """
         if not (name or email):
             sub = f"auth0|{secrets.token_hex(12)}"
@@ -325,7 +317,7 @@ class Directory:
 
     def present(self, user: User) -> User:
         """Return the user as known now, who may have changed since."""
-        return self.user(user.username) or user
+        return self._users.get(user.username, user)
 
     def sign_in(self, user: User) -> Session:
         """Return a new session for the user, with a ``sid`` of its own."""

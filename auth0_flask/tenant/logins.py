@@ -15,7 +15,7 @@ from .directory import Approval, Grant, Message, Session, User
 from .factors import WRONG, Ceremony, barcode, same
 from .messages import (
     TokenError,
-    authenticate,
+    app_form,
     bad_request,
     bearer,
     invalid_grant,
@@ -61,8 +61,7 @@ def _asked(form: Mapping[str, str], session: Session) -> Grant:
 @routes.post("/passwordless/start")
 def start_passwordless() -> Response:
     """Send a code or a link; the inbox shows it."""
-    form = parameters()
-    authenticate(form)
+    form = app_form()
     realm = required(form, "connection")
     if realm not in {"email", "sms"}:
         raise TokenError(400, "bad.connection", "Connection does not exist")
@@ -148,8 +147,7 @@ def passkey(form: Mapping[str, str]) -> dict[str, Any]:
 @routes.post("/bc-authorize")
 def authorize_backchannel() -> Response:
     """Ask a user elsewhere to approve a login (CIBA Core 1.0, section 7)."""
-    form, directory = parameters(), here.directory
-    authenticate(form)
+    form, directory = app_form(), here.directory
     try:
         user = directory.find(structure(form, "login_hint", dict)["sub"])
     except LookupError as error:
@@ -229,8 +227,7 @@ def associate() -> Response:
 @routes.post("/mfa/challenge")
 def challenge() -> Response:
     """Ask a user for a code."""
-    form = parameters()
-    authenticate(form)
+    form = app_form()
     if not here.directory.methods.of(_sub(required(form, "mfa_token")), "totp"):
         raise TokenError(403, "association_required", "User is not enrolled.")
     if form.get("challenge_type", "otp") != "otp":

@@ -94,12 +94,13 @@ def private(
     return answer
 
 
-def authenticate(form: Mapping[str, str]) -> None:
-    """Refuse the present request unless it is the app's.
+def app_form() -> dict[str, str]:
+    """Return the parameters of a request that proves to be the app's.
 
     As at Auth0, an app has one way to show that: the secret, or its own key once that
     is registered.
     """
+    form = parameters()
     basic = request.authorization
     name, secret = form.get("client_id"), form.get("client_secret")
     if basic is not None and basic.type == "basic":
@@ -110,6 +111,7 @@ def authenticate(form: Mapping[str, str]) -> None:
         _check_assertion(here.client_public_key, form)
     elif not (same(here.client_secret, secret or "") and named):
         raise TokenError(401, "access_denied", "Unauthorized")
+    return form
 
 
 def _check_assertion(key: str, form: Mapping[str, str]) -> None:

@@ -166,18 +166,16 @@ class _Handler(WSGIRequestHandler):
 
 
 class Listener:
-    """A server on a loopback port, in a thread of its own."""
+    """A server on a loopback port that is free, in a thread of its own."""
 
     def __init__(
         self,
-        port: int,
         app: WSGIApplication,
         connections: Connections,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Bind the port, or any that is free for 0, and serve; with TLS or plain."""
         bound = type("BoundHandler", (_Handler,), {"connections": connections})
-        self._server = serve_on(port, app, bound)
+        self._server = serve_on(0, app, bound)
         if context is not None:
             # Without a handshake on accepting: it happens at the first read, in the
             # connection's own thread, so that a silent client keeps nobody waiting.

@@ -38,10 +38,8 @@ class Tenant(Provider):
     browsers, which would not trust the certificate. Both serve the same.
     """
 
-    def __init__(self, *, tls_port: int = 0, http_port: int = 0) -> None:
-        """Make a tenant that is yet to be started; port 0 is any that is free."""
+    def __init__(self) -> None:
         super().__init__()
-        self._wanted_ports = (tls_port, http_port)
         self._connections = Connections()
         self._running: ExitStack | None = None
         self._ca_file: Path | None = None
@@ -66,10 +64,9 @@ class Tenant(Provider):
         return (answer or self._app.wsgi_app)(environ, start_response)
 
     def start(self) -> None:
-        """Listen on both ports.
+        """Listen on two ports that are free.
 
         Raises:
-            OSError: If a port is taken.
             RuntimeError: If the tenant is running already.
         """
         if self._running is not None:
@@ -82,10 +79,9 @@ class Tenant(Provider):
             context = server_context(self._ca_file)
             stack.callback(self.finish_backchannel, _LONG)
             stack.callback(self._connections.close, _PATIENCE, for_good=True)
-            tls_port, http_port = self._wanted_ports
-            tls = Listener(tls_port, self, self._connections, context)
+            tls = Listener(self, self._connections, context)
             stack.callback(tls.close)
-            http = Listener(http_port, self, self._connections)
+            http = Listener(self, self._connections)
             stack.callback(http.close)
             self.ports = (tls.port, http.port)
             self._running = stack.pop_all()
@@ -209,7 +205,7 @@ def _error_page(error: HTTPException) -> tuple[str, int]:
 def _add_headers(response: Response) -> Response:
     headers = response.headers
     headers.setdefault("Cache-Control", "no-store")
-    headers.setdefault("Content-Security-Policy", browser.content_security_policy())
+    headers.setdefault("Content-Security-Policy", browser.POLICY)
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"
     return response

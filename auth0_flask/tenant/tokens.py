@@ -36,14 +36,10 @@ _SCOPE_OF = {claim: scope for scope, all_ in _SCOPES.items() for claim in all_.s
 
 
 def user_claims(user: User, grant: Grant) -> dict[str, Any]:
-    """Return the user's claims that the grant's scopes allow.
-
-    Claims that no scope governs, such as those with a namespaced name, are
-    always among them, and so are those of an organization signed in to.
-    """
+    """Return the claims that the grant's scopes allow, or that no scope governs."""
     granted = {None, *grant.scope}
     allowed = {n: v for n, v in user.claims.items() if _SCOPE_OF.get(n) in granted}
-    return {**allowed, **(grant.organization.claims if grant.organization else {})}
+    return {**allowed, **grant.organization_claims}
 
 
 def issue(provider: Provider, grant: Grant) -> dict[str, Any]:
@@ -97,7 +93,7 @@ def _jwt_access_token(provider: Provider, grant: Grant) -> str:
         act=session.act,
         # Two tokens of one second would be the same otherwise.
         jti=secrets.token_urlsafe(16),
-        **(grant.organization.claims if grant.organization else {}),
+        **grant.organization_claims,
     )
     return _sign(_draft(provider, claims))
 
