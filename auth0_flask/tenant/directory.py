@@ -207,16 +207,11 @@ class RefreshTokens:
         if family is not None:
             family.grant = replace(family.grant, session=session)
 
-    def revoke(self, token: str) -> None:
-        """End a token's family, if it is known."""
-        family = self._families.get(token)
-        if family is not None:
-            family.revoked = True
-
-    def revoke_user(self, sub: str) -> None:
-        """End all families of a user."""
+    def revoke(self, token: str = "", sub: str = "") -> None:
+        """End a token's family, or all of a user, if they are known."""
+        of_token = self._families.get(token)
         for family in self._families.values():
-            if family.grant.session.user.sub == sub:
+            if family is of_token or family.grant.session.user.sub == sub:
                 family.revoked = True
 
     def _family(self, token: str) -> _Family | None:

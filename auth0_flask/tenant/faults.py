@@ -35,11 +35,11 @@ PATHS = {
 _Act = Callable[["WSGIEnvironment", threading.Event], Response | None]
 
 
+@dataclass(frozen=True)
 class Fault:
     """One thing that goes wrong with one answer; made by the methods below."""
 
-    def __init__(self, act: _Act) -> None:
-        self.act = act
+    act: _Act
 
     @staticmethod
     def status(code: int) -> Fault:
@@ -88,14 +88,13 @@ def _reset(environ: WSGIEnvironment, _: threading.Event) -> None:
 
 @dataclass
 class Draft:
-    """A token about to be signed; ``header`` goes into its header."""
+    """A token about to be signed."""
 
     claims: dict[str, Any]
     kid: str | None
     key: RSAPrivateKey | EllipticCurvePrivateKey | str
     client_secret: str
     algorithm: str = "RS256"
-    header: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,6 @@ class Forgery:
         if self.kind is not None and self.kind not in _KINDS:
             known = ", ".join(_KINDS)
             raise ValueError(f"No forgery {self.kind!r}; there are {known}.")
-
-    @property
-    def absent(self) -> bool:
-        """Whether there is to be no ID token at all."""
-        return self.kind == "absent"
 
     def apply(self, draft: Draft) -> None:
         """Make the draft wrong."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -36,24 +35,14 @@ class SigningKey:
 
 
 class SigningKeys:
-    """The tenant's one current signing key, which its first use makes; thread-safe."""
+    """The tenant's one current signing key."""
 
     def __init__(self) -> None:
-        self._current: SigningKey | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def current(self) -> SigningKey:
-        """The key that signs now."""
-        with self._lock:
-            self._current = self._current or SigningKey(_first_key())
-            return self._current
+        self.current = SigningKey(_first_key())
 
     def rotate(self) -> None:
         """Replace the key by a new one with a new ``kid``."""
-        key = SigningKey(_generate())
-        with self._lock:
-            self._current = key
+        self.current = SigningKey(_generate())
 
     def jwks(self) -> dict[str, Any]:
         """Return the JWK Set (RFC 7517, section 5) with the current key only."""

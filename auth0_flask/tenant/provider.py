@@ -237,7 +237,7 @@ class Provider(Settings):
 
     def revoke_refresh_tokens(self, sub: str) -> None:
         """Have no refresh token of a user be good any more."""
-        self.directory.refresh_tokens.revoke_user(sub)
+        self.directory.refresh_tokens.revoke(sub=sub)
 
     def fail(self, endpoint: str, fault: Fault, times: int = 1) -> None:
         """Have the next requests of an endpoint go wrong; in order, each once.
@@ -266,11 +266,7 @@ class Provider(Settings):
     ) -> None:
         """Make the next ID token wrong; several in a row, if called repeatedly.
 
-        Args:
-            kind: "signature", "issuer", "audience", "algorithm" (HS256 with the
-                client secret), "curve" (ES256), "none" (unsigned), "expired",
-                "unknown_key", "no_iat", "no_kid" or "absent" (no ID token).
-            claims: Claims to set; None removes one.
+        Kinds are those in ``faults.py``; of the claims to set, None removes one.
 
         Raises:
             ValueError: If the kind is unknown, or there is nothing to forge.

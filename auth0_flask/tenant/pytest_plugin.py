@@ -22,11 +22,8 @@ Then the tenant runs, and the environment points to it, before pytest imports an
         assert client.get("/reports").status_code == 200
 
 ``pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]`` in the top ``conftest.py``
-works as well, where no ``conftest.py`` imports the app at its top: pytest loads these
-plugins after it has run the file that names them.
-
-An ``AUTH0_REDIRECT_URI`` in the environment wins over ``auth0_callback``. See
-``Tenant.environ`` for the variables that are set.
+works as well, where no ``conftest.py`` imports the app at its top. An
+``AUTH0_REDIRECT_URI`` in the environment wins over ``auth0_callback``.
 """
 
 from __future__ import annotations

@@ -135,13 +135,6 @@ class _Handler(WSGIRequestHandler):
         self.close_connection = True
         super().send_error(code, message, explain)
 
-    def handle_expect_100(self) -> bool:
-        """Let a client that waits for leave send its body (RFC 9110, 10.1.1)."""
-        goes_on = super().handle_expect_100()
-        self.wfile.flush()
-        del self.headers["Expect"]
-        return goes_on
-
     def connection_dropped(
         self, error: BaseException, environ: WSGIEnvironment | None = None
     ) -> None:

@@ -119,20 +119,13 @@ class Tenant(Provider):
     ) -> str:
         """Return a logout token (OpenID Connect Back-Channel Logout, section 2.4).
 
-        Args:
-            sub: The identifier of the user who is to be signed out.
-            sid: That of the session; either may be left out.
-            forge: What is to be wrong: a kind as ``forge()`` takes it, but "absent".
-            claims: Claims to set; None removes one.
-            header: Header parameters to set, ``typ`` say; None removes one.
-
-        Raises:
-            ValueError: If the kind is unknown.
+        Either of ``sub`` and ``sid`` may be left out. ``forge`` is a kind as
+        ``forge()`` takes it; claims and header parameters given as None are removed.
         """
         forgery = Forgery(forge, dict(claims or {}))
-        if forgery.absent:
+        if forge == "absent":
             raise ValueError("A logout token that is absent cannot be returned.")
-        return logout_token(self, sub, sid, forgery, header or {})
+        return logout_token(self, sub, sid, forgery, header)
 
     def finish_backchannel(self, patience: float = 5.0) -> bool:
         """Wait for the app's answers to logout tokens; tell whether all came."""

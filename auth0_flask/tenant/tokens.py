@@ -95,7 +95,7 @@ def _jwt_access_token(provider: Provider, grant: Grant) -> str:
         jti=secrets.token_urlsafe(16),
         **grant.organization_claims,
     )
-    return _sign(_draft(provider, claims))
+    return _signed(provider, claims)
 
 
 def _id_token(provider: Provider, grant: Grant) -> str | None:
@@ -116,26 +116,30 @@ def _id_token(provider: Provider, grant: Grant) -> str | None:
         acr=session.acr,
         act=session.act,
     )
-    unsigned = _draft(provider, {**user_claims(session.user, grant), **own})
-    forgery.apply(unsigned)
-    return None if forgery.absent else _sign(unsigned)
+    if forgery.kind == "absent":
+        return None
+    return _signed(provider, {**user_claims(session.user, grant), **own}, forgery)
 
 
-def _draft(provider: Provider, claims: Mapping[str, Any]) -> Draft:
+def _signed(
+    provider: Provider,
+    claims: dict[str, Any],
+    forgery: Forgery | None = None,
+    header: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a token in its compact form (RFC 7515, section 7.1)."""
     key = provider.keys.current
-    return Draft(dict(claims), key.kid, key.private, provider.client_secret)
-
-
-def _sign(draft: Draft) -> str:
-    """Return the token in its compact form (RFC 7515, section 7.1)."""
-    header = {"kid": draft.kid, **draft.header}
+    draft = Draft(claims, key.kid, key.private, provider.client_secret)
+    if forgery is not None:
+        forgery.apply(draft)
+    shown = {"kid": draft.kid, **(header or {})}
     # jwt.encode() would refuse claims of a wrong type, which a forgery may want.
     return jwt.PyJWS().encode(
         json.dumps(draft.claims).encode(),
         draft.key,
         draft.algorithm,
         # An empty type is how the library is told to leave its own one out.
-        headers={n: v for n, v in header.items() if v is not None or n == "typ"},
+        headers={n: v for n, v in shown.items() if v is not None or n == "typ"},
     )
 
 
@@ -143,17 +147,14 @@ def logout_token(
     provider: Provider,
     sub: str | None,
     sid: str | None,
-    forgery: Forgery,
-    header: Mapping[str, Any],
+    forgery: Forgery | None = None,
+    header: Mapping[str, Any] | None = None,
 ) -> str:
     """Return a logout token (OpenID Connect Back-Channel Logout, section 2.4)."""
     events: dict[str, Any] = {_LOGOUT_EVENT: {}}
     aud, jti = provider.client_id, secrets.token_urlsafe(16)
     claims = _claims(provider, 120, aud=aud, sub=sub, sid=sid, jti=jti, events=events)
-    unsigned = _draft(provider, claims)
-    forgery.apply(unsigned)
-    unsigned.header = {"typ": "logout+jwt", **header}
-    return _sign(unsigned)
+    return _signed(provider, claims, forgery, {"typ": "logout+jwt", **(header or {})})
 
 
 def announce_logout(provider: Provider, session: Session, due: threading.Event) -> None:
@@ -161,7 +162,7 @@ def announce_logout(provider: Provider, session: Session, due: threading.Event) 
     url = provider.backchannel_logout_uri
     if url is None:
         return
-    token = logout_token(provider, session.user.sub, session.sid, Forgery(), {})
+    token = logout_token(provider, session.user.sub, session.sid)
     answers = provider.backchannel_answers
 
     def tell() -> None:
