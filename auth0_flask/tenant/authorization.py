@@ -53,11 +53,6 @@ class AuthorizationRequest:
     connection: str = ""
     acr: str | None = None
 
-    @property
-    def wants_login_page(self) -> bool:
-        """Whether the page has to be shown to somebody already signed in."""
-        return not self.prompt.isdisjoint({"login", "select_account"})
-
 
 def read(query: Mapping[str, str]) -> AuthorizationRequest:
     """Read a request of a known redirect_uri; raises what the app has to be told."""

@@ -14,18 +14,9 @@ from werkzeug.wrappers import Response
 from . import logins
 from .authorization import RequestError
 from .directory import Grant
+from .errors import TokenError, bad_request, invalid_grant, private
 from .factors import proves, same
-from .messages import (
-    CREDENTIALS,
-    TokenError,
-    app_form,
-    bad_request,
-    bearer,
-    invalid_grant,
-    own_claims,
-    private,
-    required,
-)
+from .messages import CREDENTIALS, app_form, bearer, own_claims, required
 from .provider import here
 from .tokens import issue, token_response, user_claims
 
@@ -132,15 +123,15 @@ def _unauthorized(challenge: str) -> Response:
 
 def _redeem_code(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange a code (RFC 6749, section 4.1.3)."""
-    pending = here.directory.codes.take(required(form, "code"))
-    if pending is None:
+    grant, asked = here.directory.codes.take(required(form, "code")) or (None, None)
+    if grant is None or asked is None:
         raise invalid_grant("Invalid authorization code")
-    if not same(pending.redirect_uri, form.get("redirect_uri", "")):
+    if not same(asked.redirect_uri, form.get("redirect_uri", "")):
         raise invalid_grant("The redirect_uri is not that of the authorization request")
-    challenge = pending.code_challenge
+    challenge = asked.code_challenge
     if challenge and not proves(form.get("code_verifier", ""), challenge):
         raise invalid_grant("Failed to verify code verifier")
-    return issue(here, _present(pending.grant))
+    return issue(here, _present(grant))
 
 
 def _refresh(form: Mapping[str, str]) -> dict[str, Any]:

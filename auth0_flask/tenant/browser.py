@@ -23,7 +23,7 @@ from .authorization import (
     with_query,
 )
 from .backchannel import take_pushed
-from .directory import Grant, PendingCode, Question, Session
+from .directory import Grant, Question, Session
 from .messages import own_claims
 from .provider import here
 from .tokens import announce_logout
@@ -93,7 +93,7 @@ def _usable_session(asked: AuthorizationRequest) -> Session | None:
             raise RequestError("login_required", "Login required")
         if _wants_factor(asked, session):
             raise RequestError("interaction_required", "Multifactor authentication")
-    return None if asked.wants_login_page else session
+    return None if asked.prompt & {"login", "select_account"} else session
 
 
 def _wants_factor(asked: AuthorizationRequest, session: Session) -> bool:
@@ -159,8 +159,7 @@ def _send_code(asked: AuthorizationRequest, session: Session, status: int) -> Re
     """Go back with a code (RFC 6749, section 4.1.2)."""
     organization = here.directory.organization(asked.organization)
     grant = Grant(session, asked.scope, asked.audience, asked.nonce, organization)
-    pending = PendingCode(grant, asked.redirect_uri, asked.code_challenge)
-    code = here.directory.codes.put(pending)
+    code = here.directory.codes.put((grant, asked))
     answer = send_back(asked.redirect_uri, asked.state, {"code": code}, status)
     if session != _current_session():  # signed in, in place of who was
         _take_session()

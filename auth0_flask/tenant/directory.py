@@ -84,15 +84,6 @@ class Grant:
 
 
 @dataclass(frozen=True)
-class PendingCode:
-    """What a code stands for, and what has to be shown along with it."""
-
-    grant: Grant
-    redirect_uri: str
-    code_challenge: str
-
-
-@dataclass(frozen=True)
 class Message:
     """A code or a link on its way to somebody."""
 
@@ -240,7 +231,7 @@ class Directory:
         self.methods = Methods(clock)
         self.refresh_tokens = RefreshTokens(clock)
         self.questions: Store[Question] = Store(clock, 600)
-        self.codes: Store[PendingCode] = Store(clock, 60)
+        self.codes: Store[tuple[Grant, AuthorizationRequest]] = Store(clock, 60)
         self.sessions: Store[Session] = Store(clock, 7 * _DAY)
         self.access_tokens: Store[Grant] = Store(clock, _DAY)
         self.pushed: Store[Mapping[str, str]] = Store(clock, 90)
@@ -282,8 +273,14 @@ class Directory:
         return by_id.get(name) or self.organizations.get(name.casefold())
 
     def add(self, username: str, claims: Mapping[str, Any]) -> User:
-        """Add a user, or replace the one of that name; None leaves a claim out."""
+        """Add a user, or replace the one of that name; None leaves a claim out.
+
+        Raises:
+            ValueError: If the user would have no ``sub``.
+        """
         present = {name: value for name, value in claims.items() if value is not None}
+        if not present.get("sub"):
+            raise ValueError("Every user has a sub.")
         self._users[username] = user = User(username, present)
         return user
 

@@ -8,16 +8,13 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from werkzeug.wrappers import Response
 
 from . import keys
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 #: The endpoints that can go wrong.
 PATHS = {
@@ -32,7 +29,7 @@ PATHS = {
 }
 
 # A fault answers a request, or returns None to have it answered as usual.
-_Act = Callable[["WSGIEnvironment", threading.Event], Response | None]
+_Act = Callable[[dict[str, Any], threading.Event], Response | None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Fault:
     def slow(seconds: float) -> Fault:
         """Answer as usual, but only after some seconds (or at stop)."""
 
-        def wait(_: WSGIEnvironment, stopping: threading.Event) -> None:
+        def wait(_: dict[str, Any], stopping: threading.Event) -> None:
             stopping.wait(seconds)
 
         return Fault(wait)
@@ -76,7 +73,7 @@ def _json(text: str, status: int) -> Response:
     return Response(text, status=status, mimetype="application/json")
 
 
-def _reset(environ: WSGIEnvironment, _: threading.Event) -> None:
+def _reset(environ: dict[str, Any], _: threading.Event) -> None:
     connection: socket.socket = environ["werkzeug.socket"]
     # Lingering for zero seconds turns the close into a reset. The descriptor
     # itself goes when the handler closes its files, right after the error.

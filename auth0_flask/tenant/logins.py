@@ -12,18 +12,9 @@ from werkzeug.wrappers import Response
 
 from .authorization import DEFAULT_SCOPE, AuthorizationRequest, with_query
 from .directory import Approval, Grant, Message, Session, User
+from .errors import TokenError, bad_request, invalid_grant, private
 from .factors import WRONG, Ceremony, barcode, same
-from .messages import (
-    TokenError,
-    app_form,
-    bad_request,
-    bearer,
-    invalid_grant,
-    parameters,
-    private,
-    required,
-    structure,
-)
+from .messages import app_form, bearer, parameters, required, structure
 from .provider import here
 from .tokens import issue, token_response
 

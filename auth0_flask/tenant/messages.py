@@ -1,4 +1,4 @@
-"""Requests to the back channel, who may send them, and answers as JSON."""
+"""Requests to the back channel, and who may send them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, NoReturn, TypeVar
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from flask import jsonify, request
-from werkzeug.wrappers import Response
+from flask import request
 
+from .errors import TokenError, bad_request
 from .factors import same
 from .provider import here
 
@@ -19,25 +19,6 @@ _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 #: Parameters that prove who sends a request and mean nothing else.
 CREDENTIALS = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
-
-
-class TokenError(Exception):
-    """A refusal in the form of RFC 6749, section 5.2, with its HTTP status."""
-
-    def __init__(self, status: int, error: str, description: str, **more: Any) -> None:
-        super().__init__(description)
-        self.status = status
-        self.document = {"error": error, "error_description": description, **more}
-
-
-def bad_request(description: str) -> TokenError:
-    """Return the refusal of a request that is not in order."""
-    return TokenError(400, "invalid_request", description)
-
-
-def invalid_grant(description: str) -> TokenError:
-    """Return the refusal of a code or refresh token; Auth0 makes it a 403."""
-    return TokenError(403, "invalid_grant", description)
 
 
 def parameters() -> dict[str, str]:
@@ -74,24 +55,6 @@ def bearer() -> str:
     if header is not None and header.type == "bearer":
         return header.token or ""
     return request.form.get("access_token", "")
-
-
-def refuse(error: TokenError) -> Response:
-    """Answer with a refusal."""
-    answer = private(error.document, error.status)
-    if error.status == 401 and request.authorization is not None:
-        answer.headers["WWW-Authenticate"] = 'Basic realm="tenant"'
-    return answer
-
-
-def private(
-    document: Mapping[str, Any] | list[Any], status: int = 200, keep: str = "no-store"
-) -> Response:
-    """Answer with what only the one who asked may keep, unless ``keep`` says more."""
-    answer = jsonify(document)
-    answer.status_code = status
-    answer.headers["Cache-Control"] = keep
-    return answer
 
 
 def app_form() -> dict[str, str]:

@@ -13,16 +13,9 @@ from werkzeug.wrappers import Response
 
 from .authorization import AuthorizationRequest, send_back, site
 from .directory import Question
+from .errors import TokenError, bad_request, private
 from .factors import WRONG, Ceremony, Method, barcode, proves, same, timestamp
-from .messages import (
-    TokenError,
-    bad_request,
-    bearer,
-    own_claims,
-    parameters,
-    private,
-    structure,
-)
+from .messages import bearer, own_claims, parameters, structure
 from .provider import here
 
 _PASSWORDS = "Username-Password-Authentication"

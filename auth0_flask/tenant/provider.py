@@ -95,7 +95,12 @@ class Provider(Settings):
         self.stopping = threading.Event()
         self.callback = ""  # the app's first, for requests without a redirect_uri
         self._app_secret = secrets.token_hex(32)
-        self.ports = (0, 0)  # for TLS and for plain http, once it was started
+        # Once it was started:
+        self.domain = ""  # of the TLS port, as in AUTH0_DOMAIN
+        self.issuer = ""  # with the final slash that Auth0's have
+        self.my_account = ""  # the audience of the My Account API
+        self.origin = ""  # where browsers go
+        self.ca_file = ""  # the path of the CA's certificate (PEM), for SSL_CERT_FILE
         self.notices: list[threading.Thread] = []  # that tell the app of logouts
         self.reset()
 
@@ -115,26 +120,6 @@ class Provider(Settings):
         self.add_user("bob")
         self.add_user("nobody", name=None, email=None, email_verified=None)
 
-    @property
-    def domain(self) -> str:
-        """The TLS port's authority, as in AUTH0_DOMAIN: "localhost:PORT"."""
-        return f"localhost:{self.ports[0]}"
-
-    @property
-    def issuer(self) -> str:
-        """The issuer identifier, with the final slash that Auth0's have."""
-        return f"https://{self.domain}/"
-
-    @property
-    def my_account(self) -> str:
-        """The audience of the My Account API."""
-        return f"{self.issuer}me/"
-
-    @property
-    def origin(self) -> str:
-        """Where browsers go: "http://localhost:PORT"."""
-        return f"http://localhost:{self.ports[1]}"
-
     def now(self) -> float:
         """Return the tenant's time in seconds since 1970."""
         return time.time() + self.clock_offset
@@ -144,9 +129,6 @@ class Provider(Settings):
 
         Claims come besides, or instead of, the usual ``sub``, ``name``, ``email`` and
         ``email_verified``. One given as None is left out.
-
-        Raises:
-            ValueError: If the user would have no ``sub``.
         """
         usual = {
             "sub": f"auth0|{username}",
@@ -154,23 +136,19 @@ class Provider(Settings):
             "email": f"{username}@example.com",
             "email_verified": True,
         }
-        merged = usual | claims
-        if not merged["sub"]:
-            raise ValueError("Every user has a sub.")
-        return self.directory.add(username, merged)
+        return self.directory.add(username, usual | claims)
 
     def change_user(
         self, user: User | str, *, roles: Sequence[str] | None = None, **claims: Any
     ) -> User:
         """Change claims of a user, also while signed in; None removes one.
 
-        What is in a session changes with the next refresh, as at Auth0. Roles are
-        in the claim "https://example.com/roles".
+        What is in a session changes with the next refresh, as at Auth0. Roles are in
+        the claim "https://example.com/roles".
         """
         known = self.directory.find(user)
-        if roles is not None:
-            claims[ROLES] = list(roles) or None
-        return self.directory.add(known.username, {**known.claims, **claims})
+        changed = {} if roles is None else {ROLES: [*roles] or None}
+        return self.directory.add(known.username, {**known.claims, **changed, **claims})
 
     def enroll(self, user: User | str) -> str:
         """Give a user a second factor, which logins ask for from now on.

@@ -36,7 +36,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import pytest
 
-from .directory import ROLES, User
+from .directory import User
 from .tenant import Tenant
 
 if TYPE_CHECKING:
@@ -108,15 +108,11 @@ def auth0_tenant() -> Iterator[Tenant]:
 
 @pytest.fixture
 def tenant_user(auth0_tenant: Tenant) -> Callable[..., User]:
-    """Add users: ``tenant_user("dora", roles=["editor"], email="d@example.com")``.
-
-    Any claim can be given by its name, and None leaves one of the usual out.
-    Roles go into the claim "https://example.com/roles", as by an Action at Auth0.
-    """
+    """Add users: ``tenant_user("dora", roles=["editor"], email="d@example.com")``."""
 
     def add(username: str, *, roles: Sequence[str] = (), **claims: Any) -> User:
-        granted = {ROLES: list(roles)} if roles else {}
-        return auth0_tenant.add_user(username, **granted, **claims)
+        auth0_tenant.add_user(username, **claims)
+        return auth0_tenant.change_user(username, roles=roles)
 
     return add
 
@@ -124,14 +120,10 @@ def tenant_user(auth0_tenant: Tenant) -> Callable[..., User]:
 def complete_login(
     client: FlaskClient, path: str = "/login", username: str = "alice"
 ) -> TestResponse:
-    """Sign in with a test client, over real http at the tenant.
+    """Sign in with a test client, over real http, in a browser new to the tenant.
 
-    The test client cannot be used inside a running event loop, nor can this.
-
-    Args:
-        client: A test client of the app, with cookies.
-        path: The page that begins a login, with any query, or redirects there.
-        username: The user at the tenant, whose browser is new to it each time.
+    The path begins a login, with any query, or redirects to where one begins. The test
+    client cannot be used inside a running event loop, nor can this.
 
     Returns:
         What the app answers in the end, be it a page about what went wrong.

@@ -9,18 +9,16 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
-
 HOST = "127.0.0.1"
 CONNECTION = "tenant.connection"
+App = Callable[[dict[str, Any], Any], Iterable[bytes]]  # WSGI (PEP 3333)
 
 _BODY_LIMIT = 1 << 20
 
@@ -120,7 +118,7 @@ class _Handler(WSGIRequestHandler):
         finally:
             self.rfile = stream
 
-    def make_environ(self) -> WSGIEnvironment:
+    def make_environ(self) -> dict[str, Any]:
         return {**super().make_environ(), CONNECTION: self.number}
 
     def send_header(self, keyword: str, value: str) -> None:
@@ -136,7 +134,7 @@ class _Handler(WSGIRequestHandler):
         super().send_error(code, message, explain)
 
     def connection_dropped(
-        self, error: BaseException, environ: WSGIEnvironment | None = None
+        self, error: BaseException, environ: dict[str, Any] | None = None
     ) -> None:
         """Read no more requests where the connection is gone."""
         self.close_connection = True
@@ -163,7 +161,7 @@ class Listener:
 
     def __init__(
         self,
-        app: WSGIApplication,
+        app: App,
         connections: Connections,
         context: ssl.SSLContext | None = None,
     ) -> None:
@@ -189,9 +187,7 @@ class Listener:
         self._thread.join()
 
 
-def serve_on(
-    port: int, app: WSGIApplication, handler: type[WSGIRequestHandler]
-) -> BaseWSGIServer:
+def serve_on(port: int, app: App, handler: type[WSGIRequestHandler]) -> BaseWSGIServer:
     """Return a threaded server bound to a loopback port; 0 for any that is free.
 
     Raises:
@@ -202,7 +198,7 @@ def serve_on(
         return make_server(HOST, port, app, True, request_handler=handler, fd=fd)
 
 
-def server_context(ca_file: Path) -> ssl.SSLContext:
+def server_context(ca_file: str) -> ssl.SSLContext:
     """Make a CA and a server's side of TLS for loopback; only its certificate is kept.
 
     Raises:
@@ -217,7 +213,7 @@ def server_context(ca_file: Path) -> ssl.SSLContext:
             name=error.name,
         ) from error
     ca = trustme.CA()
-    ca.cert_pem.write_to_path(str(ca_file))
+    ca.cert_pem.write_to_path(ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost", "127.0.0.1").configure_cert(context)
     return context

@@ -8,21 +8,18 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from flask import Flask, render_template
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from . import backchannel, browser, logins, my_account
+from .errors import TokenError, refuse
 from .faults import Forgery
-from .messages import TokenError, refuse
 from .provider import Provider
 from .server import CONNECTION, Connections, Listener, Seen, server_context
 from .tokens import logout_token
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _PATIENCE = 0.15
 # More than an app has to answer a logout token.
@@ -42,7 +39,6 @@ class Tenant(Provider):
         super().__init__()
         self._connections = Connections()
         self._running: ExitStack | None = None
-        self._ca_file: Path | None = None
         self._app = create_app(self)
 
     def __enter__(self) -> Self:
@@ -52,16 +48,14 @@ class Tenant(Provider):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def __call__(
-        self, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
         """Note a request, let a waiting fault go first, and answer (PEP 3333)."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         scheme = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[0].lower()
         self.requests.append(Seen(method, path, environ.get(CONNECTION, 0), scheme))
         fault = self.take_fault(path)
         answer = fault.act(environ, self.stopping) if fault else None
-        return (answer or self._app.wsgi_app)(environ, start_response)
+        return (answer or self._app.wsgi_app)(environ, start)
 
     def start(self) -> None:
         """Listen on two ports that are free.
@@ -75,15 +69,18 @@ class Tenant(Provider):
         self._connections = Connections()
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tenant-"))
-            self._ca_file = Path(folder, "ca.pem")
-            context = server_context(self._ca_file)
+            self.ca_file = str(Path(folder, "ca.pem"))
+            context = server_context(self.ca_file)
             stack.callback(self.finish_backchannel, _LONG)
             stack.callback(self._connections.close, _PATIENCE, for_good=True)
             tls = Listener(self, self._connections, context)
             stack.callback(tls.close)
             http = Listener(self, self._connections)
             stack.callback(http.close)
-            self.ports = (tls.port, http.port)
+            self.domain = f"localhost:{tls.port}"
+            self.issuer = f"https://{self.domain}/"
+            self.my_account = f"{self.issuer}me/"
+            self.origin = f"http://localhost:{http.port}"
             self._running = stack.pop_all()
 
     def stop(self) -> None:
@@ -91,18 +88,7 @@ class Tenant(Provider):
         if self._running is not None:
             self.stopping.set()
             self._running.close()
-            self._running = self._ca_file = None
-
-    @property
-    def ca_file(self) -> str:
-        """Path of the CA's certificate (PEM), for SSL_CERT_FILE.
-
-        Raises:
-            RuntimeError: If the tenant is not running.
-        """
-        if self._ca_file is None:
-            raise RuntimeError("The certificate is there only while the tenant runs.")
-        return str(self._ca_file)
+            self._running = None
 
     def close_connections(self) -> None:
         """Close connections: idle ones now, others after their answer."""
