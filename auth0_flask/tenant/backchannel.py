@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import jwt
-from flask import Blueprint, request
+from flask import Blueprint
 from werkzeug.wrappers import Response
 
 from . import logins
@@ -105,11 +105,10 @@ def userinfo() -> Response:
 @routes.get("/api/things")
 def things() -> Response:
     """Tell whose token an API was shown (RFC 6750), and what it is good for."""
-    header = request.authorization
-    if header is None or header.type != "bearer":
+    if not bearer():
         return _unauthorized("Bearer")
     try:
-        claims = own_claims(header.token or "", here.api_audience)
+        claims = own_claims(bearer(), here.api_audience)
     except jwt.PyJWTError:
         return _unauthorized('Bearer error="invalid_token"')
     return private({"sub": claims["sub"], "scope": claims.get("scope", "")})
@@ -239,7 +238,6 @@ def describe(issuer: str, origin: str) -> dict[str, Any]:
         "userinfo_endpoint": f"{issuer}userinfo",
         "jwks_uri": f"{issuer}.well-known/jwks.json",
         "revocation_endpoint": f"{issuer}oauth/revoke",
-        "scopes_supported": ["openid", "profile", "email", "phone", "offline_access"],
         "response_types_supported": ["code"],
         "grant_types_supported": list(_GRANTS),
         "backchannel_token_delivery_modes_supported": ["poll"],
@@ -247,7 +245,6 @@ def describe(issuer: str, origin: str) -> dict[str, Any]:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
         "token_endpoint_auth_methods_supported": methods,
-        "token_endpoint_auth_signing_alg_values_supported": ["RS256"],
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
     }

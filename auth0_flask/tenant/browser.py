@@ -225,10 +225,10 @@ def _page(state: str, question: Question, mistake: str = "") -> Response:
 def follow_link() -> Response:
     """Sign in who follows the link in a message."""
     shown = (request.args.get(n, "") for n in ("email", "verification_code"))
-    message = logins.take_message("email", *shown)
+    message = logins.take_message(*shown)
     if message is None or message.asked is None:
         _expired()
-    user = here.directory.owner("email", message.to)
+    user = here.directory.owner(message.to)
     return _go_on(message.asked, here.directory.sign_in(user), 302)
 
 

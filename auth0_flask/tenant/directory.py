@@ -297,13 +297,13 @@ class Directory:
         more = {"email": email, "email_verified": False} if email else {}
         return self.add(sub, {"sub": sub, "name": name or email, **more})
 
-    def owner(self, realm: str, address: str) -> User:
+    def owner(self, address: str) -> User:
         """Return whose email or phone number this is; somebody new's, if nobody's."""
-        claim = "email" if realm == "email" else "phone_number"
+        kind, claim = ("email",) * 2 if "@" in address else ("sms", "phone_number")
         for user in self.users():
             if user.claims.get(claim) == address:
                 return user
-        sub = f"{realm}|{_digest(address)}"
+        sub = f"{kind}|{_digest(address)}"
         claims = {"sub": sub, "name": address, claim: address}
         return self.add(sub, {**claims, f"{claim}_verified": True})
 

@@ -62,7 +62,7 @@ def start_passwordless() -> Response:
         shown = {"email": address, "verification_code": message.code}
         link = with_query(f"{here.origin}/passwordless/verify_redirect", shown)
         message = replace(message, link=link, asked=_link_request(form))
-    here.directory.messages.put(message, key=f"{realm}:{address}")
+    here.directory.messages.put(message, key=address)
     return private({"_id": secrets.token_hex(12), realm: address})
 
 
@@ -81,19 +81,19 @@ def _link_request(form: Mapping[str, str]) -> AuthorizationRequest:
     )
 
 
-def take_message(realm: str, address: str, code: str) -> Message | None:
+def take_message(address: str, code: str) -> Message | None:
     """Return the message that brought a code to an address; it is good once."""
-    messages, key = here.directory.messages, f"{realm}:{address}"
-    message = messages.get(key)
-    return messages.take(key) if message and same(message.code, code) else None
+    messages = here.directory.messages
+    message = messages.get(address)
+    return messages.take(address) if message and same(message.code, code) else None
 
 
 def passwordless(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange a code that was sent for tokens."""
-    realm, address = required(form, "realm"), required(form, "username")
-    if take_message(realm, address, required(form, "otp")) is None:
+    address = required(form, "username")
+    if take_message(address, required(form, "otp")) is None:
         raise invalid_grant("Wrong email or verification code.")
-    return log_in(form, here.directory.owner(realm, address))
+    return log_in(form, here.directory.owner(address))
 
 
 @routes.post("/passkey/<any(register, challenge):step>")

@@ -50,11 +50,9 @@ def structure(form: Mapping[str, str], name: str, kind: type[T]) -> T:
 
 
 def bearer() -> str:
-    """Return the token from where RFC 6750, sections 2.1 and 2.2, put it."""
+    """Return the access token that a request shows (RFC 6750, section 2.1)."""
     header = request.authorization
-    if header is not None and header.type == "bearer":
-        return header.token or ""
-    return request.form.get("access_token", "")
+    return (header and header.type == "bearer" and header.token) or ""
 
 
 def app_form() -> dict[str, str]:

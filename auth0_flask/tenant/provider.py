@@ -63,22 +63,13 @@ class Settings:
     backchannel_answers: list[int] = field(default_factory=list)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _CHECKS and value is not None:
-            _CHECKS[name](value)
+        key = name == "client_public_key" and value is not None
+        if key and not isinstance(load_pem_public_key(value.encode()), RSAPublicKey):
+            raise ValueError("RS256 needs an RSA key.")
+        uri = name == "backchannel_logout_uri" and value is not None
+        if uri and not (value.startswith("http://") and is_loopback(value)):
+            raise ValueError("Logout tokens go to http addresses on loopback only.")
         super().__setattr__(name, value)
-
-
-def _check_key(pem: str) -> None:
-    if not isinstance(load_pem_public_key(pem.encode()), RSAPublicKey):
-        raise ValueError("RS256 needs an RSA key.")
-
-
-def _check_uri(url: str) -> None:
-    if not (url.startswith("http://") and is_loopback(url)):
-        raise ValueError("Logout tokens go to http addresses on loopback only.")
-
-
-_CHECKS = {"client_public_key": _check_key, "backchannel_logout_uri": _check_uri}
 
 
 class Provider(Settings):

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -156,35 +156,31 @@ class _Handler(WSGIRequestHandler):
         return None
 
 
-class Listener:
-    """A server on a loopback port that is free, in a thread of its own."""
+@contextlib.contextmanager
+def listening(
+    app: App, connections: Connections, context: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """Serve on a loopback port that is free, with TLS or plain; yields the port.
 
-    def __init__(
-        self,
-        app: App,
-        connections: Connections,
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        bound = type("BoundHandler", (_Handler,), {"connections": connections})
-        self._server = serve_on(0, app, bound)
-        if context is not None:
-            # Without a handshake on accepting: it happens at the first read, in the
-            # connection's own thread, so that a silent client keeps nobody waiting.
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-            self._server.ssl_context = context
-        self.port = self._server.port
-        # Asked to stop, the server answers within one interval.
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
+    At the end it takes no more connections; those there are go on.
+    """
+    bound = type("BoundHandler", (_Handler,), {"connections": connections})
+    server = serve_on(0, app, bound)
+    if context is not None:
+        # Without a handshake on accepting: it happens at the first read, in the
+        # connection's own thread, so that a silent client keeps nobody waiting.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
         )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Take no more connections; those there are go on."""
-        self._server.shutdown()
-        self._thread.join()
+        server.ssl_context = context
+    # Asked to stop, the server answers within one interval.
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server.port
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def serve_on(port: int, app: App, handler: type[WSGIRequestHandler]) -> BaseWSGIServer:

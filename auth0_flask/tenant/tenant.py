@@ -18,7 +18,7 @@ from . import backchannel, browser, logins, my_account
 from .errors import TokenError, refuse
 from .faults import Forgery
 from .provider import Provider
-from .server import CONNECTION, Connections, Listener, Seen, server_context
+from .server import CONNECTION, Connections, Seen, listening, server_context
 from .tokens import logout_token
 
 _PATIENCE = 0.15
@@ -73,14 +73,12 @@ class Tenant(Provider):
             context = server_context(self.ca_file)
             stack.callback(self.finish_backchannel, _LONG)
             stack.callback(self._connections.close, _PATIENCE, for_good=True)
-            tls = Listener(self, self._connections, context)
-            stack.callback(tls.close)
-            http = Listener(self, self._connections)
-            stack.callback(http.close)
-            self.domain = f"localhost:{tls.port}"
+            tls = stack.enter_context(listening(self, self._connections, context))
+            http = stack.enter_context(listening(self, self._connections))
+            self.domain = f"localhost:{tls}"
             self.issuer = f"https://{self.domain}/"
             self.my_account = f"{self.issuer}me/"
-            self.origin = f"http://localhost:{http.port}"
+            self.origin = f"http://localhost:{http}"
             self._running = stack.pop_all()
 
     def stop(self) -> None:

@@ -24,10 +24,8 @@ _PATIENCE = 5.0  # with an app that is told of a logout
 
 # OpenID Connect Core, section 5.4: which scope a standard claim belongs to.
 _SCOPES = {
-    "profile": (
-        "name family_name given_name middle_name nickname preferred_username "
-        "profile picture website gender birthdate zoneinfo locale updated_at"
-    ),
+    "profile": "name family_name given_name middle_name nickname preferred_username "
+    "profile picture website gender birthdate zoneinfo locale updated_at",
     "email": "email email_verified",
     "address": "address",
     "phone": "phone_number phone_number_verified",
