@@ -58,12 +58,7 @@ def main() -> int:
 
 
 def serve_app() -> int:
-    """Serve this folder's ``app.py`` with a tenant, until interrupted.
-
-    Raises:
-        click.ClickException: If there is no app in it, or its settings are wrong.
-        KeyboardInterrupt: If interrupted while starting.
-    """
+    """Serve this folder's ``app.py`` with a tenant, until interrupted."""
     if not Path("app.py").is_file():
         raise click.ClickException(_NO_APP)
     _on_signals(signal.default_int_handler)
@@ -90,8 +85,7 @@ def serve_app() -> int:
 def run_command(command: Sequence[str]) -> int:
     """Run a program with a tenant and its variables in the environment.
 
-    Returns:
-        The program's exit code; 128 and the signal's number if one ended it.
+    Returns its exit code, or 128 and the number of the signal that ended it.
     """
     with Tenant() as tenant:
         given = os.environ.get("AUTH0_REDIRECT_URI")

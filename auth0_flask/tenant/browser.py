@@ -175,31 +175,20 @@ def _ask(question: Question, status: int = 302) -> Response:
     return redirect(with_query(f"{here.origin}/u/{question.page}", sent), status)
 
 
-_PAGES = "/u/<any(login, factor, confirm):_>"
-
-
-@routes.get(_PAGES)
+@routes.route("/u/<any(login, factor, confirm):_>", methods=["GET", "POST"])
 def ask(_: str) -> Response:
-    """Ask a user something: who it is, for a code, or whether to go on."""
-    return _page(*_question())
-
-
-@routes.post(_PAGES)
-def answer(_: str) -> Response:
-    """Take the answer, or ask again."""
-    denied, (state, question) = _denied(), _question()
+    """Ask a user who it is, for a code, or whether to go on; and take the answer."""
+    state = request.values.get("state") or request.values.get("ticket", "")
+    question = here.directory.questions.get(state) or _expired()
     asked = question.asked
+    if request.method == "GET":
+        return _page(state, question)
     refusal = RequestError("access_denied", "User did not authorize the request")
     refused = send_back(asked.redirect_uri, asked.state, refusal.told, 303)
-    answer = refused if denied else question.answer()
+    answer = refused if _denied() else question.answer()
     if answer is None:
         return _page(state, question, "This code is wrong: try again.")
     return answer if here.directory.questions.take(state) else _expired()
-
-
-def _question() -> tuple[str, Question]:
-    state = request.values.get("state") or request.values.get("ticket", "")
-    return state, here.directory.questions.get(state) or _expired()
 
 
 def _page(state: str, question: Question, mistake: str = "") -> Response:

@@ -273,11 +273,7 @@ class Directory:
         return by_id.get(name) or self.organizations.get(name.casefold())
 
     def add(self, username: str, claims: Mapping[str, Any]) -> User:
-        """Add a user, or replace the one of that name; None leaves a claim out.
-
-        Raises:
-            ValueError: If the user would have no ``sub``.
-        """
+        """Add a user, or replace the one of that name; None leaves a claim out."""
         present = {name: value for name, value in claims.items() if value is not None}
         if not present.get("sub"):
             raise ValueError("Every user has a sub.")
@@ -299,7 +295,8 @@ class Directory:
 
     def owner(self, address: str) -> User:
         """Return whose email or phone number this is; somebody new's, if nobody's."""
-        kind, claim = ("email",) * 2 if "@" in address else ("sms", "phone_number")
+        email, sms = ("email", "email"), ("sms", "phone_number")
+        kind, claim = email if "@" in address else sms
         for user in self.users():
             if user.claims.get(claim) == address:
                 return user

@@ -94,16 +94,14 @@ def complete() -> Response:
 
 
 @routes.get("/connected-accounts/accounts")
-def accounts() -> Response:
-    """List a user's connected accounts."""
+def _accounts() -> Response:
     found = here.directory.accounts.get(_sub("connected_accounts"), {})
     wanted = request.args.get("connection")
     return _part("accounts", [a for n, a in found.items() if wanted in {None, n}])
 
 
 @routes.delete("/connected-accounts/accounts/<name>")
-def disconnect(name: str) -> Response:
-    """Take a connected account away."""
+def _disconnect(name: str) -> Response:
     found = here.directory.accounts.get(_sub("connected_accounts"), {})
     for connection, account in list(found.items()):
         if account["id"] == name:
@@ -113,8 +111,7 @@ def disconnect(name: str) -> Response:
 
 
 @routes.get("/connected-accounts/connections")
-def connections() -> Response:
-    """List where an account could be connected."""
+def _connections() -> Response:
     _sub("connected_accounts")
     found = sorted(here.connections - {_PASSWORDS})
     return _part("connections", [{"name": n, "strategy": n} for n in found])
@@ -131,15 +128,13 @@ def _part(name: str, items: list[dict[str, Any]]) -> Response:
 
 
 @routes.get("/factors")
-def factors() -> Response:
-    """List what can be enrolled here."""
+def _factors() -> Response:
     _sub("factors")
     return private([{"type": t, "usage": [usage]} for t, usage in _FACTORS.items()])
 
 
 @routes.get("/authentication-methods")
-def methods() -> Response:
-    """List a user's methods."""
+def _methods() -> Response:
     sub, kind = _sub("authentication_methods"), request.args.get("type")
     found = here.directory.methods.of(sub, *([kind] if kind else []))
     return private({"authentication_methods": [_shown(method) for method in found]})

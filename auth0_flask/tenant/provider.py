@@ -209,11 +209,7 @@ class Provider(Settings):
         self.directory.refresh_tokens.revoke(sub=sub)
 
     def fail(self, endpoint: str, fault: Fault, times: int = 1) -> None:
-        """Have the next requests of an endpoint go wrong; in order, each once.
-
-        Raises:
-            ValueError: If there is no such endpoint, or ``times`` is below 1.
-        """
+        """Have the next requests of an endpoint go wrong; in order, each once."""
         if endpoint not in PATHS or times < 1:
             known = ", ".join(PATHS)
             raise ValueError(f"No {endpoint!r}, {times} times; there are {known}.")
@@ -236,9 +232,6 @@ class Provider(Settings):
         """Make the next ID token wrong; several in a row, if called repeatedly.
 
         Kinds are those in ``faults.py``; of the claims to set, None removes one.
-
-        Raises:
-            ValueError: If the kind is unknown, or there is nothing to forge.
         """
         if kind is None and not claims:
             raise ValueError("Say what to forge: a kind or claims.")

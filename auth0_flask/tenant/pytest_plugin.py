@@ -58,10 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Start the tenant before any ``conftest.py`` is imported.
-
-    Only a plugin given by ``-p`` or ``PYTEST_PLUGINS`` is called so early.
-    """
+    """Start the tenant before any ``conftest.py``, where given by ``-p``."""
     _start(early_config)
 
 

@@ -184,22 +184,15 @@ def listening(
 
 
 def serve_on(port: int, app: App, handler: type[WSGIRequestHandler]) -> BaseWSGIServer:
-    """Return a threaded server bound to a loopback port; 0 for any that is free.
-
-    Raises:
-        OSError: If the port is taken. (Werkzeug itself would exit.)
-    """
+    """Return a threaded server bound to a loopback port; 0 for any that is free."""
+    # Where the port is taken, this raises an OSError; Werkzeug itself would exit.
     with socket.create_server((HOST, port), backlog=128) as listening:
         fd = listening.fileno()
         return make_server(HOST, port, app, True, request_handler=handler, fd=fd)
 
 
 def server_context(ca_file: str) -> ssl.SSLContext:
-    """Make a CA and a server's side of TLS for loopback; only its certificate is kept.
-
-    Raises:
-        ModuleNotFoundError: If trustme is not installed; the message says how to.
-    """
+    """Make a CA and a server's side of TLS for loopback; its certificate is kept."""
     try:
         import trustme
     except ModuleNotFoundError as error:

@@ -58,11 +58,7 @@ class Tenant(Provider):
         return (answer or self._app.wsgi_app)(environ, start)
 
     def start(self) -> None:
-        """Listen on two ports that are free.
-
-        Raises:
-            RuntimeError: If the tenant is running already.
-        """
+        """Listen on two ports that are free."""
         if self._running is not None:
             raise RuntimeError("The tenant is running already.")
         self.stopping.clear()
