@@ -56,7 +56,18 @@ class AuthorizationRequest:
 
 def read(query: Mapping[str, str]) -> AuthorizationRequest:
     """Read a request of a known redirect_uri; raises what the app has to be told."""
-    _check(query)
+    for name in ("response_type", "code_challenge"):
+        if not query.get(name):
+            raise invalid(f"Missing required parameter: {name}")
+    if query["response_type"] != "code":
+        description = f"Unsupported response type: {query['response_type']}"
+        raise RequestError("unsupported_response_type", description)
+    if query.get("response_mode", "query") != "query":
+        raise invalid("Unsupported response mode: only query is known here")
+    if query.get("code_challenge_method") != "S256":
+        raise invalid("code_challenge_method must be S256")
+    if not _CHALLENGE.fullmatch(query["code_challenge"]):
+        raise invalid("code_challenge is not a SHA-256 digest in base64url")
     prompt, max_age = frozenset(query.get("prompt", "").split()), query.get("max_age")
     if "none" in prompt and len(prompt) > 1:
         raise invalid("prompt=none cannot be combined with others")
@@ -76,21 +87,6 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
         acr=next(iter(query.get("acr_values", "").split()), None),
         **{name: query.get(name, "") for name in text},
     )
-
-
-def _check(query: Mapping[str, str]) -> None:
-    for name in ("response_type", "code_challenge"):
-        if not query.get(name):
-            raise invalid(f"Missing required parameter: {name}")
-    if query["response_type"] != "code":
-        description = f"Unsupported response type: {query['response_type']}"
-        raise RequestError("unsupported_response_type", description)
-    if query.get("response_mode", "query") != "query":
-        raise invalid("Unsupported response mode: only query is known here")
-    if query.get("code_challenge_method") != "S256":
-        raise invalid("code_challenge_method must be S256")
-    if not _CHALLENGE.fullmatch(query["code_challenge"]):
-        raise invalid("code_challenge is not a SHA-256 digest in base64url")
 
 
 def invalid(description: str) -> RequestError:

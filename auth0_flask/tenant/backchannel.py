@@ -33,8 +33,7 @@ routes = Blueprint("backchannel", __name__)
 
 
 @routes.get("/.well-known/openid-configuration")
-def discovery() -> Response:
-    """Describe the provider."""
+def _discovery() -> Response:
     document = describe(here.issuer, here.origin)
     must_push = here.require_pushed_authorization_requests
     document["require_pushed_authorization_requests"] = must_push

@@ -122,9 +122,7 @@ class Store(Generic[T]):
         self._entries: dict[str, tuple[float, T]] = {}
         self._lock = threading.Lock()
 
-    def put(
-        self, value: T, *, key: str | None = None, lifetime: float | None = None
-    ) -> str:
+    def put(self, value: T, *, key: str = "", lifetime: float | None = None) -> str:
         """Keep a value and return its key, random unless given."""
         key = key or secrets.token_urlsafe(32)
         now = self._clock()

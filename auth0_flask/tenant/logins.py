@@ -71,14 +71,9 @@ def _link_request(form: Mapping[str, str]) -> AuthorizationRequest:
     url, scope = (str(params.get(n, "")) for n in ("redirect_uri", "scope"))
     if not here.knows_callback(url):
         raise bad_request("The redirect_uri is not among the allowed callback URLs")
-    return AuthorizationRequest(
-        url,
-        code_challenge="",
-        scope=tuple((scope or DEFAULT_SCOPE).split()),
-        state=params.get("state"),
-        audience=params.get("audience"),
-        acr=params.get("acr_values"),
-    )
+    scopes = tuple((scope or DEFAULT_SCOPE).split())
+    state, audience, acr = (params.get(n) for n in ("state", "audience", "acr_values"))
+    return AuthorizationRequest(url, "", scopes, state, None, audience, acr=acr)
 
 
 def take_message(address: str, code: str) -> Message | None:
@@ -178,13 +173,10 @@ def demand_mfa(grant: Grant, family: str | None = None) -> None:
     if not wanted or "mfa" in session.amr:
         return
     ways = [{"type": name} for kind, name in _AUTHENTICATORS.items() if kind in has]
-    raise TokenError(
-        403,
-        "mfa_required",
-        "Multifactor authentication required",
-        mfa_token=directory.mfa_tokens.put((grant, family)),
-        mfa_requirements={"challenge": ways} if ways else {"enroll": [{"type": "otp"}]},
-    )
+    needs = {"challenge": ways} if ways else {"enroll": [{"type": "otp"}]}
+    token = directory.mfa_tokens.put((grant, family))
+    more: dict[str, Any] = {"mfa_token": token, "mfa_requirements": needs}
+    raise TokenError(403, "mfa_required", "Multifactor authentication required", **more)
 
 
 def proved(session: Session, acr: str | None = None) -> Session:

@@ -51,13 +51,10 @@ def token_response(
     provider: Provider, grant: Grant, refresh_token: str | None
 ) -> dict[str, Any]:
     """Return a token response (RFC 6749, section 5.1; OIDC Core, 3.1.3.3)."""
-    lifetime = provider.access_token_lifetime
+    lifetime, tokens = provider.access_token_lifetime, provider.directory.access_tokens
+    token = _jwt_access_token(provider, grant) if grant.audience else ""
     answer: dict[str, Any] = {
-        "access_token": provider.directory.access_tokens.put(
-            grant,
-            key=_jwt_access_token(provider, grant) if grant.audience else None,
-            lifetime=lifetime,
-        ),
+        "access_token": tokens.put(grant, key=token, lifetime=lifetime),
         "refresh_token": refresh_token,
         "id_token": _id_token(provider, grant) if "openid" in grant.scope else None,
         "scope": " ".join(grant.scope),
