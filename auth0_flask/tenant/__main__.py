@@ -22,8 +22,6 @@ from werkzeug.serving import WSGIRequestHandler
 from .server import HOST, serve_on
 from .tenant import Tenant
 
-_FIRST_PORT = 5000
-_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 _NO_APP = (
     "There is no app.py in this folder. Start this in the folder of your app.py, or "
     "say how your app is started: python -m auth0_flask.tenant flask --app NAME run"
@@ -95,8 +93,7 @@ def run_command(command: Sequence[str]) -> int:
             child = subprocess.Popen(command, env=environment)  # noqa: S603  # as asked
         except OSError as error:
             print(f"{command[0]}: {error.strerror}", file=sys.stderr)
-            missing = isinstance(error, FileNotFoundError)
-            return _NOT_FOUND if missing else _NOT_EXECUTABLE
+            return 127 if isinstance(error, FileNotFoundError) else 126
 
         def pass_on(number: int, _: FrameType | None) -> None:
             # The terminal sends Ctrl+C to the child as well: once is enough.
@@ -109,7 +106,7 @@ def run_command(command: Sequence[str]) -> int:
 
 
 def _free_port() -> int:
-    for port in (*range(_FIRST_PORT, _FIRST_PORT + 100), 0):
+    for port in (*range(5000, 5100), 0):
         if port and _answers_on_ipv6(port):
             continue
         with suppress(OSError), socket.create_server((HOST, port)) as free:

@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.rsa import (
-    RSAPrivateKey,
-    generate_private_key,
-)
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 
 
@@ -24,7 +20,7 @@ def new_kid() -> str:
 class SigningKey:
     """A private key and the ``kid`` its tokens and its JWK carry."""
 
-    private: RSAPrivateKey
+    private: rsa.RSAPrivateKey
     kid: str = field(default_factory=new_kid)
 
     def jwk(self) -> dict[str, Any]:
@@ -49,8 +45,8 @@ class SigningKeys:
         return {"keys": [self.current.jwk()]}
 
 
-def _generate() -> RSAPrivateKey:
-    return generate_private_key(public_exponent=65537, key_size=2048)
+def _generate() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 # A 2048 bit key takes a tenth of a second or more: all tenants of one process share

@@ -139,9 +139,9 @@ def authorize_backchannel() -> Response:
     except LookupError as error:
         raise TokenError(400, "unknown_user_id", "The user is unknown") from error
     grant, answer = _asked(form, directory.sign_in(user)), directory.answers
-    text = form.get("binding_message", "")
-    approval = Approval(grant, text, answer.pop(user.sub, None))
-    expiry = form.get("requested_expiry", "")
+    answered = answer.pop(user.sub, None)
+    approval = Approval(grant, form.get("binding_message", ""), answered)
+    expiry = form.get("requested_expiry", "")[:6]
     lifetime = int(expiry) if expiry.isdecimal() else 300
     directory.approvals.put(approval, key=approval.id, lifetime=lifetime)
     return private({"auth_req_id": approval.id, "expires_in": lifetime, "interval": 1})

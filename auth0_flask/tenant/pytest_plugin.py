@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 _CALLBACK = "http://localhost/callback"
 _PAGE = {"Accept": "text/html"}
-_MOST_REDIRECTS = 20
 
 _tenant = Tenant()
 _before: dict[str, str | None] = {}
@@ -130,7 +129,7 @@ def complete_login(
             redirects go round in circles.
     """
     answer = client.get(path, headers=_PAGE)
-    for _ in range(_MOST_REDIRECTS):
+    for _ in range(20):
         if not answer.location:
             return answer
         url = urljoin(answer.request.url, answer.location)

@@ -171,8 +171,9 @@ def create_app(provider: Provider) -> Flask:
 def _error_page(error: HTTPException) -> tuple[str, int]:
     status = error.code or 500
     title = _TITLES.get(status, error.name)
-    page = render_template("message.html", title=title, message=error.description)
-    return page, status
+    return render_template(
+        "message.html", title=title, message=error.description
+    ), status
 
 
 def _add_headers(response: Response) -> Response:
