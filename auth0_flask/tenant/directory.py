@@ -196,9 +196,9 @@ class RefreshTokens:
         if family is not None:
             family.grant = replace(family.grant, session=session)
 
-    def revoke(self, token: str = "", sub: str = "") -> None:
+    def revoke(self, token: str | None = None, sub: str | None = None) -> None:
         """End a token's family, or all of a user, if they are known."""
-        of_token = self._families.get(token)
+        of_token = self._families.get(token or "")
         for family in self._families.values():
             if family is of_token or family.grant.session.user.sub == sub:
                 family.revoked = True
