@@ -360,3 +360,23 @@ def test_an_outage_is_an_outage_whatever_is_asked(
     assert caller.user == {}
     caller.passkeys.clear()  # it came to no sign-up
     assert caller.come_in(way, "alice").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        ("invalid_client", 500, "client_refused"),
+        ("unauthorized_client", 500, "client_refused"),
+        ("server_error", 502, "invalid_response"),
+        ("access_denied", 403, "passwordless_refused"),
+    ],
+)
+def test_what_the_app_or_auth0_does_wrong_is_no_refusal(
+    error: str, status: int, code: str, caller: Caller, tenant: Tenant
+) -> None:
+    tenant.fail("token", Fault.body({"error": error}, status=400))
+
+    answer = caller.come_in("by_code", "alice")
+
+    assert (answer.status_code, code in answer.text) == (status, True), answer.text
+    assert isinstance(caller.raised, sdk.PasswordlessVerifyError)
