@@ -12,11 +12,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlencode
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
 
 from auth0_flask.tenant import Tenant
+from screenshots import chromium
 from servers import ROOT, clean_environment, free_port
 
 VERIFIER = "v" * 43
@@ -414,3 +419,73 @@ def test_a_command_keeps_the_callback_that_the_environment_has(
     ended = run_with_tenant(sys.executable, "-c", show, more=more)
 
     assert ended.stdout.splitlines()[-1] == callback, ended.stderr
+
+
+# By hand
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def test_whoever_is_asked_for_something_can_read_and_answer_it(
+    browser: Browser, tenant: Tenant
+) -> None:
+    tenant.reset()
+    context = browser.new_context(viewport={"width": 320, "height": 700})
+    page, inbox = context.new_page(), context.new_page()
+
+    def assert_accessible(page: Page) -> None:
+        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+        for scheme in schemes:
+            page.emulate_media(color_scheme=scheme)
+            assert Axe().run(page).response["violations"] == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+    query = {
+        "client_id": tenant.client_id,
+        "response_type": "code",
+        "redirect_uri": f"{tenant.origin}/u/session",
+        "code_challenge": CHALLENGE.decode().rstrip("="),
+        "code_challenge_method": "S256",
+        "acr_values": "http://schemas.openid.net/pape/policies/2007/06/multi-factor",
+    }
+    page.goto(f"{tenant.origin}/authorize?{urlencode(query)}")
+    assert_accessible(page)
+    page.get_by_role("button", name="Alice").click()
+    page.get_by_label("Code").fill("000")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("alert")).to_have_text("This code is wrong: try again.")
+    assert_accessible(page)
+    with context.expect_page() as opened:
+        page.get_by_role("link", name="see the code").click()
+    code = opened.value.get_by_role("strong").inner_text()
+    page.get_by_label("Code").fill(code)
+    page.get_by_role("button", name="Continue").click()
+    page.wait_for_url("**/u/session?code=*")
+    assert_accessible(page)
+
+    hint = json.dumps({"sub": "auth0|bob"})
+    app = {"client_id": tenant.client_id, "client_secret": tenant.client_secret}
+    asked = {**app, "login_hint": hint, "binding_message": "Desk 4"}
+    sent = {**app, "connection": "email", "email": "zoe@example.com"}
+    httpx.post(f"{tenant.origin}/passwordless/start", json=sent)
+    name = httpx.post(f"{tenant.origin}/bc-authorize", data=asked).json()["auth_req_id"]
+    inbox.goto(f"{tenant.origin}/u/inbox")
+    expect(
+        inbox.get_by_text(tenant.passwordless_code("zoe@example.com"))
+    ).to_be_visible()
+    assert_accessible(inbox)
+    inbox.get_by_role("button", name="Approve").click()
+    expect(inbox.get_by_role("button")).to_have_count(0)
+    form = {
+        **app,
+        "grant_type": "urn:openid:params:grant-type:ciba",
+        "auth_req_id": name,
+    }
+    assert "id_token" in httpx.post(f"{tenant.origin}/oauth/token", data=form).json()
+    token = httpx.post(f"{tenant.origin}/oauth/token", data=form)
+    assert token.json()["error"] == "expired_token"
+    context.close()
