@@ -8,15 +8,14 @@ import platform
 import subprocess
 import sys
 
-from . import rounds
-from .in_process import devices, pages, requests, stores
+from . import in_process, rounds
 from .logins import logins
 from .processes import set_environment
 from .servers import servers
-from .worker import memory, starting
 
-_PARTS = (requests, pages, stores, devices, logins, servers, memory, starting)
-TABLES = {part.__name__: part for part in _PARTS}
+_NAMES = ("requests", "pages", "stores", "devices", "sizes", "memory", "starting")
+TABLES = {name: getattr(in_process, name) for name in _NAMES}
+TABLES |= {"logins": logins, "servers": servers}
 
 
 def main() -> None:
@@ -29,14 +28,14 @@ def main() -> None:
     rounds.use(options.rounds, cpu=options.cpu)
     if len(options.table) == 1:
         with set_environment():
-            return TABLES[options.table[0]]()
+            TABLES[options.table[0]]()
+        return
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     print(f"{machine}, Python {platform.python_version()}\n", flush=True)
     more = ["--rounds", str(options.rounds), *(["--cpu"] if options.cpu else [])]
     for table in options.table or TABLES:
         command = [sys.executable, "-m", "bench", table, *more]
         subprocess.run(command, check=True)  # noqa: S603 - our own tables
-    return None
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""What a request costs without any server: 3,000 users in turn, or one again."""
+"""What is measured without a server: 3,000 users in turn, or one again."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,21 @@ from typing import Any
 from flask import Flask
 
 from . import subjects
-from .processes import redis_client
+from .processes import measure, redis_client
 from .rounds import Row, each, show
-from .subjects import CLAIMS, cookies
+from .subjects import CLAIMS, cookies, opaque, state
 
 _COLUMNS = ("3,000 users in turn, µs", "one user again, µs")
 #: Characters of an access token that make a session of about 7 KB of cookies.
 _LONG = 6_450
 _DEVICES = 1_000
+_SDK = "from auth0_server_python.auth_server.server_client import ServerClient"
+_CODE = {
+    "Flask and the SDK imported": f"import flask; {_SDK}",
+    "Flask imported": "import flask",
+    "Python alone": "",
+    "the demo made": "import app; app.create_app()",
+}
 
 
 def requests() -> None:
@@ -83,6 +92,57 @@ def devices() -> None:
     print(flush=True)
 
 
+def memory() -> None:
+    """Print memory, threads and open files after so many different sessions."""
+    print("| Sessions seen | MB | Threads | Open files |\n|--:|--:|--:|--:|")
+    app, steps = subjects.demo(), (1, 1_000, 2_000, 10_000)
+    cookies = subjects.each_cookie(subjects.ours(), steps[-1])
+    for seen, cookie in enumerate(cookies, 1):
+        subjects.ask(app, subjects.requests("/api/me", [cookie])[0])
+        if seen in steps:
+            rss, threads, _, files = measure(os.getpid())
+            print(f"| {seen:,} | {rss:.1f} | {threads} | {files} |")
+    print()
+
+
+def starting() -> None:
+    """Print how long whole processes take."""
+    run = partial(subprocess.run, check=True, stderr=subprocess.DEVNULL)
+    commands = {name: [sys.executable, "-c", code] for name, code in _CODE.items()}
+    rows = [Row(n, [each(run, [c], 1, time.perf_counter)]) for n, c in commands.items()]
+    show("A process until the app is made", ["µs"], rows)
+
+
+def sizes() -> None:
+    """Print what fits: claims and tokens in bytes against cookies."""
+    from auth import auth0
+    from auth0_flask.stores import SessionTooLarge
+
+    app, usual = subjects.ours(), "the usual"
+    rows = {
+        f"{usual}: ID token, opaque access token, refresh token": state(CLAIMS),
+        "the same, with a JWT access token of 1 KB": state(CLAIMS, 1_000),
+        "the same, with a JWT access token of 2 KB": state(CLAIMS, 2_000),
+    }
+    for number in (25, 100, 200, 250, 300, 400, 450):
+        groups = [f"team-{opaque(12)}" for _ in range(number)]
+        user = {**CLAIMS, "https://example.com/groups": groups}
+        rows[f"{usual}, and {number} groups of 17 characters"] = state(user)
+    print("| A session with | ID token | Access token | Cookies | Bytes of them |")
+    print("|---|---|---|---|---|")
+    for words, kept in rows.items():
+        access_token = len(kept["token_sets"][0]["access_token"])
+        cells = [f"{len(kept['id_token']):,}", f"{access_token:,}", "too large", ""]
+        with suppress(SessionTooLarge):
+            pieces = subjects.cookie(app, partial(subjects.sign_in, kept)).split("; ")
+            cells[2:] = str(len(pieces)), f"{sum(map(len, pieces)):,}"
+            headers = {"Cookie": "; ".join(pieces)}
+            with app.test_request_context(headers=headers):
+                has_it = "id_token" in (auth0.sessions.load_unchecked() or {})
+            cells[0] += "" if has_it else ", not kept"
+        print(f"| {words} |", " | ".join(cells), "|")
+
+
 def _views(stack: ExitStack) -> Iterator[Row]:
     bare, ours, demo = subjects.bare(), subjects.ours(), subjects.demo()
     usual, long = cookies(ours), cookies(ours, _LONG)
@@ -136,7 +196,7 @@ def _list_and_end(name: str, app: Flask) -> None:
 
     for do in (list_them, end_all, end_each):
         for _ in range(0 if do is end_all else _DEVICES):
-            subjects.cookie(app, partial(subjects.sign_in, subjects.state(user)))
+            subjects.cookie(app, partial(subjects.sign_in, state(user)))
         with app.test_request_context():
             began = time.perf_counter()
             asyncio.run(do())

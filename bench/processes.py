@@ -14,10 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from redis import Redis
+from typing import IO, Any, NamedTuple
 
 _PATIENCE = 20.0
 
@@ -119,7 +116,7 @@ class RedisServer:
             self._process.wait()
 
 
-def redis_client(stack: ExitStack) -> Redis | None:
+def redis_client(stack: ExitStack) -> Any:
     """Run a redis-server; return a client, or None where there is no such program."""
     if program("redis-server") is None:
         print("Redis is left out: there is no redis-server.\n")

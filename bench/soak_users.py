@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+from werkzeug.wrappers import Response
 
 from auth0_flask.tenant import Fault, Tenant
-
-if TYPE_CHECKING:
-    from werkzeug.wrappers import Response
 
 OUTAGE = "what the app keeps is gone for a second"
 ROTATED = "the signing key is another one"
@@ -35,7 +33,6 @@ TROUBLES: dict[str, tuple[int, Callable[[int], Fault] | None]] = {
     OUTAGE: (2, None),
 }
 LOGOUT, EVERYWHERE, NOTHING = "logout", "logout everywhere", "nothing"
-_OF_OTHERS = "logins that met the trouble of others"
 # status and code of an error page
 _FAILED = {(502, "provider_unreachable"), (502, "invalid_response")}
 _STORES = ("revocations", "sessions", "refreshes")
@@ -187,15 +184,8 @@ class Browser:
         return {c.name: c.value or "" for c in jar if c.name != "auth0_local"}
 
     def log_in(self) -> None:
-        """Log in; once more where the trouble of others was in the way."""
-        scene = self._scene
-        while True:
-            mark, rotations = scene.outages, scene.rotations
-            answer = self._http.get(self._come_back())
-            has_old_key = _told(answer) == _OLD_KEY and scene.rotations != rotations
-            if not has_old_key and not scene.met_outage(answer, mark):
-                return self._must_be_in(answer)
-            scene.seen.append(_OF_OTHERS)
+        """Log in, disturbed by nobody but others."""
+        self._must_be_in(self._meet(None))
 
     def log_in_disturbed(self, turn: Turn) -> None:
         """Fail to log in, with the page for that; another key is no failure."""
@@ -257,20 +247,21 @@ class Browser:
             where = _location(self._http.post(form_page, data=form))
         return where
 
-    def _meet(self, fault: Fault) -> httpx.Response:
-        """Come back with a code that meets a fault; again if an outage came first."""
+    def _meet(self, fault: Fault | None) -> httpx.Response:
+        """Come back with a code that meets a fault; again if others' came first."""
         scene = self._scene
         while True:
-            mark, url = scene.outages, self._come_back()
+            mark, rotations, url = scene.outages, scene.rotations, self._come_back()
             code = parse_qs(urlsplit(url).query)["code"][0]
-            scene.faults[code] = fault
+            if fault:
+                scene.faults[code] = fault
             answer = self._http.get(url)
-            has_hit = scene.faults.pop(code, None) is None
-            if not scene.met_outage(answer, mark):
-                if not has_hit:
-                    raise Wrong(f"a fault met nobody: {_words(answer)}")
+            if scene.faults.pop(code, None) and not scene.had_outage(mark):
+                raise Wrong(f"a fault met nobody: {_words(answer)}")
+            has_old_key = _told(answer) == _OLD_KEY and scene.rotations != rotations
+            if not (has_old_key and not fault) and not scene.met_outage(answer, mark):
                 return answer
-            scene.seen.append(_OF_OTHERS)
+            scene.seen.append("logins that met the trouble of others")
 
     def _must_be_in(self, answer: httpx.Response) -> None:
         if (where := _location(answer)) != "/profile":

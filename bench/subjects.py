@@ -7,13 +7,10 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Flask, Response, jsonify, render_template, session
 from werkzeug.test import EnvironBuilder
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 ADDRESS = "http://localhost:5000"
 #: So many different users ask in turn.
@@ -53,7 +50,7 @@ def quickstart() -> Flask:
     return app
 
 
-def ours(*, redis: Redis | None = None, pushed: bool = False) -> Flask:
+def ours(*, redis: Any = None, pushed: bool = False) -> Flask:
     """Return an app as the README shows, with views of both kinds.
 
     Args:
@@ -95,7 +92,7 @@ async def token() -> str:
     return str(await auth0.get_access_token())
 
 
-def demo(*, redis: Redis | None = None) -> Flask:
+def demo(*, redis: Any = None) -> Flask:
     """Return the app of this project, whose async views reuse event loops."""
     import auth
     from app import create_app

@@ -333,7 +333,7 @@ def test_its_table_of_sizes_is_what_is_measured() -> None:
     page = PAGES["docs/tokens.md"]
     assert f"{TOTAL_BYTES:,} bytes in all" in page
     # in a process of its own: it sets the environment of its app
-    command = [sys.executable, "-m", "bench.sizes"]
+    command = [sys.executable, "-m", "bench", "sizes"]
     measured = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
     ).stdout
