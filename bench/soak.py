@@ -29,15 +29,8 @@ import httpx
 from auth0_flask.tenant import Fault, Tenant
 
 from . import soak_users
-from .processes import (
-    Measure,
-    RedisServer,
-    free_port,
-    measure,
-    program,
-    running,
-    set_environment,
-)
+from .processes import Measure, RedisServer, free_port, measure, program, running
+from .processes import set_environment as environment
 from .soak_users import TROUBLES, Scene, Turn, Wrong
 
 THREADS = 8
@@ -61,9 +54,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--redis", action="store_true", help="keep sessions there")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument(
-        "--app", default="app:create_app()", help="with the same routes"
-    )
+    parser.add_argument("--app", default="app:create_app()", help="with these routes")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or servers would stay
     with ExitStack() as stack:
@@ -87,7 +78,7 @@ class Run:
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self._options, self.wrong = options, list[str]()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        stack.enter_context(set_environment())
+        stack.enter_context(environment())
         tenant, port = stack.enter_context(Tenant()), free_port()
         switch: Callable[[bool], object] = _switchable(folder)
         os.environ |= tenant.environ(f"http://localhost:{port}/callback")
@@ -110,20 +101,15 @@ class Run:
             time.sleep(0.1)
         self._children = Path(f"/proc/{master.pid}/task/{master.pid}/children")
         self._scene = Scene(f"http://localhost:{port}", tenant, switch)
-        users = range(options.users)
-        self._users = [self._scene.browsers_of(user) for user in users]
+        self._users = [*map(self._scene.browsers_of, range(options.users))]
         self._pool = stack.enter_context(ThreadPoolExecutor(options.at_once))
 
     def soak(self) -> None:
         """Have all take their turns, measure the workers now and then, print that."""
         options, first, began = self._options, dict[int, Measure](), time.monotonic()
-        print(
-            f"Seed {options.seed}; {options.workers} workers, {THREADS} threads each;"
-        )
-        print(f"{options.users} users, {options.at_once} at once.\n")
-        print(
-            "| After logins |", " | ".join(Measure._fields), "|\n|---|---|---|---|---|"
-        )
+        size = f"{options.workers} workers, {options.users} users, {options.at_once} at"
+        print(f"Seed {options.seed}; {size} once.\n\n| After logins |", end="")
+        print("", *Measure._fields, "\n|---|---|---|---|---|", sep=" | ")
         self._warm_up()
         turns = _plan(options.logins, options.users, options.seed)
         ends = [int(len(turns) * share) for share in (0, 0.1, 0.25, 0.5, 0.75, 1)]

@@ -53,9 +53,7 @@ def quickstart() -> Flask:
 def ours(*, redis: Any = None, pushed: bool = False) -> Flask:
     """Return an app as the README shows, with views of both kinds.
 
-    Args:
-        redis: Where its sessions are kept, if not in cookies.
-        pushed: Whether its authorization requests are pushed (RFC 9126).
+    Its sessions are in Redis, its authorization requests pushed (RFC 9126), if wanted.
     """
     import auth
     from auth0_flask import Auth0Client
@@ -63,10 +61,10 @@ def ours(*, redis: Any = None, pushed: bool = False) -> Flask:
     app, client = Flask(__name__), auth.auth0
     if pushed:
         changed = {"pushed_authorization_requests": True}
-        settings, stores = auth.settings.model_copy(update=changed), client.sessions
-        transactions = client.transactions
         client = Auth0Client(
-            settings, state_store=stores, transaction_store=transactions
+            auth.settings.model_copy(update=changed),
+            state_store=client.sessions,
+            transaction_store=client.transactions,
         )
     auth.init_app(app, redis=redis, client=client)
     app.register_blueprint(auth.routes)
@@ -142,12 +140,7 @@ def jwt(payload: dict[str, Any], length: int = 0) -> str:
 
 
 def state(user: dict[str, Any], api_token: int = 0) -> dict[str, Any]:
-    """Return what the SDK keeps after a login.
-
-    Args:
-        user: The claims.
-        api_token: The length of an access token that is a JWT.
-    """
+    """Return what the SDK keeps after a login; the access token may be a long JWT."""
     api = {**CLAIMS, "aud": "https://api.example.com", "permissions": []}
     tokens = {
         "audience": "default",
