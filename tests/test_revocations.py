@@ -783,15 +783,15 @@ def test_a_file_that_is_replaced_during_a_write_takes_it_the_next_time(
     def replace(statement: str) -> None:
         if statement == "COMMIT":
             monkeypatch.undo()
-            path.unlink()
-            SqliteStore(path).check()
+            path.with_name("another").rename(path)
 
     def watched(*args: Any, **options: Any) -> sqlite3.Connection:
         opened: sqlite3.Connection = connect(*args, **options)
         opened.set_trace_callback(replace)
         return opened
 
-    store.check()
+    for each in (path, path.with_name("another")):
+        SqliteStore(each).check()
     monkeypatch.setattr(sqlite3, "connect", watched)
     with pytest.raises(StoreUnavailable):
         store.revoke(["a"], at=LATER, until=END)

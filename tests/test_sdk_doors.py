@@ -132,6 +132,25 @@ def test_what_came_for_a_session_that_was_replaced_is_dropped(
     assert caller.user["sub"] == "auth0|bob"
 
 
+def test_who_replaces_somebody_has_none_of_their_tokens(
+    caller: Caller, tenant: Tenant
+) -> None:
+    def tokens() -> set[str]:
+        own = caller.session
+        sets = {tokens["access_token"] for tokens in own["token_sets"]}
+        return {own["id_token"], own.get("refresh_token"), *sets} - {None}
+
+    caller.login()
+    caller.ask(partial(auth0.get_access_token, audience="https://a.example/"))
+    alices = tokens()
+    tenant.token_response_extra = {"refresh_token": None}
+    caller.come_in("by_second_factor", "bob")
+
+    assert len(alices) == 4
+    assert "bob" in caller.user["sub"]
+    assert tokens().isdisjoint(alices)
+
+
 def test_an_organization_is_checked_whichever_way_somebody_comes_in(
     tenant: Tenant,
 ) -> None:
