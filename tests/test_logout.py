@@ -632,7 +632,7 @@ async def test_where_it_cannot_be_written_down_the_browser_is_signed_out_and_tol
         home = await alice.logout()
 
     assert home.url.path == "/"
-    assert "they may live until they expire" in home.text
+    assert "They stay valid until they expire" in home.text
     assert set(alice.cookies) == {"signed_out_here_only"}
     give_up = time.monotonic() + 10
     while await copy.claims():  # it is tried on
@@ -658,9 +658,9 @@ def test_what_tells_of_that_is_as_safe_as_the_session(secure: bool, name: str) -
     assert attributes == (safe | {"Secure"} if secure else safe)
     assert "Path=/;" in told[0]
     home = client.get("/", base_url=site)
-    assert "they may live until they expire" in home.text
+    assert "They stay valid until they expire" in home.text
     auth.login_as(client)  # and again, within the minute
-    assert "they may live until they expire" not in client.get("/", base_url=site).text
+    assert "They stay valid until they expire" not in client.get("/", base_url=site).text
 
 
 async def test_a_logout_token_that_cannot_be_written_down_may_come_again(
