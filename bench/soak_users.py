@@ -6,6 +6,7 @@ Whatever happens that must not raises `Wrong`.
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,20 @@ class Turn(NamedTuple):
     ending: str
 
 
+class _Connections(httpx.BaseTransport):
+    """One pool for each thread: in one for all, they close what another has taken."""
+
+    def __init__(self) -> None:
+        self._local, self._tls = threading.local(), ssl.create_default_context()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if not hasattr(self._local, "pool"):
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._local.pool = httpx.HTTPTransport(verify=self._tls, limits=limits)
+        answer: httpx.Response = self._local.pool.handle_request(request)
+        return answer
+
+
 class Scene:
     """What all users meet: a site, a tenant, and a switch for what the app keeps."""
 
@@ -74,9 +89,7 @@ class Scene:
         self.faults: dict[str, Fault] = {}  # by the code that they meet
         self.outages = self.rotations = 0  # an odd number of outages: there is one now
         self._away, self.rotating = threading.Lock(), threading.Lock()
-        # threads that share idle connections would close them under each other
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._connections = httpx.HTTPTransport(limits=limits)
+        self._connections = _Connections()
         tenant.fail("token", Fault(self._disturb), times=1_000_000)
 
     def browsers_of(self, user: int) -> list[Browser]:
