@@ -157,10 +157,12 @@ def _add_pages(app: Flask) -> None:
     async def end_devices() -> Response:
         auth.refuse_cross_site()
         state, wanted = auth0.read_session() or {}, request.form.get("id")
-        for device in await auth0.sessions_of(state["user"]["sub"]):
-            others = wanted is None and device.id != state["session"]["id"]
-            if others or device.id == wanted:
-                await auth0.end_session(device.id)
+        ids = [device.id for device in await auth0.sessions_of(state["user"]["sub"])]
+        if wanted is None:  # all others
+            ended = [each for each in ids if each != state["session"]["id"]]
+        else:
+            ended = [wanted] if wanted in ids else []
+        await auth0.end_session(*ended)
         return redirect(languages.link("profile"), 303)
 
     @app.get("/accounts")

@@ -285,15 +285,15 @@ class Auth0Client(ServerClient[Any]):
         """
         return self.sessions.lifetime.devices(sub)
 
-    async def end_session(self, session_id: str) -> None:
-        """End a session by the id that `sessions_of` gave.
+    async def end_session(self, *session_ids: str) -> None:
+        """End sessions by the ids that `sessions_of` gave.
 
-        The caller checks whose session it is and who may end it.
+        The caller checks whose sessions these are and who may end them.
 
         Raises:
             StoreUnavailable: It is not stored yet; this is retried.
         """
-        self.sessions.lifetime.end_device(session_id)
+        self.sessions.lifetime.end_devices(session_ids)
 
     def logout_incomplete(self) -> bool:
         """Tell whether copies of a session may outlive the logout of this request."""

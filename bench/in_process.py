@@ -83,7 +83,7 @@ def stores() -> None:
 
 def devices() -> None:
     """Print how long it takes to list and to end 1,000 sessions of one user."""
-    print("| 1,000 sessions of one user | listed, ms | ended, ms | one by one, ms |")
+    print("| 1,000 sessions of one user | listed, ms | ended, ms | by id, ms |")
     print("|---|--:|--:|--:|")
     with ExitStack() as stack:
         _list_and_end("SQLite", subjects.ours())
@@ -188,8 +188,7 @@ def _list_and_end(name: str, app: Flask) -> None:
         return list(await auth0.sessions_of(user["sub"]))
 
     async def end_each() -> None:
-        for device in await list_them():
-            await auth0.end_session(device.id)
+        await auth0.end_session(*[device.id for device in await list_them()])
 
     async def end_all() -> None:
         auth0.sessions.lifetime.end_all(sub=user["sub"])

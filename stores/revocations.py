@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, field
@@ -70,16 +71,6 @@ _KEEP_RESULT = "INSERT OR REPLACE INTO refreshes VALUES (?, '', ?, ?)"
 
 #: Tells one state of the file from another: device, inode, time.
 _State = tuple[int, int, int]
-
-#: One thread of a process uses a file at a time. SQLite notes its locks in the process,
-#: and a child that is forked while a thread has one inherits the note for ever: so a
-#: fork waits, too.
-_lock = threading.Lock()
-os.register_at_fork(
-    before=_lock.acquire,
-    after_in_parent=_lock.release,
-    after_in_child=_lock.release,
-)
 
 
 @dataclass(frozen=True)
@@ -290,28 +281,27 @@ class _Connection(sqlite3.Connection):
 
 @contextmanager
 def _connection(path: str) -> Iterator[sqlite3.Connection]:
-    """Open a connection for this thread alone.
+    """Open a connection.
 
     Where anything in the block fails, `StoreUnavailable` is raised.
     """
+    with _door:
+        _inside.append(None)
     try:
-        if not _lock.acquire(timeout=_PATIENCE):
-            raise TimeoutError("other threads have used it for too long")
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            opened = sqlite3.connect(
-                path, timeout=0.004, isolation_level=None, factory=_Connection
-            )
-            with closing(opened) as sql:
-                if not os.stat(path).st_size:  # SQLite has made it
-                    with suppress(PermissionError):
-                        os.chmod(path, 0o600)  # its journal follows it
-                yield sql
-        finally:
-            _lock.release()
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        opened = sqlite3.connect(
+            path, timeout=0.004, isolation_level=None, factory=_Connection
+        )
+        with closing(opened) as sql:
+            if not os.stat(path).st_size:  # SQLite has made it
+                with suppress(PermissionError):
+                    os.chmod(path, 0o600)  # its journal follows it
+            yield sql
     except (sqlite3.Error, OSError) as error:
         where = sqlite3.OperationalError(f"{path}: {error}")
         raise StoreUnavailable("revocations_unavailable", where) from error
+    finally:
+        _inside.pop()
 
 
 def _is_old(known: _Snapshot) -> bool:
@@ -354,3 +344,28 @@ def _birth(sql: sqlite3.Connection, inode: int) -> float:
         sql.execute("DELETE FROM identity")
         sql.execute("INSERT INTO identity VALUES (?, ?)", (inode, birth))
     return birth
+
+
+# SQLite notes its locks in the process, and a child that is forked while a thread has
+# one inherits the note for ever: a fork waits until no connection is open.
+_door = threading.Lock()
+_inside: deque[None] = deque()
+
+
+def _before_fork() -> None:
+    _door.acquire()
+    give_up = time.monotonic() + _PATIENCE
+    while _inside and time.monotonic() < give_up:
+        time.sleep(0.001)
+
+
+def _after_fork_in_child() -> None:
+    _inside.clear()
+    _door.release()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_door.release,
+    after_in_child=_after_fork_in_child,
+)

@@ -257,10 +257,11 @@ class Lifetime:
         with suppress(StoreUnavailable):  # the list leaves out what has ended
             shared_store().unregister(self._owner(state["user"]["sub"]), [own["id"]])
 
-    def end_device(self, session_id: str) -> None:
-        """End the session of a device; see `end`."""
+    def end_devices(self, session_ids: Sequence[str]) -> None:
+        """End the sessions of some devices; see `end`."""
         until = time.time() + self.max_seconds
-        shared_store().revoke_eventually([f"id {session_id}"], until=until)
+        keys = [f"id {session_id}" for session_id in session_ids]
+        shared_store().revoke_eventually(keys, until=until)
 
     def end_all(
         self, *, sub: str | None = None, sid: str | None = None, jti: str | None = None
