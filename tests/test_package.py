@@ -17,12 +17,14 @@ import httpx
 import pytest
 
 import auth0_flask
+from environments import environment_with
 from readme_blocks import copy_project
 from redis_server import RedisServer
 from servers import BIN, ROOT, clean_environment, free_port, serving
 
 NAME, VERSION = "auth0_flask_login", auth0_flask.__version__
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 PACKAGE = ROOT / "auth0_flask"
 
 #: Ten lines of somebody's app, with the three of the login.
@@ -93,8 +95,30 @@ def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> str:
     return ended.stdout
 
 
-def pip(*words: str | Path, python: str | Path = sys.executable) -> str:
-    return run(python, "-m", "pip", *words)
+def pip(*words: str | Path, **more: str) -> str:
+    return run(sys.executable, "-m", "pip", *words, **more)
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with what builds the package, which is not fetched for every build."""
+    folder = tmp_path_factory.mktemp("backend")
+    pip("install", "--target", folder, *PYPROJECT["build-system"]["requires"])
+    return str(folder)
+
+
+Build = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def build(backend: str) -> Build:
+    """Run pip, which builds the package by that."""
+
+    def build(command: str, *words: str | Path) -> str:
+        options = ("--no-deps", "--no-build-isolation")
+        return pip(command, *options, *words, PYTHONPATH=backend)
+
+    return build
 
 
 @pytest.fixture(scope="module")
@@ -109,18 +133,19 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(checkout: Path) -> Path:
+def wheel(checkout: Path, build: Build) -> Path:
     """The wheel, built once."""
     folder = checkout.parent / "wheels"
-    pip("wheel", "--no-deps", "--wheel-dir", folder, checkout)
+    build("wheel", "--wheel-dir", folder, checkout)
     return folder / f"{NAME}-{VERSION}-py3-none-any.whl"
 
 
 @pytest.fixture(scope="module")
-def sdist(checkout: Path) -> Path:
+def sdist(checkout: Path, backend: str) -> Path:
     """The source distribution."""
     folder = checkout.parent / "sdists"
-    run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, checkout)
+    command = (sys.executable, "-m", "build", "--no-isolation", "--sdist")
+    run(*command, "--outdir", folder, checkout, PYTHONPATH=backend)
     return folder / f"{NAME}-{VERSION}.tar.gz"
 
 
@@ -140,17 +165,14 @@ def files_here() -> set[str]:
 
 
 def test_from_everywhere_the_same_files_are_installed(
-    checkout: Path, sdist: Path, wheel: Path, tmp_path: Path
+    checkout: Path, sdist: Path, wheel: Path, build: Build, tmp_path: Path
 ) -> None:
-    sources: dict[str, str | Path] = {
-        "tree": checkout,
-        "sdist": sdist,
-        "wheel": wheel,
-        "git": f"git+file://{checkout}",
-    }
+    sources = {"tree": checkout, "sdist": sdist, "wheel": wheel}
     for name, source in sources.items():
-        pip("install", "--no-deps", "--no-compile", "--target", tmp_path / name, source)
-
+        build("install", "--no-compile", "--target", tmp_path / name, source)
+    git = f"git+file://{checkout}"  # and with what pip itself fetches to build it
+    pip("install", "--no-deps", "--no-compile", "--target", tmp_path / "git", git)
+    for name in (*sources, "git"):
         installed = files_below(tmp_path / name)
         ours = {file for file in installed if ".dist-info/" not in file}
         assert ours == files_here(), name
@@ -158,10 +180,12 @@ def test_from_everywhere_the_same_files_are_installed(
         assert tops == {"auth0_flask", f"{NAME}-{VERSION}.dist-info"}, name
 
 
-def test_an_editable_installation_is_this_tree(checkout: Path, tmp_path: Path) -> None:
-    run(sys.executable, "-m", "venv", tmp_path)
-    python = tmp_path / "bin" / "python"
-    pip("install", "--no-deps", "--editable", checkout, python=python)
+def test_an_editable_installation_is_this_tree(
+    checkout: Path, backend: str, tmp_path: Path
+) -> None:
+    python = environment_with(tmp_path)
+    options = ("--no-deps", "--no-build-isolation", "--editable")
+    pip("--python", python, "install", *options, checkout, PYTHONPATH=backend)
 
     find = "import importlib.util as u; print(u.find_spec('auth0_flask').origin)"
     found = run(python, "-c", find, cwd=tmp_path).strip()
@@ -169,14 +193,16 @@ def test_an_editable_installation_is_this_tree(checkout: Path, tmp_path: Path) -
     assert found == str(checkout / "auth0_flask" / "__init__.py")
 
 
-def test_a_checkout_without_links_is_told_so(checkout: Path, tmp_path: Path) -> None:
+def test_a_checkout_without_links_is_told_so(
+    checkout: Path, build: Build, tmp_path: Path
+) -> None:
     folder = shutil.copytree(checkout, tmp_path / "project", symlinks=True)
     link = folder / "auth0_flask" / "stores"
     link.unlink()
     link.write_text("../stores")  # as Git has it without core.symlinks
 
     with pytest.raises(AssertionError, match=r"auth0_flask.stores"):
-        pip("wheel", "--no-deps", "--wheel-dir", tmp_path, folder)
+        build("wheel", "--wheel-dir", tmp_path, folder)
     with pytest.raises(AssertionError, match=r"git config core\.symlinks true"):
         run(sys.executable, "-c", "import auth0_flask", cwd=folder)
 
@@ -186,7 +212,7 @@ def test_an_app_with_pins_of_its_own_can_install_it(
 ) -> None:
     report, pins = tmp_path / "report", ["Flask==3.0.3", "click==8.1.7"]
     fresh = ("--dry-run", "--ignore-installed", "--quiet", "--report", report)
-    pip("install", *fresh, wheel, *pins)
+    pip("install", *fresh, f"{wheel}[redis,server,testing]", *pins)
 
     found = {
         f"{package['metadata']['name']}=={package['metadata']['version']}"
