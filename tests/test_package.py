@@ -95,8 +95,8 @@ def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> str:
     return ended.stdout
 
 
-def pip(*words: str | Path, **more: str) -> str:
-    return run(sys.executable, "-m", "pip", *words, **more)
+def pip(*words: str | Path, pythonpath: str = "") -> str:
+    return run(sys.executable, "-m", "pip", *words, PYTHONPATH=pythonpath)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def build(backend: str) -> Build:
 
     def build(command: str, *words: str | Path) -> str:
         options = ("--no-deps", "--no-build-isolation")
-        return pip(command, *options, *words, PYTHONPATH=backend)
+        return pip(command, *options, *words, pythonpath=backend)
 
     return build
 
@@ -185,7 +185,7 @@ def test_an_editable_installation_is_this_tree(
 ) -> None:
     python = environment_with(tmp_path)
     options = ("--no-deps", "--no-build-isolation", "--editable")
-    pip("--python", python, "install", *options, checkout, PYTHONPATH=backend)
+    pip("--python", python, "install", *options, checkout, pythonpath=backend)
 
     find = "import importlib.util as u; print(u.find_spec('auth0_flask').origin)"
     found = run(python, "-c", find, cwd=tmp_path).strip()
@@ -281,7 +281,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
         run(python_of(version), "-m", "venv", folder)
         pins = lowest() if which == "lowest" else []
         extras = f"{wheel}[redis,server,testing]"
-        pip("install", extras, "pytest", *pins, python=folder / "bin" / "python")
+        python = folder / "bin" / "python"
+        pip("--python", python, "install", extras, "pytest", *pins)
         return folder / "bin"
 
     return install
