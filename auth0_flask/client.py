@@ -13,7 +13,6 @@ from auth0_server_python import error as sdk
 from auth0_server_python.auth_server import ServerClient
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.utils import State
-from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 from . import errors, redirects, signals
 from .session_door import Passwordless, SessionDoor, end_logins, verify_id_token
@@ -23,7 +22,7 @@ from .stores.cookies import STATE_KEY, TRANSACTION_PREFIX
 from .stores.encryption import Json
 from .stores.shared import Device, shared_store
 from .tokens import CONNECTION_ERRORS, Refresher, connection_failure
-from .verification import Verifier, claims_for_sdk, http_options
+from .verification import HttpxOAuthClient, Verifier, claims_for_sdk, http_options
 
 _NONCE = "_auth0_nonce"  # beside an app_state
 #: Seconds for a login, however slowly bytes arrive.
@@ -32,7 +31,7 @@ _NO_OPTION = (
     "Auth0Client takes settings and two stores, not {}: it is for one domain, keeps a "
     "session and has a secret or a key. Remove that; docs/sdk.md says more."
 )
-_oauth_of_login = ContextVar[AsyncOAuth2Client | None]("oauth_of_login", default=None)
+_oauth_of_login = ContextVar[HttpxOAuthClient | None]("oauth_of_login", default=None)
 
 
 class Auth0Client(ServerClient[Any]):
@@ -95,7 +94,7 @@ class Auth0Client(ServerClient[Any]):
     # verifies through the three below. Nothing public reaches either.
 
     @property
-    def _oauth(self) -> AsyncOAuth2Client:
+    def _oauth(self) -> Any:
         """The OAuth client of the login that is being completed.
 
         The SDK has one for all, whose connections and token belong to the last login;
@@ -104,7 +103,7 @@ class Auth0Client(ServerClient[Any]):
         return _oauth_of_login.get() or self._oauth_of_the_sdk
 
     @_oauth.setter
-    def _oauth(self, client: AsyncOAuth2Client) -> None:
+    def _oauth(self, client: Any) -> None:
         self._oauth_of_the_sdk = client
 
     def _get_http_client(self, **options: Any) -> httpx.AsyncClient:
@@ -211,13 +210,12 @@ class Auth0Client(ServerClient[Any]):
 
     async def _with_oauth_client(self, url: str) -> Json:
         secret = self._oauth_of_the_sdk.client_secret  # None where there is a key
-        options = {"headers": self._telemetry_headers, **http_options()}
-        async with AsyncOAuth2Client(self._client_id, secret, **options) as client:  # type: ignore[no-untyped-call]  # of Authlib
-            reset = _oauth_of_login.set(client)
-            try:
-                return dict(await super().complete_interactive_login(url, {}))
-            finally:
-                _oauth_of_login.reset(reset)
+        client = HttpxOAuthClient(self._get_http_client, self._client_id, secret)  # type: ignore[no-untyped-call]  # of Authlib
+        reset = _oauth_of_login.set(client)
+        try:
+            return dict(await super().complete_interactive_login(url, {}))
+        finally:
+            _oauth_of_login.reset(reset)
 
     async def login_backchannel(
         self, options: Json, store_options: Json | None = None
