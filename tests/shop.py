@@ -1,9 +1,11 @@
-"""An app as the README has it: three lines, Flask's defaults, a copy of `auth.py`."""
+"""Apps with a copy of `auth.py` each: one as the README has it, and the demo."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -31,3 +33,18 @@ def make_shop(auth: Any, **options: Any) -> Flask:
     auth.init_app(shop, **options)
     shop.register_blueprint(auth.routes)
     return shop
+
+
+def load(name: str, auth: Any) -> ModuleType:
+    """Import a module of the demo, where ``import auth`` finds this one."""
+    spec = spec_from_file_location(f"{name}_of_the_demo", ROOT / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "auth", auth)
+        if name == "app":
+            patch.setitem(sys.modules, "languages", load("languages", auth))
+        patch.setitem(sys.modules, spec.name, module)  # Flask looks for its folder
+        spec.loader.exec_module(module)
+    return module

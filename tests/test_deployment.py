@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import httpx
 import pytest
+from flask import Flask
 
 from auth0_flask.tenant import Tenant
 from conftest import Clock
-from servers import BIN, GUNICORN, Server, free_port, serving
-from visitor import Visitor
+from servers import BIN, free_port, serving
+from shop import copy_of_auth, load
+from visitor import Shopper, Visitor
 
 Visitors = Callable[..., Visitor]
 
 
-@contextmanager
-def deployed(tenant: Tenant, callback: str, **more: str) -> Iterator[Server]:
-    """Serve the app with two workers and these settings."""
-    port = free_port()
-    environment = tenant.environ(redirect_uri=callback.format(port=port))
-    with serving(GUNICORN, {**environment, **more}, port) as server:
-        yield server
+def deployed(tenant: Tenant, callback: str, **more: str) -> Flask:
+    """Make the app as a process does that finds these settings in its environment."""
+    environment = {**tenant.environ(redirect_uri=callback), **more}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        app: Flask = load("app", copy_of_auth({})).create_app()
+    return app
 
 
-CALLBACK, HTTPS = "http://localhost:{port}/callback", "https://app.example.com/callback"
+CALLBACK, HTTPS = "http://localhost/callback", "https://app.example.com/callback"
 
 
 @pytest.mark.parametrize(
@@ -62,8 +63,7 @@ def test_cookies_are_as_safe_as_the_address_allows(
     name: str,
     attributes: set[str],
 ) -> None:
-    with deployed(tenant, callback, **more) as server:
-        answer = httpx.get(f"{server.site}/login")
+    answer = deployed(tenant, callback, **more).test_client().get("/login")
 
     cookie, *found = answer.headers["Set-Cookie"].split("; ")
     assert re.fullmatch(rf"{name}_tx\d", cookie.partition("=")[0])
@@ -102,55 +102,48 @@ async def test_below_a_path_of_a_bigger_site(
 def test_proxies_are_believed_as_far_as_they_are_trusted(
     tenant: Tenant, trusted: int, believed: str | None
 ) -> None:
-    with deployed(tenant, CALLBACK, TRUSTED_PROXIES=str(trusted)) as server:
-        here = server.site.replace("localhost", "127.0.0.1")
-        for name in ("near", "far"):
-            said = [server.site if name == n else here for n in ("far", "near")]
-            hosts = ", ".join(said).replace("http://", "")
-            answer = httpx.get(f"{here}/login", headers={"X-Forwarded-Host": hosts})
-            # a login on another name than the callback's goes there before it begins
-            starts = "/authorize?" in answer.headers["Location"]
-            assert starts == (name == believed), name
+    here = deployed(tenant, CALLBACK, TRUSTED_PROXIES=str(trusted)).test_client()
+    for name in ("near", "far"):
+        hosts = ["localhost" if name == n else "127.0.0.1" for n in ("far", "near")]
+        headers = {"X-Forwarded-Host": ", ".join(hosts)}
+        answer = here.get("/login", base_url="http://127.0.0.1", headers=headers)
+        # a login on another name than the callback's goes there before it begins
+        assert ("/authorize?" in answer.location) == (name == believed), name
 
 
-async def test_a_secret_is_changed_without_signing_anybody_out(
-    tenant: Tenant, visitors: Visitors
-) -> None:
+def test_a_secret_is_changed_without_signing_anybody_out(tenant: Tenant) -> None:
     old, new = "o" * 40, "n" * 40
-    alice, bob = visitors("alice"), visitors("bob")
-    port = free_port()
-    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
-    with serving(GUNICORN, {**environment, "AUTH0_SECRET": old}, port) as server:
-        alice.site = bob.site = server.site
-        await alice.login()
-        page = await bob.start()
+    before, meanwhile, after = (
+        deployed(tenant, CALLBACK, AUTH0_SECRET=secrets)
+        for secrets in (old, f"{new} {old}", new)
+    )
+    alice, bob, carol = Shopper(before), Shopper(before, "bob"), Shopper(meanwhile)
+    alice.login()
+    bobs_way_back = bob.sign_in()
 
-    with serving(GUNICORN, {**environment, "AUTH0_SECRET": f"{new} {old}"}, port):
-        assert await alice.claims()
-        await bob.follow(await bob.choose(page, username="bob"))
-        assert await bob.claims()  # begun under the old one, encrypted under the new
+    alice, bob = alice.twin(meanwhile), bob.twin(meanwhile)
+    assert is_signed_in(alice)
+    bob.client.get(bobs_way_back)
+    assert is_signed_in(bob)  # begun under the old one, encrypted under the new
 
-    with serving(GUNICORN, {**environment, "AUTH0_SECRET": new}, port):
-        assert await bob.claims()
-        assert await alice.claims() is None  # she was not back in between
-        assert (await alice.get("/")).status_code == 200
+    carol.login()
+    elsewhere = carol.twin(before).client.get(
+        "/profile"
+    )  # a machine that lacks the new
+    assert elsewhere.status_code == 302
+    assert "Set-Cookie" not in elsewhere.headers
+    assert is_signed_in(carol)
+
+    assert is_signed_in(bob.twin(after))
+    alice = alice.twin(after)
+    assert not is_signed_in(alice)  # nothing of hers was written in between
+    assert alice.client.get("/").status_code == 200
 
 
-async def test_a_machine_that_lacks_the_newest_secret_leaves_sessions_alone(
-    tenant: Tenant, visitors: Visitors
-) -> None:
-    alice = visitors("alice")
-    with (
-        deployed(tenant, CALLBACK, AUTH0_SECRET=f"{'n' * 40} {'o' * 40}") as changed,
-        deployed(tenant, CALLBACK, AUTH0_SECRET="o" * 40) as waiting,
-    ):
-        alice.site = changed.site  # cookies go to both: a browser ignores the port
-        await alice.login()
-        elsewhere = await alice.get(f"{waiting.site}/profile")
-
-        assert elsewhere.status_code == 302
-        assert "Set-Cookie" not in elsewhere.headers
-        assert await alice.claims()
+def is_signed_in(shopper: Shopper) -> bool:
+    answer = shopper.client.get("/api/me")
+    assert answer.status_code in {200, 401}
+    return bool(answer.status_code == 200)
 
 
 @pytest.mark.parametrize("remember", ["0", "1"])

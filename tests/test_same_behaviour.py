@@ -7,13 +7,10 @@ difference fails unless it is listed here with its reason.
 from __future__ import annotations
 
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -25,8 +22,7 @@ from werkzeug.test import TestResponse
 
 from auth0_flask.tenant import Fault, Tenant
 from conftest import Clock
-from servers import ROOT
-from shop import copy_of_auth
+from shop import copy_of_auth, load
 from test_stores import noise
 from visitor import sign_in
 
@@ -528,21 +524,6 @@ def compare(own: dict[str, Any], demo: dict[str, Any]) -> None:
     else:
         assert varies[0] == varies[1]
     assert own == demo
-
-
-def load(name: str, auth: Any) -> ModuleType:
-    """Import a module of the demo, where ``import auth`` finds this one."""
-    spec = spec_from_file_location(f"{name}_of_the_demo", ROOT / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "auth", auth)
-        if name == "app":
-            patch.setitem(sys.modules, "languages", load("languages", auth))
-        patch.setitem(sys.modules, spec.name, module)  # Flask looks for its folder
-        spec.loader.exec_module(module)
-    return module
 
 
 Make = Callable[..., tuple[Browser, Browser]]

@@ -121,9 +121,9 @@ class Shopper:
         """Sign in; ends with what the callback answers."""
         return self.client.get(self.sign_in(path))
 
-    def twin(self) -> Shopper:
-        """Return the same browser as it is now, for a second request at once."""
-        twin = Shopper(self.client.application, self.username)
+    def twin(self, at: Flask | None = None) -> Shopper:
+        """Return the same browser as it is now, or one like it at another app."""
+        twin = Shopper(at or self.client.application, self.username)
         twin.client._cookies = dict(self.client._cookies or {})
         return twin
 
