@@ -33,6 +33,8 @@ class RequestState:
     loaded_at: float = 0.0  # on the monotonic clock
     copy: Json | None = None  # for views, made once
     passive: bool = False  # the request does not count as use of it
+    # when it was ended, by the names in Redis of what may have ended it
+    ended: dict[str, Any] = field(default_factory=dict)
     # a login that is being completed
     began: float | None = None  # in seconds since 1970
     transaction: str | None = None  # its identifier

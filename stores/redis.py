@@ -15,7 +15,7 @@ from functools import cached_property
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, has_request_context
 from flask.sessions import SessionInterface, SessionMixin, session_json_serializer
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from auth0_flask.errors import StoreUnavailable
 
+from .base import request_state
 from .cookies import STATE_KEY, TOTAL_BYTES, TRANSACTION_PREFIX, OwnCookies
 from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
 from .shared import Device, SharedStore, digest
@@ -58,6 +59,16 @@ for i = 1, (left > 0 and last or 0) do
     redis.call('SET', KEYS[i], at, 'PX', keep)
 end
 return 1
+"""
+#: Key: a session's. Its value is followed by the names of what may have ended it;
+#: returned are both, and the times that are noted under those names.
+_FETCH = """
+local value = redis.call('GET', KEYS[1])
+local found = {value}
+for name in string.gmatch(string.match(value or '', ' .*') or '', '%S+') do
+    found[#found + 1] = redis.call('GET', name) or ''
+end
+return found
 """
 
 
@@ -104,9 +115,14 @@ class RedisStore(SharedStore):
         """See `SharedStore.revoked_at`; 0.0 if there is none."""
         if not keys:
             return 0.0
-        with _asking(_REVOCATIONS):
-            found = self._redis.mget([_key("revoked", key) for key in keys])
-        return max((float(at) for at in found if at is not None), default=0.0)
+        names = [_key("revoked", key) for key in keys]
+        known = request_state().ended if has_request_context() else {}
+        if known.keys() >= set(names):  # it came with the session; once
+            found = [known.pop(name) for name in names]
+        else:
+            with _asking(_REVOCATIONS):
+                found = self._redis.mget(names)
+        return max((float(at) for at in found if at), default=0.0)
 
     def now(self) -> float:
         """See `SharedStore.now`; the clocks of machines differ by seconds."""
@@ -146,6 +162,7 @@ class RedisStore(SharedStore):
             self._redis.set(key, word, px=5_000)
             if _text(self._redis.get(key)) != word:
                 return ("Redis does not return what was written: is it a cluster?",)
+            self._redis.register_script(_FETCH)([key])
             self._redis.delete(key)
         self.revoke([f"check {word}"], at=time.time(), until=until, jti=word)
         if release := self.lock(word, 5.0):
@@ -211,6 +228,7 @@ class RedisSession(SessionMixin):
         self.received = cookies.transactions()
         self.transactions = dict(self.received)
         self.is_signed_out = self.is_foreign = False
+        self.names: list[str] = []  # in Redis, of what may have ended it
         # it cannot be reached: the browser is to forget its id
         self.is_abandoned = False
 
@@ -220,7 +238,7 @@ class RedisSession(SessionMixin):
         self.stored_as = ""  # an id that is not ours is never taken over
         for sid in self._sids:
             try:
-                found = self._interface.fetch(sid)
+                found, self.names = self._interface.fetch(sid)
             except DecryptionError:  # perhaps another machine has a newer secret
                 self.is_foreign = True
                 continue
@@ -228,6 +246,10 @@ class RedisSession(SessionMixin):
                 self.stored_as = self.sid = sid
                 return found
         return {}
+
+    def ended_by(self, keys: Sequence[str]) -> None:
+        """Have what may have ended this session fetched with it."""
+        self.names = [_key("revoked", key) for key in keys]
 
     @property
     def was_used(self) -> bool:
@@ -267,6 +289,7 @@ class RedisSessionInterface(SessionInterface):
 
     def __init__(self, client: Redis, *, secrets: Sequence[str], seconds: int) -> None:
         self._redis, self._secrets, self._seconds = client, tuple(secrets), seconds
+        self._fetch = client.register_script(_FETCH)
 
     def open_session(self, app: Flask, request: Request) -> RedisSession:
         """Note which session a request came with; called by Flask."""
@@ -306,16 +329,20 @@ class RedisSessionInterface(SessionInterface):
         """Give a session a new id, so that nobody who knew the old one has it."""
         session.sid, session.modified = "", True
 
-    def fetch(self, sid: str) -> Json | None:
-        """Return a session, or None if there is none of that id."""
+    def fetch(self, sid: str) -> tuple[Json | None, list[str]]:
+        """Return a session, if there is one of that id, and what may have ended it.
+
+        When it was ended is asked at the same time, and noted for this request.
+        """
         key = _key("session", sid)
         with _asking(_SESSIONS):
-            encrypted = _text(self._redis.get(key))
-        if encrypted is None:
-            return None
-        found = decrypt(key, encrypted, self._secrets)["session"]
-        data: Json = session_json_serializer.loads(found)
-        return data
+            found = self._fetch([key])
+        if not found:
+            return None, []
+        encrypted, *names = str(_text(found[0])).split(" ")
+        session = decrypt(key, encrypted, self._secrets)["session"]
+        request_state().ended = dict(zip(names, found[1:], strict=True))
+        return session_json_serializer.loads(session), names
 
     def _save(self, app: Flask, session: RedisSession, response: Response) -> None:
         name, attributes = self.get_cookie_name(app), session.cookies.attributes
@@ -349,7 +376,8 @@ class RedisSessionInterface(SessionInterface):
 
     def _encrypted(self, sid: str, session: RedisSession) -> str:
         data = {"session": session_json_serializer.dumps(session.data)}
-        return encrypt(_key("session", sid), data, self._secrets)
+        encrypted = encrypt(_key("session", sid), data, self._secrets)
+        return " ".join([encrypted, *session.names])
 
 
 def _key(kind: str, name: str) -> str:

@@ -301,6 +301,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             session.expires_at = expires_at if persistent else None
         elif before is None and session.permanent != persistent:
             session.permanent = persistent
+        if hasattr(session, "ended_by"):  # in Redis
+            session.ended_by(self.lifetime.keys(data))
 
     def _fit(self, data: Json) -> tuple[str, float]:
         """Put a session into ``flask.session``; return it and the room that is left."""

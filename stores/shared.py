@@ -231,11 +231,16 @@ class Lifetime:
         internal = state["internal"]
         if State.is_session_ceiling_reached(internal.get("session_expires_at")):
             raise SessionRejected("at the end that the identity provider set")
-        sub, sid = (state.get("user") or {}).get("sub"), internal.get("sid")
-        keys = [f"id {own['id']}", self._owner(sub), self._sid(sid), self._all]
+        keys = self.keys(state)
         ended_at = shared_store().ended_at(keys)
         if own.get("begun_at", own["created_at"]) <= ended_at:
             raise SessionRejected("ended before its time")
+
+    def keys(self, state: Mapping[str, Any]) -> list[str]:
+        """Return the keys by which a session may be ended."""
+        sub, sid = (state.get("user") or {}).get("sub"), state["internal"].get("sid")
+        own = f"id {state['session']['id']}"
+        return [own, self._owner(sub), self._sid(sid), self._all]
 
     def expires_at(self, state: Mapping[str, Any]) -> float:
         """Return when a session ends in any case, in seconds since 1970."""

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import auth
+from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Tenant
 from redis_server import DURABLE, RedisServer
 from servers import GUNICORN, Server, free_port, serving
+from shop import make_shop
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
@@ -51,6 +54,30 @@ async def test_the_whole_login_with_an_id_in_the_cookie_and_nothing_else(
     assert alice.cookies == {}
     assert await alice.claims() is None
     assert await bob.claims()
+
+
+def test_a_request_asks_redis_once_also_where_the_session_was_ended(
+    tenant: Tenant, durable: RedisServer
+) -> None:
+    redis = connect(durable.url)
+    shop = make_shop(auth, redis=redis)
+    shop.add_url_rule("/me", view_func=lambda: str(auth.auth_user.get("sub")))
+    client, copy = shop.test_client(), shop.test_client()
+    auth.login_as(client)
+    assert (cookie := client.get_cookie("session"))
+    copy.set_cookie("session", cookie.value)
+    assert copy.get("/me").text == client.get("/me").text != "None"
+
+    def reads() -> int:
+        return int(redis.info("stats")["total_reads_processed"])
+
+    before = reads()
+    for _ in range(10):
+        client.get("/me")
+    assert reads() - before == 11
+
+    client.get("/logout")
+    assert copy.get("/me").text == "None"
 
 
 @pytest.mark.parametrize("outage", ["kill", "freeze"])

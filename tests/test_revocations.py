@@ -211,7 +211,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
         ("REPLICAOF 127.0.0.1 1", "read only replica", False),
         ("CONFIG SET maxmemory 1", "command not allowed when used memory", False),
         ("ACL SETUSER default resetkeys ~other:*", "no permissions to access", True),
-        ("ACL SETUSER default -eval -evalsha", "no permissions to run", False),
+        ("ACL SETUSER default -eval -evalsha", "no permissions to run", True),
         ("CONFIG SET maxmemory-policy allkeys-lru", "Set it to noeviction", False),
     ],
     ids=str,
