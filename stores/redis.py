@@ -229,8 +229,7 @@ class RedisSession(SessionMixin):
         self.transactions = dict(self.received)
         self.is_signed_out = self.is_foreign = False
         self.names: list[str] = []  # in Redis, of what may have ended it
-        # it cannot be reached: the browser is to forget its id
-        self.is_abandoned = False
+        self.is_abandoned = False  # out of reach: the browser is to forget its id
 
     @cached_property
     def data(self) -> Json:
@@ -341,7 +340,8 @@ class RedisSessionInterface(SessionInterface):
             return None, []
         encrypted, *names = str(_text(found[0])).split(" ")
         session = decrypt(key, encrypted, self._secrets)["session"]
-        request_state().ended = dict(zip(names, found[1:], strict=True))
+        if has_request_context():
+            request_state().ended = dict(zip(names, found[1:], strict=True))
         return session_json_serializer.loads(session), names
 
     def _save(self, app: Flask, session: RedisSession, response: Response) -> None:

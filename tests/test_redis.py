@@ -64,7 +64,8 @@ def test_a_request_asks_redis_once_also_where_the_session_was_ended(
     shop.add_url_rule("/me", view_func=lambda: str(auth.auth_user.get("sub")))
     client, copy = shop.test_client(), shop.test_client()
     auth.login_as(client)
-    assert (cookie := client.get_cookie("session"))
+    cookie = client.get_cookie("session")
+    assert cookie
     copy.set_cookie("session", cookie.value)
     assert copy.get("/me").text == client.get("/me").text != "None"
 
