@@ -34,8 +34,8 @@ V = TypeVar("V", bound=Callable[..., Any])
 Check = Callable[[], object]
 
 COVERED_GUARD = (
-    "{} stands between the route and a guard, and may answer before the guard is "
-    "asked. Make the guard the first decorator below the route."
+    "{} stands above a guard, and may answer before the guard is asked. Put the guard "
+    "above it."
 )
 #: On a function that a guard was given: (that function, the checks of its guards).
 _MARK = "_auth0_guards"

@@ -546,7 +546,7 @@ def test_what_stands_between_a_route_and_its_guard_is_named(check: Check) -> Non
     assert not lines(check(views=good), "warning")
 
     result = check(views={**good, "bad": requires_claim("role")(cached(guarded))})
-    told = "view bad: cached.<locals>.from_cache stands between the route and a guard"
+    told = "view bad: cached.<locals>.from_cache stands above a guard"
     assert_said(result, "warning", told)
 
 
