@@ -474,7 +474,7 @@ def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
     told = [r.getMessage() for r in caplog.records if "View " in r.getMessage()]
     assert len(told) == debug
     for line in told:
-        assert line.startswith("View bad: cached.<locals>.from_cache stands between")
+        assert line.startswith("View bad: cached.<locals>.from_cache stands above")
 
 
 @pytest.mark.parametrize(
