@@ -85,7 +85,7 @@ class Refresher:
             if not found["claims"]:
                 raise ApiError("missing_id_token", "There was no ID token to verify.")
         answer: Options = found["answer"]
-        return answer
+        return {**answer, "expires_at": int(found["began"]) + answer["expires_in"]}
 
     async def exchange_for_connection(self, options: Options, ask: AskAuth0) -> Options:
         """Return a connection's access token, with ``expires_in``, which the SDK lacks.
