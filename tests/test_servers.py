@@ -94,8 +94,8 @@ async def test_a_login_under_way_is_finished_by_a_server_that_stops_or_restarts(
     assert (answer.status_code, answer.headers["Location"]) == (302, "/")
     if how is signal.SIGHUP:
         assert await alice.claims()
-        await alice.http.aclose()  # a server waits for who stays
-    else:
+    await alice.http.aclose()  # a server waits for who stays
+    if how is signal.SIGTERM:
         server.process.wait(AT_ONCE)
 
 
