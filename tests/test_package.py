@@ -278,12 +278,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     @cache
     def install(version: str, which: str) -> Path:
         folder = tmp_path_factory.mktemp(f"{version}-{which}")
-        run(python_of(version), "-m", "venv", folder)
-        # httpx2: where it is there, Authlib takes it in the place of httpx
-        pins = lowest() if which == "lowest" else ["httpx2"]
-        extras = f"{wheel}[redis,server,testing]"
+        run(python_of(version), "-m", "venv", "--without-pip", folder)
         python = folder / "bin" / "python"
-        pip("--python", python, "install", extras, "pytest", *pins)
+        pins = lowest() if which == "lowest" else []
+        extras = f"{wheel}[redis,server,testing]"
+        command = ("--python", python, "install", "--no-compile")
+        pip(*command, extras, "pytest", *pins)
         return folder / "bin"
 
     return install
