@@ -262,9 +262,10 @@ class SplitSessionInterface(SecureCookieSessionInterface):
         if not isinstance(session, SplitSession):
             super().save_session(app, session, response)
             return
+        was_accessed = session.accessed  # before Flask 3.1.3 the next line sets it
         writes_app = self.should_set_cookie(app, session)
         writes_ours = session.ours_changed or (session.is_legacy and writes_app)
-        if session.accessed or writes_ours:
+        if was_accessed or writes_ours:
             varies = response.headers.get("Vary")  # as text: `response.vary` is slow
             if not varies:
                 response.headers["Vary"] = "Cookie"

@@ -184,7 +184,7 @@ def _note_what_is_kept(app: Flask, response: Response) -> None:
         watch.note("logout_token", token)
     for cookie in response.headers.getlist("Set-Cookie"):
         _note_cookie(cookie.partition(";")[0])
-    for key in (app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ())):
+    for key in (app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or ())):
         watch.note("SECRET_KEY", key if isinstance(key, str) else repr(key))
     if installed := app.extensions.get("auth0"):
         settings = installed.client.settings

@@ -271,6 +271,8 @@ def test_a_changed_secret_key_ends_what_it_signed_and_no_login() -> None:
 
     config["SECRET_KEY"] = "another"
     assert seen() == ({}, "Alice")
+    if "SECRET_KEY_FALLBACKS" not in config:
+        return  # before Flask 3.1
     config["SECRET_KEY_FALLBACKS"] = ["of flask"]
     assert seen() == ({"cart": 1}, "Alice")
     config["SECRET_KEY_FALLBACKS"] = []
