@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["leaks"]
 
+#: Files that take long: they come first, so that the end does not wait for one of them.
+LONG = {
+    *("test_package.py", "test_soak.py", "test_readme.py", "test_pages.py"),
+    *("test_drop_in.py", "test_four_apps.py", "test_browser.py", "test_servers.py"),
+    *("test_same_behaviour.py", "test_redis.py", "test_tenant_in_use.py"),
+    "test_commands.py",
+}
+
 _tenant = Tenant()
 _listener = socket.create_server(("127.0.0.1", 0))
 SITE = f"http://localhost:{_listener.getsockname()[1]}"
@@ -47,6 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(_tenant.environ(redirect_uri=f"{SITE}/callback"))
     os.environ["AUTH0_REVOCATIONS_PATH"] = REVOCATIONS
     os.environ["AUTH0_SCOPE"] = "openid profile email offline_access"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of those files first, whatever order the files are in."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_unconfigure() -> None:

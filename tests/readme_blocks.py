@@ -148,11 +148,12 @@ class Shell:
         give_up = time.monotonic() + 20
         watch.hear_server("what a program said", self.output)
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
             while time.monotonic() < give_up:
+                # again and again, since a worker that has just begun may miss it;
+                # raises once nobody is left
+                os.killpg(self._process.pid, signal.SIGTERM)
                 self._process.poll()
-                os.killpg(self._process.pid, 0)  # raises once nobody is left
-                time.sleep(0.02)
+                time.sleep(0.2)
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             raise AssertionError(f"It does not end:\n{self.output}")
