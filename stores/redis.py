@@ -336,7 +336,7 @@ class RedisSessionInterface(SessionInterface):
         key = _key("session", sid)
         with _asking(_SESSIONS):
             found = self._fetch([key])
-        if not found:
+        if not found[0]:
             return None, []
         encrypted, *names = str(_text(found[0])).split(" ")
         session = decrypt(key, encrypted, self._secrets)["session"]

@@ -79,6 +79,7 @@ def test_a_request_asks_redis_once_also_where_the_session_was_ended(
 
     client.get("/logout")
     assert copy.get("/me").text == "None"
+    assert copy.get_cookie("session") is None
 
 
 @pytest.mark.parametrize("outage", ["kill", "freeze"])
