@@ -172,6 +172,11 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def adopt(self, state: Json) -> Json:
         """Keep a session as another request of this browser began it."""
+        before = self.load_unchecked()
+        if before and before["user"]["sub"] != state["user"]["sub"]:
+            self.forget_app_data()
+        if before is None or before["session"]["id"] != state["session"]["id"]:
+            _renew_id()
         self._write(state)
         return state
 
@@ -248,13 +253,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def _begin(self) -> Json:
         """Begin a session; where the interface gives it an id, that is new, too."""
-        if regenerate := getattr(current_app.session_interface, "regenerate", None):
-
-            @after_this_request
-            def renew_id(response: Response) -> Response:
-                regenerate(session)
-                return response
-
+        _renew_id()
         known, shared = request_state(), shared_store()
         began = known.began or shared.now()
         return {
@@ -309,6 +308,16 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         encrypted = self.encrypt(STATE_KEY, drop_duplicate_claims(data))
         session[STATE_KEY] = encrypted
         return encrypted, min(MAX_CHARACTERS - len(encrypted), room_left())
+
+
+def _renew_id() -> None:
+    """Have the interface give the session a new id, if it gives it one."""
+    if regenerate := getattr(current_app.session_interface, "regenerate", None):
+
+        @after_this_request
+        def renew_id(response: Response) -> Response:
+            regenerate(session)
+            return response
 
 
 def _copy_json(value: Any) -> Any:

@@ -19,6 +19,9 @@ import auth
 from auth0_flask.stores.cookies import STATE_KEY
 from auth0_flask.stores.encryption import encrypt
 from auth0_flask.tenant import Fault, Tenant
+from sdk_calls import Caller
+from shop import make_shop
+from test_tokens import flasks_own, in_redis
 from visitor import Shopper, Visitor, code_of, on_site
 
 Visitors = Callable[..., Visitor]
@@ -287,17 +290,26 @@ def test_a_flood_of_tokens_with_made_up_keys_fetches_few_keys(
     assert tenant.count("/.well-known/jwks.json") <= 40
 
 
+@pytest.mark.parametrize("kind", [flasks_own, in_redis])
 @pytest.mark.parametrize("seconds", [0, 0.5], ids=["in turn", "at once"])
 def test_a_callback_that_is_fetched_twice_signs_in_once(
-    shop: Flask, tenant: Tenant, seconds: float
+    tenant: Tenant, seconds: float, kind: Any, request: pytest.FixtureRequest
 ) -> None:
     """A browser may, and shows the second answer; both are the same session."""
-    shopper, began = Shopper(shop), list[int]()
+    shop = make_shop(auth, **kind(Flask("none"), request))
+    shop.add_url_rule("/session", "session", lambda: auth.auth0.read_session() or {})
+    shopper, began = Caller(shop, tenant), list[int]()
+    shopper.username = "bob"
+    shopper.login()
+    assert shopper.client.get("/cart").text == "new"
+    shopper.username = "alice"
     callback = shopper.sign_in("/login?return_to=/reports")
+    tenant.requests.clear()
 
     def session_after(shopper: Shopper) -> Any:
         answer = shopper.client.get(callback)
         assert (answer.status_code, answer.location) == (302, "/reports")
+        assert shopper.client.get("/cart").text == "new"  # Bob's is gone
         return shopper.client.get("/session").json
 
     if seconds:
