@@ -284,7 +284,7 @@ def _new_tokens_only(state: Json, old: set[str]) -> Json:
 def answer_uncaught(error: Auth0Error) -> Any:
     """Answer what the SDK raised, or wrapped, and no view caught."""
     if own := _of_receiver(error):
-        raise own
+        return current_app.handle_user_exception(own)
     chain, found = list(error_chain(error)), login_error(error, doing="The SDK")
     if found is not None and found not in chain:
         found.title = "That did not work just now"

@@ -25,7 +25,7 @@ from passkey import Passkey
 from sdk_calls import Caller, exchange, hint, proof
 
 WAYS = ("by_code", "by_passkey", "by_exchange", "by_approval", "by_second_factor")
-WRONG = (("refused", {403}), ("bug", {500}), ("absent", {400, 403}))
+WRONG = (("refused", {403}), ("bug", {500}), ("own", {418}), ("absent", {400, 403}))
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ def test_whichever_way_somebody_comes_in(
 ) -> None:
     heard: list[tuple[str, str]] = []
     wrong: set[str] = set()
+    shop.register_error_handler(LookupError, lambda _: ("no seat", 418))
 
     def logged_in(sender: Flask, user: Any) -> None:
         heard.append(("in", user["sub"]))
@@ -51,6 +52,8 @@ def test_whichever_way_somebody_comes_in(
             raise auth.LoginRefused("Not <you>.")
         if "bug" in wrong:
             raise ZeroDivisionError
+        if "own" in wrong:  # which the app has a page for
+            raise LookupError
 
     def logged_out(sender: Flask, user: Any) -> None:
         heard.append(("out", user["sub"]))
