@@ -33,7 +33,7 @@ from .stores import FlaskSessionStateStore, request_state
 from .stores.base import as_dict
 from .stores.cookies import STATE_KEY
 from .stores.encryption import Json
-from .stores.session import lower_ceiling
+from .stores.session import lower_ceiling, renew_id
 from .stores.shared import SessionRejected, digest, shared_store
 from .stores.transactions import TRANSACTION_SECONDS, forget_transactions
 from .verification import Verifier, check_nonce, claims_for_sdk, unproved
@@ -103,7 +103,8 @@ class SessionDoor(StateStore):
         claims = await self._claims_of(data)
         if claims["sub"] == current["user"]["sub"]:
             lower_ceiling(data["internal"], claims)
-            self._sessions.save({**data, "user": claims})  # a step-up
+            renew_id()  # a copy of the old one has no part in it
+            self._sessions.save({**data, "user": claims})
         else:
             await self._begin(_new_tokens_only(data, _tokens(current)))
 

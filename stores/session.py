@@ -176,7 +176,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         if before and before["user"]["sub"] != state["user"]["sub"]:
             self.forget_app_data()
         if before is None or before["session"]["id"] != state["session"]["id"]:
-            _renew_id()
+            renew_id()
         self._write(state)
         return state
 
@@ -253,7 +253,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def _begin(self) -> Json:
         """Begin a session; where the interface gives it an id, that is new, too."""
-        _renew_id()
+        renew_id()
         known, shared = request_state(), shared_store()
         began = known.began or shared.now()
         return {
@@ -310,12 +310,12 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         return encrypted, min(MAX_CHARACTERS - len(encrypted), room_left())
 
 
-def _renew_id() -> None:
+def renew_id() -> None:
     """Have the interface give the session a new id, if it gives it one."""
     if regenerate := getattr(current_app.session_interface, "regenerate", None):
 
         @after_this_request
-        def renew_id(response: Response) -> Response:
+        def renew(response: Response) -> Response:
             regenerate(session)
             return response
 

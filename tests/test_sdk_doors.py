@@ -23,6 +23,8 @@ from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.faults import Fault
 from passkey import Passkey
 from sdk_calls import Caller, exchange, hint, proof
+from shop import make_shop
+from test_tokens import flasks_own, in_redis
 
 WAYS = ("by_code", "by_passkey", "by_exchange", "by_approval", "by_second_factor")
 WRONG = (("refused", {403}), ("bug", {500}), ("own", {418}), ("absent", {400, 403}))
@@ -97,6 +99,22 @@ def test_whichever_way_somebody_comes_in(
         token = tenant.logout_token(sub=None, sid=way)
         shop.test_client().post("/backchannel-logout", data={"logout_token": token})
         assert caller.user == {}
+
+
+@pytest.mark.parametrize("kind", [flasks_own, in_redis])
+def test_a_copied_session_has_no_part_in_a_second_factor(
+    tenant: Tenant, kind: Any, request: pytest.FixtureRequest
+) -> None:
+    shop = make_shop(auth, **kind(Flask("none"), request))
+    shop.add_url_rule("/vault", "vault", auth.login_required(mfa=True)(lambda: "open"))
+    caller = Caller(shop, tenant)
+    caller.login()
+    copied = caller.twin()
+    tenant.forge(claims={"amr": ["mfa"]})
+    caller.come_in("by_second_factor", "alice")
+
+    assert caller.client.get("/vault").text == "open"
+    assert copied.client.get("/vault").status_code == 302
 
 
 def test_who_has_no_sub_comes_in_no_way(caller: Caller, tenant: Tenant) -> None:
