@@ -57,6 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["AUTH0_SCOPE"] = "openid profile email offline_access"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have a process more than there are cores, since tests wait for much."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of those files first, whatever order the files are in."""
