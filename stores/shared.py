@@ -279,13 +279,12 @@ class Lifetime:
         shared, until = shared_store(), time.time() + self.max_seconds
         # what has ended at Auth0 itself is over whenever a login here says it began
         at = until if sid and jti else shared.now()
-        known = self.devices(sub) if sub and not sid else []
         if not shared.revoke([key], at=at, until=until, jti=jti):
             return False
-        if known:  # by id as well, since clocks may differ
-            ids = [device.id for device in known]
-            shared.revoke([f"id {i}" for i in ids], at=until, until=until)
-            shared.unregister(key, ids)
+        with suppress(StoreUnavailable):  # what is left by id, since clocks may differ
+            if ids := [d.id for d in (self.devices(sub) if sub and not sid else [])]:
+                shared.revoke_eventually([f"id {i}" for i in ids], until=until)
+                shared.unregister(key, ids)
         return True
 
     def register(self, state: Mapping[str, Any], browser: str) -> None:

@@ -35,7 +35,8 @@ from auth0_flask.tenant import Tenant
 from conftest import Clock
 from redis_server import RedisServer
 from servers import ROOT, free_port
-from shop import make_shop
+from shop import copy_of_auth, make_shop
+from visitor import Shopper
 
 LATER = 4_000_000_000.0  # after the birth of any file, and after these tests
 END = 5_000_000_000.0
@@ -572,6 +573,26 @@ def test_a_process_that_used_it_ends_at_once_and_leaves_no_log(path: Path) -> No
     left = {file.name: file.stat().st_size for file in path.parent.iterdir()}
     assert left.keys() == {path.name, cache, f"{cache}-journal"}
     assert not left[f"{cache}-journal"]
+
+
+@pytest.mark.parametrize("way", ["/logout/everywhere", "/backchannel-logout"])
+def test_what_may_be_lost_is_not_needed_to_end_sessions(
+    way: str, path: Path, tenant: Tenant
+) -> None:
+    shop = make_shop(copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)}))
+    shop.add_url_rule("/me", "me", auth.login_required(lambda: "open"))
+    alice = Shopper(shop)
+    alice.login()
+    copied, cache = alice.twin(), path.with_name(f"{path.name}-cache")
+    cache.unlink()
+    cache.mkdir()  # nothing can be read
+
+    form = {"logout_token": tenant.logout_token(sub="auth0|alice", sid=None)}
+    origin = {"Origin": "http://localhost"}
+    answer = alice.client.post(way, data=form, headers=origin)
+
+    assert answer.status_code < 400
+    assert copied.client.get("/me").status_code == 302
 
 
 # Forks
