@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from auth0_flask.errors import StoreUnavailable
 
-from .base import request_state
+from .base import is_page, request_state
 from .cookies import STATE_KEY, TOTAL_BYTES, TRANSACTION_PREFIX, OwnCookies
 from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
 from .shared import Device, SharedStore, digest
@@ -351,10 +351,10 @@ class RedisSessionInterface(SessionInterface):
             return
         if not session.was_used:
             return
-        if not session.data:
-            if session.modified or (session.sid and not session.is_foreign):
-                self._delete(session.stored_as)
-                response.delete_cookie(name, **attributes)
+        is_gone = session.sid and not session.is_foreign and is_page()
+        if not session.data and (session.modified or is_gone):
+            self._delete(session.stored_as)
+            response.delete_cookie(name, **attributes)
         elif self.should_set_cookie(app, session) and self._store(session):
             expires = self.get_expiration_time(app, session)
             response.set_cookie(name, session.sid, expires=expires, **attributes)

@@ -21,6 +21,7 @@ from .base import (
     SessionTooLarge,
     as_dict,
     drop_duplicate_claims,
+    is_page,
     request_state,
     restore_claims,
 )
@@ -133,7 +134,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             self.lifetime.check(data)
         except SessionRejected as reason:
             logger.info("Session rejected: %s.", reason)
-            self.clear()
+            if is_page():
+                self.clear()
             return None
         except StoreUnavailable:
             known.encrypted = None  # the next look asks again

@@ -327,6 +327,24 @@ def test_a_callback_that_is_fetched_twice_signs_in_once(
     assert tenant.count("/oauth/token") == 1
 
 
+@pytest.mark.parametrize("kind", [flasks_own, in_redis])
+def test_a_script_that_is_late_does_not_sign_out_who_has_signed_in_again(
+    tenant: Tenant, kind: Any, request: pytest.FixtureRequest
+) -> None:
+    """Such as one that polls in another tab, with the cookie of just before."""
+    shop = make_shop(auth, **kind(Flask("none"), request))
+    shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
+    alice = Shopper(shop)
+    alice.login()
+    late = alice.twin()
+    alice.login()
+
+    for mode, deleted in (("cors", False), ("navigate", True)):
+        answer = late.client.get("/me", headers={"Sec-Fetch-Mode": mode})
+        assert answer.json == {}
+        assert ("Set-Cookie" in answer.headers) == deleted
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.parametrize("error", ["invalid_grant", "access_denied", "too_many"])
 def test_a_provider_that_is_overloaded_is_an_outage_whatever_its_body_says(
