@@ -130,16 +130,13 @@ class RedisStore(SharedStore):
             seconds, microseconds = self._redis.time()
         return float(seconds) + float(microseconds) / 1e6
 
-    def check(self) -> None:
-        """Do nothing: an outage at the start must not stop the app."""
-
     def register(self, owner: str, device: Device) -> None:
         """See `SharedStore.register`."""
         name = _key("devices", owner)
-        with _asking(_REVOCATIONS), self._redis.pipeline() as pipeline:
-            pipeline.hset(name, device.id, json.dumps(asdict(device)))
-            pipeline.expireat(name, int(device.until) + 1)
-            pipeline.execute()
+        with _asking(_REVOCATIONS):
+            self._redis.hset(name, device.id, json.dumps(asdict(device)))
+            until = max([device.until, *[d.until for d in self.devices(owner)]])
+            self._redis.expireat(name, int(until) + 1)
 
     def unregister(self, owner: str, session_ids: Sequence[str]) -> None:
         """See `SharedStore.unregister`."""
@@ -151,7 +148,9 @@ class RedisStore(SharedStore):
         with _asking(_REVOCATIONS):
             found = self._redis.hvals(_key("devices", owner))
         devices = [Device(**json.loads(entry)) for entry in found]
-        current = [device for device in devices if device.until > time.time()]
+        if over := [d.id for d in devices if d.until <= time.time()]:
+            self.unregister(owner, over)
+        current = [device for device in devices if device.id not in over]
         return sorted(current, key=lambda device: -device.used_at)
 
     def problems(self) -> Sequence[str]:

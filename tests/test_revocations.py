@@ -575,6 +575,23 @@ def test_a_process_that_used_it_ends_at_once_and_leaves_no_log(path: Path) -> No
     assert not left[f"{cache}-journal"]
 
 
+def test_devices_in_redis_stay_as_long_as_each_lasts(
+    redis_server: RedisServer, clock: Clock
+) -> None:
+    client = connect(redis_server.url)
+    store, key = RedisStore(client), f"auth0-flask:devices:{shared.digest('carol')}"
+    for name, seconds in (("long", 1000), ("short", 10), ("next", 100)):
+        began = clock.time()
+        device = shared.Device(name, "1", "curl", began, began, began + seconds)
+        store.register("carol", device)
+        assert client.ttl(key) > 900
+        clock.forward(15)
+
+    assert [device.id for device in store.devices("carol")] == ["next", "long"]
+    assert client.hlen(key) == 2
+    client.close()
+
+
 @pytest.mark.parametrize("way", ["/logout/everywhere", "/backchannel-logout"])
 def test_what_may_be_lost_is_not_needed_to_end_sessions(
     way: str, path: Path, tenant: Tenant
