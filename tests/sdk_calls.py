@@ -15,7 +15,7 @@ from auth import auth0
 from auth0_flask import Auth0Client
 from auth0_flask.tenant import Tenant
 from passkey import Passkey
-from visitor import Shopper
+from visitor import Shopper, http_browser
 
 Work = Callable[[], Awaitable[Any]]
 LEGACY = "urn:acme:legacy"
@@ -70,7 +70,7 @@ class Caller(Shopper):
 
     def confirm(self, url: str, action: str = "login") -> str:
         """Allow, at the tenant, what an address of its asks; return the way back."""
-        with httpx.Client(trust_env=False) as http:
+        with http_browser() as http:
             page = http.get(url, follow_redirects=True).url
             form = {"ticket": page.params["ticket"], "action": action}
             answer = http.post(page.copy_with(query=None), data=form)

@@ -29,7 +29,7 @@ from auth import auth0
 from auth0_flask.stores.cookies import STATE_KEY
 from auth0_flask.tenant import Tenant
 from conftest import SITE, Clock
-from visitor import Shopper, Visitor, on_site, sign_in
+from visitor import Shopper, Visitor, http_browser, on_site, sign_in
 
 Visitors = Callable[..., Visitor]
 
@@ -364,7 +364,7 @@ def test_an_app_can_try_a_silent_login_and_go_on_without_one(
 
     client = shop.test_client()
     at_tenant = client.get("/login?prompt=none&return_to=/reports").location
-    with httpx.Client(trust_env=False, timeout=60) as http:
+    with http_browser() as http:
         back = http.get(str(at_tenant)).headers["Location"]
         assert client.get(back).location == "/reports"
         sign_in(http, Shopper(shop).start(), "alice")  # at another app, say

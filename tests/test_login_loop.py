@@ -12,7 +12,7 @@ import auth
 from auth0_flask.tenant import Tenant
 from conftest import Clock
 from shop import copy_of_auth, make_shop
-from visitor import Shopper, sign_in
+from visitor import Shopper, http_browser, sign_in
 
 HTML, JSON = {"Accept": "text/html"}, {"Accept": "application/json"}
 
@@ -159,7 +159,7 @@ def test_it_goes_round_over_https_as_well(tenant: Tenant) -> None:
     tenant.allowed_callback_urls.add("https://shop.example/callback")
     own = copy_of_auth({"AUTH0_REDIRECT_URI": "https://shop.example/callback"})
     client = make_shop(own).test_client()
-    with httpx.Client(trust_env=False, timeout=60) as http:
+    with http_browser() as http:
         for _ in range(3):
             at_tenant = client.get("https://shop.example/login").location
             client.get(sign_in(http, at_tenant, "alice"))

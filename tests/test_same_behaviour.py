@@ -24,7 +24,7 @@ from auth0_flask.tenant import Fault, Tenant
 from conftest import Clock
 from shop import copy_of_auth, load
 from test_stores import noise
-from visitor import sign_in
+from visitor import http_browser, sign_in
 
 Answers = Iterator[TestResponse]
 Story = Callable[["Browser"], Answers]
@@ -75,7 +75,7 @@ class Browser:
 
     def come_back(self, at_tenant: str, username: str = "alice") -> str:
         """Sign in at the tenant; return the address of the callback."""
-        with httpx.Client(trust_env=False, timeout=60) as http:
+        with http_browser() as http:
             return sign_in(http, at_tenant, username)
 
     def refused(self, at_tenant: str) -> str:

@@ -14,7 +14,7 @@ import auth
 from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.faults import Fault
 from conftest import SITE
-from visitor import Shopper, sign_in
+from visitor import Shopper, http_browser, sign_in
 
 BROWSER = {
     "Accept": "text/html,*/*;q=0.8",
@@ -76,7 +76,7 @@ def shop(shop: Flask, request: pytest.FixtureRequest) -> Flask:
 @pytest.fixture
 def guest(shop: Flask, tenant: Tenant) -> Iterator[Guest]:
     """Somebody who is new to the shop."""
-    with httpx.Client(trust_env=False, timeout=60) as http:
+    with http_browser() as http:
         yield Guest(shop, tenant, http)
 
 
