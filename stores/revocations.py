@@ -251,17 +251,18 @@ class SqliteStore(SharedStore):
                 sql.execute("PRAGMA synchronous=OFF")
                 sql.execute("PRAGMA journal_mode=TRUNCATE")
                 with _transaction(sql):
-                    if not os.stat(self._cache_path).st_size:
+                    is_new = not os.stat(self._cache_path).st_size
+                    if is_new or time.monotonic() - self._tidied_at > 60:
+                        self._tidied_at = time.monotonic()
                         for statement in _CACHE_SCHEMA:
                             sql.execute(statement)
-                    yield sql
-                    if time.monotonic() - self._tidied_at > 60:
-                        self._tidied_at = time.monotonic()
                         for statement in _TIDY_CACHE:
                             sql.execute(statement, (time.time(),))
+                    yield sql
             except sqlite3.DatabaseError as error:
                 if type(error) is sqlite3.DatabaseError:  # malformed
                     os.unlink(self._cache_path)
+                self._tidied_at = -60.0  # it may be a file without our tables
                 raise
 
 

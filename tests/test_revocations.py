@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -610,6 +610,27 @@ def test_what_may_be_lost_is_not_needed_to_end_sessions(
 
     assert answer.status_code < 400
     assert copied.client.get("/me").status_code == 302
+
+
+@pytest.mark.parametrize("other", ["none", "without tables", "no database"])
+def test_a_cache_that_cannot_be_read_is_made_anew(
+    path: Path, store: SqliteStore, other: str
+) -> None:
+    store.keep_result("before", "1", 60)
+    cache = path.with_name(f"{path.name}-cache")
+    cache.unlink()
+    if other == "without tables":
+        with closing(sqlite3.connect(cache)) as made:
+            made.execute("CREATE TABLE of_somebody_else (a)")
+    if other == "no database":
+        cache.write_bytes(b"x" * 5_000)
+
+    with suppress(StoreUnavailable):  # at the first use it is noticed
+        store.keep_result("after", "2", 60)
+    store.keep_result("after", "3", 60)
+
+    assert store.result("after") == "3"
+    assert store.result("before") is None
 
 
 # Forks
