@@ -141,6 +141,7 @@ def sizes() -> None:
                 has_it = "id_token" in (auth0.sessions.load_unchecked() or {})
             cells[0] += "" if has_it else ", not kept"
         print(f"| {words} |", " | ".join(cells), "|")
+    print()
 
 
 def _views(stack: ExitStack) -> Iterator[Row]:
