@@ -31,6 +31,7 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS ended_until ON ended (until)",
     """CREATE TABLE IF NOT EXISTS taken
     (jti TEXT PRIMARY KEY, until REAL) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS taken_until ON taken (until)",
     "CREATE TABLE IF NOT EXISTS identity (inode INTEGER, birth REAL)",
 )
 _CACHE_SCHEMA = (
