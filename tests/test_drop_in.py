@@ -309,7 +309,7 @@ async def test_a_user_whom_its_table_cannot_take_is_told_so(
         page = await eve.login("/orders/")
 
         assert page.status_code == 403
-        assert "Confirm your e-mail, or sign in as before." in page.text
+        assert "Confirm your email, or sign in as before." in page.text
         assert "Sign in" in (await eve.get("/")).text
         tenant.add_user("eve", email="eve@example.com")
         assert (await eve.login("/orders/")).status_code == 200

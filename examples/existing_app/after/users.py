@@ -29,4 +29,4 @@ def keep_user(app, user):
         db().commit()
     except IntegrityError:  # no verified address, or one that has an account here
         db().rollback()
-        raise auth.LoginRefused("Confirm your e-mail, or sign in as before.") from None
+        raise auth.LoginRefused("Confirm your email, or sign in as before.") from None
