@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from secrets import token_urlsafe
-from typing import Any
+from typing import Any, TypeVar
 
 from auth0_flask.errors import StoreUnavailable
 
 from .shared import Device, SharedStore, digest
 
 logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 #: Seconds to wait for another process that writes.
 _PATIENCE = 2.0
@@ -41,6 +44,7 @@ _CACHE_SCHEMA = (
     sid TEXT, browser TEXT, created_at REAL, used_at REAL, until REAL) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS devices_owner ON devices (owner)",
 )
+_TIDY = ("DELETE FROM ended WHERE until <= ?", "DELETE FROM taken WHERE until <= ?")
 _IDENTITY = "SELECT inode, birth FROM identity"
 _ENDED_AFTER = "SELECT number, key, at FROM ended WHERE number > ? AND until > ?"
 _END = "INSERT INTO ended (key, at, until) VALUES (?, ?, ?)"
@@ -52,13 +56,16 @@ _LOCK = """
     INSERT INTO refreshes VALUES (?, ?, NULL, ?) ON CONFLICT (key) DO UPDATE
     SET owner = excluded.owner, result = NULL, until = excluded.until WHERE until <= ?
 """
+_KEEP_RESULT = "INSERT OR REPLACE INTO refreshes VALUES (?, '', ?, ?)"
 _UNLOCK = "DELETE FROM refreshes WHERE key = ? AND owner = ?"
 _RESULT = "SELECT result FROM refreshes WHERE key = ? AND until > ?"
 _REGISTER = """
     INSERT OR REPLACE INTO devices (id, sid, browser, created_at, used_at, until, owner)
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
-_UNREGISTER = "DELETE FROM devices WHERE id = ? AND owner = ?"
+_UNREGISTER = """
+    DELETE FROM devices WHERE owner = ? AND id IN (SELECT value FROM json_each(?))
+"""
 _DEVICES = """
     SELECT id, sid, browser, created_at, used_at, until FROM devices
     WHERE owner = ? AND until > ? ORDER BY used_at DESC
@@ -67,11 +74,11 @@ _TIDY_CACHE = (
     "DELETE FROM refreshes WHERE until <= ?",
     "DELETE FROM devices WHERE until <= ?",
 )
-_KEEP_RESULT = "INSERT OR REPLACE INTO refreshes VALUES (?, '', ?, ?)"
-
 
 #: Tells one state of the file from another: device, inode, time.
 _State = tuple[int, int, int]
+_Row = tuple[str | float, ...]
+_Rows = Sequence[_Row]
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,7 @@ class SqliteStore(SharedStore):
     refresh results and devices. Writing that waits for no disk.
 
     Each process keeps the ended sessions in memory and reads on when the file's time
-    has changed. A connection is opened for each use, so none is ever carried into a
-    forked child or into a file that was deleted.
+    has changed.
     A file that is deleted or replaced may have known of logouts: sessions older than
     the one that is there now are over.
     """
@@ -113,18 +119,16 @@ class SqliteStore(SharedStore):
         self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
     ) -> bool:
         """See `SharedStore.revoke`."""
-        with self._ending() as sql:
-            if jti is not None:
-                taken = sql.execute(_TAKE, (digest(jti), until, time.time()))
-                if not taken.rowcount:
-                    return False
-            sql.executemany(_END, [(digest(key), at, until) for key in keys])
-        return True
+        taken = None if jti is None else (digest(jti), until, time.time())
+        return self._write(_END, [(digest(key), at, until) for key in keys], taken)
 
     def revoked_at(self, keys: Sequence[str]) -> float:
         """See `SharedStore.revoked_at`; never less than the birth of the file."""
-        known = self._snapshot
-        if known is None or known.file != self._file() or _is_old(known):
+        known, file = self._snapshot, None
+        with suppress(OSError):
+            found = os.stat(self.path)
+            file = found.st_dev, found.st_ino, found.st_mtime_ns
+        if known is None or known.file != file or time.monotonic() > known.reload_at:
             known = self._read(known)
         if not (times := known.times):
             return known.birth
@@ -132,110 +136,79 @@ class SqliteStore(SharedStore):
 
     def check(self) -> None:
         """See `SharedStore.check`."""
-        with self._ending() as sql:
-            # a page that changes is really written, also on a disk that is full
-            sql.execute("UPDATE identity SET birth = birth + 1e-6")
-            sql.execute("UPDATE identity SET birth = birth - 1e-6")
+        # a page that changes is really written, also on a disk that is full
+        self._write("UPDATE identity SET birth = birth + ?", [(1e-6,), (-1e-6,)])
         if release := self.lock("check", 1.0):
             release()
 
     def register(self, owner: str, device: Device) -> None:
         """See `SharedStore.register`."""
-        with self._caching() as sql:
-            sql.execute(_REGISTER, (*astuple(device), digest(owner)))
+        self._cache(_REGISTER, *astuple(device), digest(owner))
 
     def unregister(self, owner: str, session_ids: Sequence[str]) -> None:
         """See `SharedStore.unregister`."""
-        with self._caching() as sql:
-            rows = [(session_id, digest(owner)) for session_id in session_ids]
-            sql.executemany(_UNREGISTER, rows)
+        self._cache(_UNREGISTER, digest(owner), json.dumps(session_ids))
 
     def devices(self, owner: str) -> list[Device]:
         """See `SharedStore.devices`."""
-        with self._caching() as sql:
-            rows = sql.execute(_DEVICES, (digest(owner), time.time())).fetchall()
+        rows, _ = self._cache(_DEVICES, digest(owner), time.time())
         return [Device(*row) for row in rows]
 
     def lock(self, key: str, seconds: float) -> Callable[[], object] | None:
         """See `SharedStore.lock`."""
         owner, now, key = token_urlsafe(12), time.time(), f"lock {key}"
-        with self._caching() as sql:
-            locked = sql.execute(_LOCK, (key, owner, now + seconds, now)).rowcount
-
-        def release() -> None:
-            with self._caching() as sql:
-                sql.execute(_UNLOCK, (key, owner))
-
-        return release if locked else None
+        _, locked = self._cache(_LOCK, key, owner, now + seconds, now)
+        return partial(self._cache, _UNLOCK, key, owner) if locked else None
 
     def result(self, key: str) -> str | None:
         """See `SharedStore.result`."""
-        with self._caching() as sql:
-            row = sql.execute(_RESULT, (key, time.time())).fetchone()
-        return row[0] if row else None
+        rows, _ = self._cache(_RESULT, key, time.time())
+        return rows[0][0] if rows else None
 
     def keep_result(self, key: str, encrypted: str, seconds: float) -> None:
         """See `SharedStore.keep_result`."""
-        with self._caching() as sql:
-            sql.execute(_KEEP_RESULT, (key, encrypted, time.time() + seconds))
+        self._cache(_KEEP_RESULT, key, encrypted, time.time() + seconds)
 
     def _read(self, previous: _Snapshot | None) -> _Snapshot:
         """Read on, or all anew where that is another file or was long ago."""
-        known = previous
-        with self._open() as (sql, birth, file):
-            if known is None or known.birth != birth or _is_old(known):
-                reload_at = time.monotonic() + _RELOAD_SECONDS
-                known = _Snapshot(file, birth, reload_at=reload_at)
+
+        def read(sql: sqlite3.Connection) -> _Snapshot:
+            known, (birth, file) = previous, _identify(sql, self.path)
+            now = time.monotonic()
+            if known is None or known.birth != birth or now > known.reload_at:
+                known = _Snapshot(file, birth, reload_at=now + _RELOAD_SECONDS)
             rows = sql.execute(_ENDED_AFTER, (known.number, time.time())).fetchall()
-        # other threads read the one that is there
-        number, times = known.number, dict(known.times) if rows else known.times
-        for row, key, at in rows:
-            number, times[key] = max(number, row), max(times.get(key, 0.0), at)
-        if previous is not None and previous.birth != birth:
-            self._log_replaced(birth)
-        self._snapshot = _Snapshot(file, birth, number, times, known.reload_at)
-        return self._snapshot
+            # other threads read the one that is there
+            number, times = known.number, dict(known.times) if rows else known.times
+            for row, key, at in rows:
+                number, times[key] = max(number, row), max(times.get(key, 0.0), at)
+            return replace(known, file=file, number=number, times=times)
 
-    def _log_replaced(self, birth: float) -> None:
-        mine = object()
-        if self._logged.setdefault(birth, mine) is mine:  # the first thread to notice
-            logger.error(
-                "%s was deleted or replaced: sessions older than the file that is "
-                "there now are over.",
-                self.path,
-            )
+        self._snapshot = found = _use(self.path, read)
+        if previous is not None and previous.birth != found.birth:
+            mine = object()
+            if self._logged.setdefault(found.birth, mine) is mine:  # the first thread
+                logger.error(
+                    "%s was deleted or replaced: sessions older than the file that is "
+                    "there now are over.",
+                    self.path,
+                )
+        return found
 
-    def _file(self) -> _State | None:
-        with suppress(OSError):
-            found = os.stat(self.path)
-            return found.st_dev, found.st_ino, found.st_mtime_ns
-        return None
+    def _write(self, statement: str, rows: _Rows, taken: _Row | None = None) -> bool:
+        """Write all, also through a power cut, or nothing; tell other processes."""
 
-    @contextmanager
-    def _open(self) -> Iterator[tuple[sqlite3.Connection, float, _State]]:
-        """Open the file; yield a connection, the file's birth, and its state before."""
-        with _connection(self.path) as sql:
-            found = os.stat(self.path)
-            file = found.st_dev, found.st_ino, found.st_mtime_ns
-            birth = _birth(sql, found.st_ino)
-            # workers of version 1.0 write a log of their own beside the file, so its
-            # time says nothing while they are there
-            if os.path.exists(f"{self.path}-wal"):
-                file = 0, found.st_ino, 0
-                with suppress(sqlite3.OperationalError):
-                    sql.execute("PRAGMA journal_mode=DELETE")
-            yield sql, birth, file
-
-    @contextmanager
-    def _ending(self) -> Iterator[sqlite3.Connection]:
-        """Open a transaction that a power cut leaves whole; tell other processes."""
-        with self._open() as (sql, _, file):
+        def write(sql: sqlite3.Connection) -> bool:
+            _, (_, inode, _) = _identify(sql, self.path)
             sql.execute("PRAGMA synchronous=EXTRA")
-            with _transaction(sql):
-                yield sql
-                sql.execute("DELETE FROM ended WHERE until <= ?", (time.time(),))
-                sql.execute("DELETE FROM taken WHERE until <= ?", (time.time(),))
-            if os.stat(self.path).st_ino != file[1]:
+            sql.execute("BEGIN IMMEDIATE")
+            if taken and not sql.execute(_TAKE, taken).rowcount:
+                return False
+            sql.executemany(statement, rows)
+            for expired in _TIDY:
+                sql.execute(expired, (time.time(),))
+            sql.execute("COMMIT")
+            if os.stat(self.path).st_ino != inode:
                 raise FileNotFoundError("deleted or replaced while it was written to")
             try:  # file systems keep coarse times: two commits may have one time
                 now = time.time_ns()
@@ -243,62 +216,66 @@ class SqliteStore(SharedStore):
             except PermissionError:  # the file is another user's
                 time.sleep(0.02)  # the kernel's own clock is as coarse
                 os.utime(self.path)
+            return True
 
-    @contextmanager
-    def _caching(self) -> Iterator[sqlite3.Connection]:
-        """Open a transaction on the second file; what cannot be read is made anew."""
-        with _connection(self._cache_path) as sql:
-            try:
-                sql.execute("PRAGMA synchronous=OFF")
-                sql.execute("PRAGMA journal_mode=TRUNCATE")
-                with _transaction(sql):
-                    is_new = not os.stat(self._cache_path).st_size
-                    if is_new or time.monotonic() - self._tidied_at > 60:
-                        self._tidied_at = time.monotonic()
-                        for statement in _CACHE_SCHEMA:
-                            sql.execute(statement)
-                        for statement in _TIDY_CACHE:
-                            sql.execute(statement, (time.time(),))
-                    yield sql
-            except sqlite3.DatabaseError as error:
-                if type(error) is sqlite3.DatabaseError:  # malformed
+        return _use(self.path, write)
+
+    def _cache(self, statement: str, *parameters: object) -> tuple[list[Any], int]:
+        """Do a statement in the second file; return its rows, and how many changed.
+
+        A file that cannot be read is made anew.
+        """
+
+        def work(sql: sqlite3.Connection) -> tuple[list[Any], int]:
+            sql.execute("PRAGMA synchronous=OFF")
+            sql.execute("PRAGMA journal_mode=TRUNCATE")
+            is_new = not os.stat(self._cache_path).st_size
+            if is_new or time.monotonic() - self._tidied_at > 60:
+                sql.execute("BEGIN IMMEDIATE")
+                for create in _CACHE_SCHEMA:
+                    sql.execute(create)
+                for expired in _TIDY_CACHE:
+                    sql.execute(expired, (time.time(),))
+                sql.execute("COMMIT")
+                self._tidied_at = time.monotonic()
+            done = sql.execute(statement, parameters)
+            return done.fetchall(), done.rowcount
+
+        try:
+            return _use(self._cache_path, work)
+        except StoreUnavailable as error:
+            if type(error.__cause__) is sqlite3.DatabaseError:  # malformed
+                with suppress(OSError):
                     os.unlink(self._cache_path)
-                self._tidied_at = -60.0  # it may be a file without our tables
-                raise
+            self._tidied_at = -60.0  # it may be a file without our tables
+            raise
 
 
-class _Connection(sqlite3.Connection):
-    """Tries often while others write; SQLite's own waiting starves among many."""
+def _use(path: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    """Open a connection for some work, which is done again while others write.
 
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        give_up = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return super().execute(sql, parameters)
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or time.monotonic() > give_up:
-                    raise
-
-
-@contextmanager
-def _connection(path: str) -> Iterator[sqlite3.Connection]:
-    """Open a connection.
-
-    Where anything in the block fails, `StoreUnavailable` is raised.
+    SQLite's own waiting starves among many. A connection is opened for each use, so
+    none is ever carried into a forked child or into a file that was deleted; what it
+    has begun and not committed is rolled back.
+    Where anything fails, `StoreUnavailable` is raised.
     """
+    give_up = time.monotonic() + _PATIENCE
     with _door:
         _inside.append(None)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        opened = sqlite3.connect(
-            path, timeout=0.004, isolation_level=None, factory=_Connection
-        )
-        with closing(opened) as sql:
-            if not os.stat(path).st_size:  # SQLite has made it
-                with suppress(PermissionError):
-                    os.chmod(path, 0o600)  # its journal follows it
-            yield sql
+        while True:
+            opened = sqlite3.connect(path, timeout=0.004, isolation_level=None)
+            try:
+                with closing(opened):
+                    if not os.stat(path).st_size:  # SQLite has made it
+                        with suppress(PermissionError):
+                            os.chmod(path, 0o600)  # its journal follows it
+                    return work(opened)
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > give_up:
+                    raise
     except (sqlite3.Error, OSError) as error:
         where = sqlite3.OperationalError(f"{path}: {error}")
         raise StoreUnavailable("revocations_unavailable", where) from error
@@ -306,46 +283,43 @@ def _connection(path: str) -> Iterator[sqlite3.Connection]:
         _inside.pop()
 
 
-def _is_old(known: _Snapshot) -> bool:
-    return time.monotonic() > known.reload_at
-
-
-@contextmanager
-def _transaction(sql: sqlite3.Connection) -> Iterator[None]:
-    sql.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        sql.execute("COMMIT")
-    except BaseException:
-        sql.rollback()
-        raise
-
-
-def _birth(sql: sqlite3.Connection, inode: int) -> float:
-    """Return since when the file remembers; make its tables where it is new.
+def _identify(sql: sqlite3.Connection, path: str) -> tuple[float, _State]:
+    """Return since when a file remembers, and its state; make tables where it is new.
 
     A file of another inode than it had is a copy, and may lack what was ended after
     it was made.
     """
-    with suppress(sqlite3.OperationalError):
+    found, row = os.stat(path), None
+    inode = found.st_ino
+    file = found.st_dev, inode, found.st_mtime_ns
+    try:
         row = sql.execute(_IDENTITY).fetchone()
-        if row and row[0] == inode:
-            return float(row[1])
-    sql.execute("PRAGMA auto_vacuum=FULL")  # before the first table
-    with _transaction(sql):
-        for statement in _SCHEMA:
-            sql.execute(statement)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # there is no such table
+            raise
+    if row is None or row[0] != inode:
+        sql.execute("PRAGMA auto_vacuum=FULL")  # before the first table
+        sql.execute("BEGIN IMMEDIATE")
+        for create in _SCHEMA:
+            sql.execute(create)
         row = sql.execute(_IDENTITY).fetchone()
-        if row and row[0] == inode:
-            return float(row[1])
-        birth = time.time()
-        if row is None:
-            with suppress(sqlite3.OperationalError):  # where version 1.0 made it
-                found = sql.execute("SELECT total(at) FROM birth").fetchone()
-                birth = float(found[0]) or birth
-        sql.execute("DELETE FROM identity")
-        sql.execute("INSERT INTO identity VALUES (?, ?)", (inode, birth))
-    return birth
+        if row is None or row[0] != inode:
+            birth = time.time()
+            if row is None:
+                with suppress(sqlite3.OperationalError):  # where version 1.0 made it
+                    total = sql.execute("SELECT total(at) FROM birth").fetchone()
+                    birth = float(total[0]) or birth
+            row = inode, birth
+            sql.execute("DELETE FROM identity")
+            sql.execute("INSERT INTO identity VALUES (?, ?)", row)
+        sql.execute("COMMIT")
+    # workers of version 1.0 write a log of their own beside the file, so its time says
+    # nothing while they are there
+    if os.path.exists(f"{path}-wal"):
+        file = 0, inode, 0
+        with suppress(sqlite3.OperationalError):
+            sql.execute("PRAGMA journal_mode=DELETE")
+    return float(row[1]), file
 
 
 # SQLite notes its locks in the process, and a child that is forked while a thread has
