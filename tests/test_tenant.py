@@ -1,62 +1,37 @@
-"""The stand-in for Auth0, story by story, over real sockets."""
+"""The stand-in for Auth0: what it issues and, above all, what it refuses.
+
+Tests of whole logins show the rest, since all of them sign in at it.
+"""
 
 from __future__ import annotations
 
 import base64
 import copy
 import hashlib
+import json
 import os
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
 import jwt
 import pytest
-from auth0_server_python.auth_schemes.client_assertion import build_client_assertion
-from auth0_server_python.auth_server.server_client import ServerClient
-from auth0_server_python.auth_types import (
-    ConnectAccountOptions,
-    CustomTokenExchangeOptions,
-    EnrollAuthenticationMethodRequest,
-    LoginWithCustomTokenExchangeOptions,
-    OtpEnrollmentResponse,
-    PasskeyUserProfile,
-    StartInteractiveLoginOptions,
-    StartPasswordlessEmailOptions,
-    StartPasswordlessSmsOptions,
-    StateData,
-    UpdateAuthenticationMethodRequest,
-    VerifyAuthenticationMethodRequest,
-    VerifyPasswordlessOtpOptions,
-)
-from auth0_server_python.error import (
-    ApiError,
-    CustomTokenExchangeError,
-    MfaChallengeError,
-    MfaListAuthenticatorsError,
-    MfaRequiredError,
-    MfaVerifyError,
-    MyAccountApiError,
-    PasskeyError,
-    PasswordlessVerifyError,
-    PollingApiError,
-)
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from flask import Flask, request
 from werkzeug.serving import make_server
 
 from auth0_flask.tenant import Fault, Tenant
-from auth0_flask.tenant.directory import ROLES
 from passkey import Passkey
 
 TESTS = Path(__file__).resolve().parent
@@ -64,10 +39,11 @@ CALLBACK = "http://localhost:1/callback"
 VERIFIER = "v" * 43
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-FEDERATED = (
-    "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
-)
+GRANT = "http://auth0.com/oauth/grant-type"
+FEDERATED = "token-exchange:federated-connection-access-token"
 FEDERATED_TYPE = "http://auth0.com/oauth/token-type/federated-connection-access-token"
+PUSHED = "urn:ietf:params:oauth:request_uri:"
+TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"
 MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
@@ -101,28 +77,20 @@ class Client:
 
     def page(self, **changes: str | None) -> str:
         """Return the text of the login page."""
-        answer = self.authorize(**changes)
-        return " ".join(self.http.get(answer.headers["location"]).text.split())
+        page = self.http.get(self.authorize(**changes).headers["location"])
+        return " ".join(page.text.split())
 
-    def choose(self, answer: httpx.Response, username: str) -> httpx.Response:
-        """Sign in at the login page that an answer leads to."""
-        form = {"action": "login", "username": username}
-        form["state"] = sent_back(answer)["state"]
-        return self.http.post(f"{self.tenant.origin}/u/login", data=form)
-
-    def prove(self, answer: httpx.Response, code: str) -> httpx.Response:
-        """Give a code at the page that an answer leads to."""
-        form = {"action": "login", "code": code, "state": sent_back(answer)["state"]}
-        return self.http.post(f"{self.tenant.origin}/u/factor", data=form)
+    def fill_in(self, answer: httpx.Response, **form: str) -> httpx.Response:
+        """Answer the page of the tenant's that this is, or leads to."""
+        page = httpx.URL(answer.headers.get("location", str(answer.url)))
+        form = {"action": "login", **page.params, **form}
+        return self.http.post(page.copy_with(query=None), data=form)
 
     def redeem(self, answer: httpx.Response) -> dict[str, Any]:
         """Exchange the code that an answer brings."""
-        answer = self.token(
-            grant_type="authorization_code",
-            code=sent_back(answer)["code"],
-            redirect_uri=CALLBACK,
-            code_verifier=VERIFIER,
-        )
+        form = {"code_verifier": VERIFIER, "code": sent_back(answer)["code"]}
+        kind = {"grant_type": "authorization_code", "redirect_uri": CALLBACK}
+        answer = self.token(**form, **kind)
         assert answer.status_code == 200, answer.text
         tokens: dict[str, Any] = answer.json()
         return tokens
@@ -131,10 +99,15 @@ class Client:
         """Sign in and return the tokens."""
         answer = self.authorize(**changes)
         if "/u/login?" in answer.headers["location"]:
-            answer = self.choose(answer, username)
+            answer = self.fill_in(answer, username=username)
         if "/u/factor?" in answer.headers["location"]:
-            answer = self.prove(answer, self.tenant.otp_for(username))
+            answer = self.fill_in(answer, code=self.tenant.otp_for(username))
         return self.redeem(answer)
+
+    def logout(self) -> None:
+        """Sign out at the tenant, which then has told the app."""
+        self.http.get(f"{self.tenant.origin}/v2/logout")
+        assert self.tenant.finish_backchannel()
 
     def post(
         self, endpoint: str, form: dict[str, str], *, secret: bool = True
@@ -148,13 +121,29 @@ class Client:
         return self.post("token", form)
 
     def refresh(self, token: str, **form: str) -> httpx.Response:
-        form = {"refresh_token": token, **form}
-        return self.token(grant_type="refresh_token", **form)
+        return self.token(grant_type="refresh_token", refresh_token=token, **form)
 
-    def things(self, token: str, base: str | None = None) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        base = base or self.tenant.issuer
-        return self.http.get(f"{base.rstrip('/')}/api/things", headers=headers)
+    def get(self, url: str, token: str = "") -> httpx.Response:
+        return self.http.get(urljoin(self.tenant.issuer, url), headers=bearer(token))
+
+    def my_account_token(self, what: str, **asked: str) -> str:
+        """Sign in as Alice; return a token for a part of the My Account API."""
+        scope = " ".join(f"{verb}:me:{what}" for verb in ("create", "read", "delete"))
+        asked = {"audience": self.tenant.my_account, "scope": scope, **asked}
+        token = self.login()["refresh_token"]
+        return str(self.refresh(token, **asked).json()["access_token"])
+
+    def me(self, method: str, path: str, token: str, **body: Any) -> httpx.Response:
+        """Ask the My Account API."""
+        url, headers = f"{self.tenant.my_account}v1/{path}", bearer(token)
+        return self.http.request(method, url, headers=headers, json=body)
+
+    def discover(self) -> dict[str, Any]:
+        return dict(self.get(".well-known/openid-configuration").json())
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def sent_back(answer: httpx.Response) -> dict[str, str]:
@@ -168,27 +157,14 @@ def claims_of(token: str) -> dict[str, Any]:
     return claims
 
 
+def error_of(answer: httpx.Response) -> tuple[int, str]:
+    """Return what an answer to the app's server refuses."""
+    return answer.status_code, answer.json()["error"]
+
+
 def pem_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
-    return (
-        key.public_key()
-        .public_bytes(
-            serialization.Encoding.PEM,
-            serialization.PublicFormat.SubjectPublicKeyInfo,
-        )
-        .decode()
-    )
-
-
-@pytest.fixture(scope="module")
-def _own() -> Iterator[Tenant]:
-    with Tenant() as own:
-        yield own
-
-
-@pytest.fixture
-def tenant(_own: Tenant) -> Tenant:
-    _own.reset()
-    return _own
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
 
 @pytest.fixture
@@ -224,140 +200,101 @@ def receiver(status: int = 200) -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def discover(client: Client) -> dict[str, Any]:
-    url = f"{client.tenant.issuer}.well-known/openid-configuration"
-    document: dict[str, Any] = client.http.get(url).json()
-    return document
+# Authorization requests
 
 
-# Organizations and connections
-
-
-@pytest.mark.parametrize("asked", ["org_1", "acme", "ACME"])
-def test_an_organization_is_in_all_that_is_issued_for_it(
-    client: Client, tenant: Tenant, asked: str
+@pytest.mark.parametrize("asked", ["org_1", "ACME", None])
+def test_all_that_is_issued_names_the_organization_that_was_asked_for(
+    client: Client, tenant: Tenant, asked: str | None
 ) -> None:
-    tenant.add_organization("acme", org_id="org_1", display_name="Acme Inc.")
-    audience = "https://api.example/"
-    tokens = client.login(organization=asked, audience=audience)
-    userinfo = client.http.get(
-        f"{tenant.issuer}userinfo",
-        headers={"Authorization": f"Bearer {tokens['access_token']}"},
-    ).json()
+    tenant.add_organization("acme", org_id="org_1")
+    tokens = client.login(organization=asked, audience="https://api.example/")
     again = client.refresh(tokens["refresh_token"]).json()
-    for claims in (
-        claims_of(tokens["id_token"]),
-        claims_of(tokens["access_token"]),
-        userinfo,
-        claims_of(again["id_token"]),
-    ):
-        assert (claims["org_id"], claims["org_name"]) == ("org_1", "acme")
+    issued = (tokens["id_token"], tokens["access_token"], again["id_token"])
+    userinfo = client.get("userinfo", tokens["access_token"]).json()
+    for claims in (userinfo, *map(claims_of, issued)):
+        named = {name: claims[name] for name in ("org_id", "org_name") & claims.keys()}
+        assert named == ({"org_id": "org_1", "org_name": "acme"} if asked else {})
 
 
-def test_without_an_organization_no_token_names_one(
-    client: Client, tenant: Tenant
-) -> None:
-    assert tenant.add_organization("acme").org_id.startswith("org_")
-    claims = claims_of(client.login()["id_token"])
-    assert not {"org_id", "org_name"} & set(claims)
-
-
-def test_the_login_page_names_organization_and_connection(
-    client: Client, tenant: Tenant
-) -> None:
+def test_the_login_page_says_what_was_asked_for(client: Client, tenant: Tenant) -> None:
     tenant.add_organization("acme", display_name="Acme <Inc.>")
-    page = client.page(
-        organization="acme", invitation="ticket", organization_name="acme"
-    )
+    page = client.page(organization="acme", invitation="ticket")
     assert "with <strong>Acme &lt;Inc.&gt;</strong>" in page
     assert "You have been invited." in page
-    page = client.page(connection="google-oauth2")
-    assert "<h1>Continue with google-oauth2</h1>" in page
+    assert "<h1>Continue with github</h1>" in client.page(connection="github")
     assert "<h1>Sign up</h1>" in client.page(screen_hint="signup")
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "description"),
+    ("asked", "error"),
     [
-        ({"organization": "org_no"}, "invalid_request", "org_no was not found"),
-        ({"connection": "myspace"}, "invalid_request", "the connection was not found"),
-        ({"audience": "https://b/"}, "access_denied", "Service not found: https://b/"),
+        ({"organization": "org_no"}, "invalid_request"),
+        ({"connection": "myspace"}, "invalid_request"),
+        ({"audience": "https://b/"}, "access_denied"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_mode": "form_post"}, "invalid_request"),
+        ({"code_challenge": None}, "invalid_request"),
+        ({"code_challenge": "short"}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"prompt": "none login"}, "invalid_request"),
+        ({"max_age": "soon"}, "invalid_request"),
     ],
 )
-def test_what_the_tenant_does_not_know_goes_back_as_an_error(
-    client: Client, tenant: Tenant, asked: dict[str, str], error: str, description: str
+def test_a_mistake_in_a_request_is_told_to_the_app(
+    client: Client, tenant: Tenant, asked: dict[str, str | None], error: str
 ) -> None:
     tenant.audiences = {"https://a/"}
     answer = client.authorize(**asked)
-    assert answer.headers["location"].startswith(CALLBACK)
-    assert sent_back(answer)["error"] == error
-    assert sent_back(answer)["error_description"].endswith(description)
-    assert sent_back(answer)["state"] == "s"
-
-
-# Pushed authorization requests
-
-
-def test_a_pushed_request_is_good_once(client: Client, tenant: Tenant) -> None:
-    tenant.require_pushed_authorization_requests = True
-    pushed = client.post("par", client.query(state="pushed"))
-    assert pushed.status_code == 201
-    assert pushed.headers["cache-control"] == "no-store"
-    assert pushed.json()["expires_in"] == 90
-    name = pushed.json()["request_uri"]
-    assert name.startswith("urn:ietf:params:oauth:request_uri:")
-    query = {"client_id": tenant.client_id, "request_uri": name}
-    answer = client.choose(client.ask(query), "alice")
-    assert sent_back(answer)["state"] == "pushed"
-    assert "access_token" in client.redeem(answer)
-    assert client.ask(query).status_code == 400
-
-
-def test_a_pushed_request_expires(client: Client, tenant: Tenant) -> None:
-    name = client.post("par", client.query()).json()["request_uri"]
-    tenant.clock_offset = 91
-    query = {"client_id": tenant.client_id, "request_uri": name}
-    assert client.ask(query).status_code == 400
-
-
-def test_pushing_can_be_required(client: Client, tenant: Tenant) -> None:
-    found = discover(client)
-    assert found["pushed_authorization_request_endpoint"] == f"{tenant.issuer}oauth/par"
-    assert found["require_pushed_authorization_requests"] is False
-    tenant.require_pushed_authorization_requests = True
-    assert discover(client)["require_pushed_authorization_requests"] is True
-    assert sent_back(client.authorize())["error"] == "invalid_request"
+    assert answer.headers["location"].startswith(f"{CALLBACK}?")
+    told = sent_back(answer)
+    assert (told["error"], told["state"]) == (error, "s")
+    assert error_of(client.post("par", client.query(**asked))) == (400, error)
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "asked",
     [
-        {"request_uri": "urn:ietf:params:oauth:request_uri:x"},
-        {"redirect_uri": "https://elsewhere.example/"},
         {"client_id": "another"},
-        {"code_challenge": None},
-        {"organization": "org_no"},
+        {"redirect_uri": "https://elsewhere.example/"},
+        {"redirect_uri": "http://localhost\\@elsewhere.example/"},
+        {"request_uri": f"{PUSHED}x"},
     ],
+    ids=str,
 )
-def test_a_mistake_in_a_pushed_request_is_told_at_once(
-    client: Client, changes: dict[str, str | None]
+def test_whose_request_may_be_anybodys_is_sent_nowhere(
+    client: Client, asked: dict[str, str]
 ) -> None:
-    answer = client.post("par", client.query(**changes))
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    answer = client.authorize(**asked)
+    assert answer.status_code in {400, 403}
+    assert "location" not in answer.headers
+    assert error_of(client.post("par", client.query(**asked))) == (
+        *(400, "invalid_request"),
+    )
 
 
-def test_the_new_endpoints_fail_on_demand(client: Client, tenant: Tenant) -> None:
-    for endpoint in ("par", "revoke", "api"):
-        tenant.fail(endpoint, Fault.status(503))
-    assert client.post("par", client.query()).status_code == 503
-    assert client.post("revoke", {"token": "x"}).status_code == 503
-    assert client.things("").status_code == 503
-    assert client.things("").status_code == 401
+def test_a_pushed_request_is_good_once_for_90_seconds_and_can_be_demanded(
+    client: Client, tenant: Tenant
+) -> None:
+    usual = client.discover()
+    assert usual["require_pushed_authorization_requests"] is False
+    tenant.require_pushed_authorization_requests = True
+    assert client.discover()["require_pushed_authorization_requests"] is True
+    assert sent_back(client.authorize())["error"] == "invalid_request"
+    form = client.query(state="pushed")
+    assert client.post("par", form, secret=False).status_code == 401
 
-
-def test_nobody_else_can_push(client: Client, tenant: Tenant) -> None:
-    answer = client.post("par", client.query(), secret=False)
-    assert answer.status_code == 401
+    names = []
+    for _ in range(2):
+        pushed = client.post("par", form)
+        assert (pushed.status_code, pushed.json()["expires_in"]) == (201, 90)
+        names.append({"client_id": tenant.client_id, **pushed.json()})
+    answer = client.fill_in(client.ask(names[0]), username="alice")
+    assert sent_back(answer)["state"] == "pushed"
+    assert client.redeem(answer)["id_token"]
+    assert client.ask(names[0]).status_code == 400
+    tenant.clock_offset = 91
+    assert client.ask(names[1]).status_code == 400
 
 
 # private_key_jwt
@@ -366,42 +303,12 @@ def test_nobody_else_can_push(client: Client, tenant: Tenant) -> None:
 def _assertion(
     tenant: Tenant, key: rsa.RSAPrivateKey | str, alg: str = "RS256", **changes: Any
 ) -> dict[str, str]:
-    now = int(time.time())
-    claims = {
-        "iss": tenant.client_id,
-        "sub": tenant.client_id,
-        "aud": tenant.issuer,
-        "exp": now + 60,
-        "jti": os.urandom(8).hex(),
-        **changes,
-    }
-    claims = {n: v for n, v in claims.items() if v is not None}
-    return {
-        "client_id": tenant.client_id,
-        "client_assertion_type": ASSERTION_TYPE,
-        "client_assertion": jwt.encode(claims, key, algorithm=alg),
-    }
-
-
-def test_the_assertion_that_the_sdk_builds_is_taken_everywhere_but_once(
-    client: Client, tenant: Tenant, app_key: rsa.RSAPrivateKey
-) -> None:
-    tenant.client_public_key = pem_of(app_key)
-    pem = app_key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    for endpoint, form, status in (
-        ("par", client.query(), 201),
-        ("revoke", {"token": "unknown"}, 200),
-        ("token", {"grant_type": "password"}, 400),
-    ):
-        built = build_client_assertion(pem, tenant.client_id, tenant.issuer)
-        form |= {"client_assertion": built, "client_assertion_type": ASSERTION_TYPE}
-        assert client.post(endpoint, form, secret=False).status_code == status
-        again = client.post(endpoint, form, secret=False)
-        assert (again.status_code, again.json()["error"]) == (401, "invalid_client")
+    own = {"iss": tenant.client_id, "sub": tenant.client_id, "aud": tenant.issuer}
+    times = {"exp": int(time.time()) + 60, "jti": os.urandom(8).hex()}
+    claims = {n: v for n, v in {**own, **times, **changes}.items() if v is not None}
+    kind = {"client_id": tenant.client_id, "client_assertion_type": ASSERTION_TYPE}
+    assertion = jwt.encode(claims, key, algorithm=alg)
+    return {"token": "x", **kind, "client_assertion": assertion}
 
 
 @pytest.mark.parametrize(
@@ -414,59 +321,43 @@ def test_the_assertion_that_the_sdk_builds_is_taken_everywhere_but_once(
         {"exp": None},
         {"jti": None},
     ],
+    ids=str,
 )
-def test_a_wrong_assertion_is_refused(
-    client: Client,
-    tenant: Tenant,
-    app_key: rsa.RSAPrivateKey,
-    changes: dict[str, Any],
+def test_an_assertion_is_good_once_and_a_wrong_one_never(
+    client: Client, tenant: Tenant, app_key: rsa.RSAPrivateKey, changes: dict[str, Any]
 ) -> None:
     tenant.client_public_key = pem_of(app_key)
-    form = {"token": "x", **_assertion(tenant, app_key, **changes)}
+    form = _assertion(tenant, app_key, **changes)
     assert client.post("revoke", form, secret=False).status_code == 401
-    form |= _assertion(tenant, app_key, aud=f"{tenant.issuer}oauth/revoke")
+    form = _assertion(tenant, app_key, aud=f"{tenant.issuer}oauth/revoke")
     assert client.post("revoke", form, secret=False).status_code == 200
+    again = client.post("revoke", form, secret=False)
+    assert error_of(again) == (401, "invalid_client")
 
 
 def test_an_assertion_needs_the_registered_key(
     client: Client, tenant: Tenant, app_key: rsa.RSAPrivateKey
 ) -> None:
-    form = {"token": "x", **_assertion(tenant, app_key)}
+    form = _assertion(tenant, app_key)
     assert client.post("revoke", form, secret=False).status_code == 401
     tenant.client_public_key = pem_of(app_key)
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     with_secret = _assertion(tenant, tenant.client_secret, "HS256")
-    for wrong in (_assertion(tenant, stranger), with_secret, {}):
-        form = {"token": "x", **wrong}
+    for form in (_assertion(tenant, stranger), with_secret, {"token": "x"}):
         assert client.post("revoke", form, secret=False).status_code == 401
     assert client.post("revoke", {"token": "x"}).status_code == 401
-
-
-def test_only_an_rsa_key_can_be_registered(tenant: Tenant) -> None:
-    for wrong in ("no key", pem_of(ec.generate_private_key(ec.SECP256R1()))):
-        with pytest.raises(ValueError, match=r"."):
-            tenant.client_public_key = wrong
-    assert tenant.client_public_key is None
 
 
 # Refresh tokens
 
 
 def test_a_spent_refresh_token_ends_its_family(client: Client, tenant: Tenant) -> None:
-    first = client.login()["refresh_token"]
-    other = client.login()["refresh_token"]
+    first, other = (client.login()["refresh_token"] for _ in range(2))
     second = client.refresh(first).json()["refresh_token"]
     for token in (first, second, first):
-        answer = client.refresh(token)
-        assert answer.status_code == 403
-        assert answer.json() == {
-            "error": "invalid_grant",
-            "error_description": "Unknown or invalid refresh token.",
-        }
+        assert error_of(client.refresh(token)) == (403, "invalid_grant")
     assert tenant.reuse_detected == 1
     assert client.refresh(other).status_code == 200
-    tenant.reset()
-    assert tenant.reuse_detected == 0
 
 
 def test_of_many_refreshes_at_once_one_succeeds(client: Client, tenant: Tenant) -> None:
@@ -475,18 +366,6 @@ def test_of_many_refreshes_at_once_one_succeeds(client: Client, tenant: Tenant) 
         answers = list(pool.map(client.refresh, [token] * 8))
     assert sorted(answer.status_code for answer in answers) == [200, *[403] * 7]
     assert tenant.reuse_detected == 1
-
-
-def test_without_rotation_the_refresh_token_stays(
-    client: Client, tenant: Tenant
-) -> None:
-    tenant.rotate_refresh_tokens = False
-    token = client.login()["refresh_token"]
-    for _ in range(2):
-        answer = client.refresh(token)
-        assert answer.status_code == 200
-        assert "refresh_token" not in answer.json()
-    assert tenant.reuse_detected == 0
 
 
 def test_revoking_ends_the_family(client: Client, tenant: Tenant) -> None:
@@ -499,142 +378,68 @@ def test_revoking_ends_the_family(client: Client, tenant: Tenant) -> None:
     assert tenant.reuse_detected == 0
 
 
-def test_all_of_a_users_refresh_tokens_can_be_revoked(
-    client: Client, tenant: Tenant
-) -> None:
-    alices = [client.login(prompt="login")["refresh_token"] for _ in range(2)]
-    bobs = client.login("bob", prompt="login")["refresh_token"]
-    tenant.revoke_refresh_tokens("auth0|alice")
-    assert [client.refresh(token).status_code for token in alices] == [403, 403]
-    assert client.refresh(bobs).status_code == 200
-
-
 def test_one_refresh_token_serves_several_apis(client: Client, tenant: Tenant) -> None:
     tenant.audiences = {"https://a/", "https://b/"}
     token = client.login()["refresh_token"]
     refused = client.refresh(token, audience="https://c/")
-    assert refused.status_code == 403
-    assert refused.json()["error"] == "access_denied"
-    assert refused.json()["error_description"].startswith("Service not found")
+    assert error_of(refused) == (403, "access_denied")
     for audience in sorted(tenant.audiences):
         tokens = client.refresh(token, audience=audience, scope="openid email").json()
-        token = tokens["refresh_token"]
-        claims = claims_of(tokens["access_token"])
+        token, claims = tokens["refresh_token"], claims_of(tokens["access_token"])
         assert audience in claims["aud"]
         assert claims["scope"] == tokens["scope"] == "openid email"
     assert "offline_access" in client.refresh(token).json()["scope"]
 
 
-def test_a_second_factor_can_be_wanted(client: Client, tenant: Tenant) -> None:
-    token = client.login()["refresh_token"]
-    tenant.require_mfa = True
-    answer = client.refresh(token)
-    assert answer.status_code == 403
-    assert answer.json()["mfa_token"]
-    assert answer.json()["error"] == "mfa_required"
-    assert answer.json()["error_description"] == "Multifactor authentication required"
-    tenant.require_mfa = False
-    assert client.refresh(token).status_code == 200
-
-
-def test_token_responses_can_be_odd(client: Client, tenant: Tenant) -> None:
-    tenant.token_response_extra = {"expires_in": "soon", "token_type": None, "x": [1]}
-    tokens = client.login()
-    assert (tokens["expires_in"], tokens["x"]) == ("soon", [1])
-    assert "token_type" not in tokens
-
-
-# Tokens of connections
-
-
-def _federated(token: str, **changes: str) -> dict[str, str]:
-    return {
-        "grant_type": FEDERATED,
-        "connection": "google-oauth2",
-        "subject_token": token,
-        "subject_token_type": "urn:ietf:params:oauth:token-type:refresh_token",
-        "requested_token_type": FEDERATED_TYPE,
-        **changes,
-    }
-
-
-def test_a_refresh_token_gives_tokens_of_connections(client: Client) -> None:
-    token = client.login()["refresh_token"]
-    got = [client.token(**_federated(token)).json() for _ in range(2)]
-    for answer in got:
-        assert answer["access_token"].startswith("google-oauth2-token-")
-        assert answer["issued_token_type"] == FEDERATED_TYPE
-        assert answer["token_type"] == "Bearer"
-        assert answer["expires_in"] > 0
-        assert answer["scope"]
-        assert "refresh_token" not in answer
-    assert got[0]["access_token"] != got[1]["access_token"]
-    assert client.refresh(token).status_code == 200
-
-
 @pytest.mark.parametrize(
-    ("changes", "status"),
+    ("changes", "refused"),
     [
-        ({"connection": "myspace"}, 400),
-        ({"subject_token_type": "x"}, 400),
-        ({"requested_token_type": "x"}, 400),
-        ({"connection": ""}, 400),
-        ({"subject_token": "unknown"}, 403),
+        ({"connection": "myspace"}, (400, "invalid_request")),
+        ({"connection": ""}, (400, "invalid_request")),
+        ({"subject_token_type": "x"}, (400, "invalid_request")),
+        ({"requested_token_type": "x"}, (400, "invalid_request")),
+        ({"subject_token": "unknown"}, (403, "invalid_grant")),
     ],
 )
-def test_a_wrong_request_for_a_connections_token_is_refused(
-    client: Client, changes: dict[str, str], status: int
+def test_a_refresh_token_gives_tokens_of_connections_and_stays_good(
+    client: Client, changes: dict[str, str], refused: tuple[int, str]
 ) -> None:
     token = client.login()["refresh_token"]
-    answer = client.token(**_federated(token, **changes))
-    assert answer.status_code == status
+    asked = {
+        "grant_type": f"urn:auth0:params:oauth:grant-type:{FEDERATED}",
+        "connection": "google-oauth2",
+        "subject_token": token,
+        "subject_token_type": f"{TOKEN_TYPE}refresh_token",
+        "requested_token_type": FEDERATED_TYPE,
+    }
+    found = client.token(**asked).json()
+    assert found["access_token"].startswith("google-oauth2-token-")
+    assert found["issued_token_type"] == FEDERATED_TYPE
+    assert "refresh_token" not in found
+    assert error_of(client.token(**asked | changes)) == refused
     assert client.refresh(token).status_code == 200
 
 
-# The protected API
-
-
-def test_the_api_takes_its_own_tokens(client: Client, tenant: Tenant) -> None:
+def test_the_api_takes_its_own_tokens_and_no_others(
+    client: Client, tenant: Tenant
+) -> None:
     tokens = client.login(audience=tenant.api_audience, scope="openid read:things")
-    for base in (tenant.issuer, tenant.origin):
-        answer = client.things(tokens["access_token"], base)
-        assert answer.status_code == 200
-        assert answer.json() == {"sub": "auth0|alice", "scope": "openid read:things"}
-    assert client.things(tokens["id_token"]).status_code == 401
-    tenant.clock_offset = tenant.access_token_lifetime + 1
-    assert client.things(tokens["access_token"]).status_code == 401
-
-
-def test_the_api_refuses_other_tokens(client: Client, tenant: Tenant) -> None:
+    own = tokens["access_token"]
+    for base in (tenant.issuer, f"{tenant.origin}/"):
+        answer = client.get(f"{base}api/things", own).json()
+        assert answer == {"sub": "auth0|alice", "scope": "openid read:things"}
     opaque = client.login()["access_token"]
     other = client.login(audience="https://b/")["access_token"]
-    for token, challenge in (
-        ("", "Bearer"),
-        (opaque, 'Bearer error="invalid_token"'),
-        (other, 'Bearer error="invalid_token"'),
-    ):
-        answer = client.things(token)
-        assert answer.status_code == 401
-        assert answer.headers["www-authenticate"] == challenge
-    tenant.api_audience = "https://b/"
-    assert client.things(other).status_code == 200
+    tenant.clock_offset = tenant.access_token_lifetime + 1
+    for token in ("", opaque, other, tokens["id_token"], own):
+        answer = client.get("api/things", token)
+        told = 'Bearer error="invalid_token"' if token else "Bearer"
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, told)
+    tenant.clock_offset, tenant.api_audience = 0, "https://b/"
+    assert client.get("api/things", other).status_code == 200
 
 
-# Back-channel logout
-
-
-def _verified(client: Client, token: str) -> dict[str, Any]:
-    tenant = client.tenant
-    keys = client.http.get(f"{tenant.issuer}.well-known/jwks.json").json()
-    claims: dict[str, Any] = jwt.decode(
-        token,
-        jwt.PyJWKSet.from_dict(keys)[jwt.get_unverified_header(token)["kid"]].key,
-        algorithms=["RS256"],
-        audience=tenant.client_id,
-        issuer=tenant.issuer,
-        leeway=1,
-    )
-    return claims
+# Signing out
 
 
 @pytest.mark.parametrize("path", ["/v2/logout", "/oidc/logout", "/u/session"])
@@ -642,6 +447,7 @@ def test_the_app_is_told_of_every_session_that_ends(
     client: Client, tenant: Tenant, path: str
 ) -> None:
     sid = claims_of(client.login()["id_token"])["sid"]
+    assert "Alice" in client.http.get(f"{tenant.origin}/u/session").text
     method = "POST" if path == "/u/session" else "GET"
     with receiver() as (url, got):
         tenant.backchannel_logout_uri = url
@@ -650,196 +456,73 @@ def test_the_app_is_told_of_every_session_that_ends(
             assert answer.status_code in {200, 302, 303}
         assert tenant.finish_backchannel()
     assert tenant.backchannel_answers == [200]
+    assert "Not signed in" in client.http.get(f"{tenant.origin}/u/session").text
+    assert sent_back(client.authorize(prompt="none"))["error"] == "login_required"
     (token,) = got
-    header = jwt.get_unverified_header(token)
-    assert (header["typ"], header["alg"]) == ("logout+jwt", "RS256")
-    claims = _verified(client, token)
+    assert jwt.get_unverified_header(token)["typ"] == "logout+jwt"
+    claims = claims_of(token)
     assert claims.pop("jti")
     assert claims.pop("exp") - claims.pop("iat") == 120
-    assert claims == {
-        "iss": tenant.issuer,
-        "aud": tenant.client_id,
-        "sub": "auth0|alice",
-        "sid": sid,
-        "events": {EVENT: {}},
-    }
+    about = {"sub": "auth0|alice", "sid": sid, "events": {EVENT: {}}}
+    assert claims == {"iss": tenant.issuer, "aud": tenant.client_id, **about}
 
 
-def test_the_browser_does_not_wait_for_the_app(client: Client, tenant: Tenant) -> None:
-    for status in (400, None):
+def test_what_the_app_answers_to_that_is_noted(client: Client, tenant: Tenant) -> None:
+    with receiver(400) as (url, _):
+        tenant.backchannel_logout_uri = url
         client.login()
-        with receiver(status or 200) as (url, _):
-            tenant.backchannel_logout_uri = url
-            if status:
-                client.http.get(f"{tenant.origin}/v2/logout")
-                assert tenant.finish_backchannel()
-        if status is None:
-            client.http.get(f"{tenant.origin}/v2/logout")
-            assert tenant.finish_backchannel()
+        client.logout()
+    client.login()
+    client.logout()
     assert tenant.backchannel_answers == [400, 0]
 
 
-def test_a_page_says_who_is_signed_in_at_the_tenant(
+def test_browsers_are_given_no_address_with_the_tenants_certificate(
     client: Client, tenant: Tenant
 ) -> None:
-    url = f"{tenant.origin}/u/session"
-    assert "Not signed in" in client.http.get(url).text
-    client.login()
-    page = client.http.get(url).text
-    assert "Alice" in page
-    assert "Sign out here" in page
-    left = client.http.post(url, follow_redirects=True)
-    assert "Not signed in" in left.text
-    assert "login_required" in client.authorize(prompt="none").headers["location"]
+    found = client.discover()
+    plain = {n for n, v in found.items() if str(v).startswith(f"{tenant.origin}/")}
+    assert plain == {"authorization_endpoint", "end_session_endpoint"}
+    with httpx.Client(trust_env=False) as browser:  # it trusts no certificate of ours
+        client.http = browser
+        client.fill_in(client.authorize(), username="alice")
+        assert "code" in sent_back(client.authorize())
+        # Auth0's own logout is beside the former
+        out = urljoin(found["authorization_endpoint"], "/v2/logout")
+        home = {"returnTo": "http://localhost:1/", "client_id": tenant.client_id}
+        answer = browser.get(out, params=home)
+        assert answer.headers["location"] == "http://localhost:1/"
+        assert "code" not in sent_back(client.authorize())
 
 
-def test_logout_tokens_go_nowhere_but_to_loopback(tenant: Tenant) -> None:
-    for url in ("http://example.com/", "https://localhost:1/", "http://localhost\\@b/"):
-        with pytest.raises(ValueError, match="loopback"):
-            tenant.backchannel_logout_uri = url
-    tenant.backchannel_logout_uri = "http://[::1]:1/x"
-    tenant.reset()
-    assert tenant.backchannel_logout_uri is None
+# A second factor
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("signature", "issuer", "audience", "algorithm", "none", "expired"),
-        *("unknown_key", "curve", "no_kid"),
-    ],
-)
-def test_logout_tokens_can_be_forged(client: Client, tenant: Tenant, kind: str) -> None:
-    forged = tenant.logout_token(sub="auth0|alice", forge=kind)
-    with pytest.raises((jwt.PyJWTError, KeyError)):
-        _verified(client, forged)
-
-
-def test_parts_of_a_logout_token_can_be_changed(client: Client, tenant: Tenant) -> None:
-    claims = _verified(client, tenant.logout_token(sid="s"))
-    assert claims["sid"] == "s"
-    assert "sub" not in claims
-    changed = {"events": None, "nonce": "n"}
-    claims = _verified(client, tenant.logout_token(sub="a", claims=changed))
-    assert "events" not in claims
-    assert claims["nonce"] == "n"
-    assert "iat" not in claims_of(tenant.logout_token(sub="a", forge="no_iat"))
-    for typ, found in (("JWT", "JWT"), (None, None)):
-        token = tenant.logout_token(sub="a", header={"typ": typ})
-        assert jwt.get_unverified_header(token).get("typ") == found
-    for kind in ("absent", "nonsense"):
-        with pytest.raises(ValueError, match=kind):
-            tenant.logout_token(sub="a", forge=kind)
-
-
-# What the SDK asks for, by the SDK itself
-
-
-class Memory:
-    """A store of the SDK for one browser, which gives sessions as dicts."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Any] = {}
-
-    async def get(self, key: str, options: Any = None) -> Any:
-        return self.kept.get(key)
-
-    async def set(self, key: str, state: Any, *_: Any, **__: Any) -> None:
-        self.kept[key] = state.model_dump() if isinstance(state, StateData) else state
-
-    async def delete(self, key: str, options: Any = None) -> None:
-        self.kept.pop(key, None)
-
-
-@pytest.fixture
-async def sdk(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[ServerClient[Any]]:
-    """The SDK as it comes, with a session of its own."""
-    monkeypatch.setenv("SSL_CERT_FILE", tenant.ca_file)
-    sdk: ServerClient[Any] = ServerClient(
-        domain=tenant.domain,
-        client_id=tenant.client_id,
-        client_secret=tenant.client_secret,
-        secret="s" * 32,
-        redirect_uri=CALLBACK,
-        state_store=Memory(),
-        transaction_store=Memory(),
-        authorization_params={"scope": "openid profile email offline_access"},
-    )
-    yield sdk
-    await sdk._oauth.aclose()
-
-
-async def user_of(sdk: ServerClient[Any]) -> dict[str, Any]:
-    user: dict[str, Any] = await sdk.get_user() or {}
-    return user
-
-
-async def sign_in(sdk: ServerClient[Any], client: Client, **asked: str) -> None:
-    """Sign in with the SDK, as Alice unless the browser is somebody's."""
-    options = StartInteractiveLoginOptions(authorization_params=asked)
-    answer = client.http.get(await sdk.start_interactive_login(options))
-    if answer.headers["location"].startswith(f"{client.tenant.origin}/u/login"):
-        answer = client.choose(answer, "alice")
-    if "/u/factor" in answer.headers["location"]:
-        answer = client.prove(answer, client.tenant.otp_for("alice"))
-    await sdk.complete_interactive_login(answer.headers["location"])
-
-
-async def test_a_refresh_goes_on_after_a_second_factor(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
-) -> None:
-    await sign_in(sdk, client)
-    tenant.require_mfa = True
-    api = "https://bank.example/"
-    with pytest.raises(MfaRequiredError) as refused:
-        await sdk.get_access_token(audience=api)
-    pending = {"mfa_token": refused.value.mfa_token}
-    assert refused.value.mfa_requirements.enroll[0].type == "otp"
-    assert await sdk.mfa.list_authenticators(pending) == []
-    with pytest.raises(MfaChallengeError, match="not enrolled"):
-        await sdk.mfa.challenge_authenticator({**pending, "factor_type": "otp"})
-
-    made = await sdk.mfa.enroll_authenticator({**pending, "factor_type": "otp"})
-    assert isinstance(made, OtpEnrollmentResponse)
-    assert made.secret in made.barcode_uri
-    challenge = await sdk.mfa.challenge_authenticator({**pending, "factor_type": "otp"})
-    assert challenge.challenge_type == "otp"
-    code = tenant.otp_for("alice")
-    for wrong in ({"otp": f"{(int(code) + 1) % 10**6:06}"}, {"recovery_code": "x"}):
-        with pytest.raises(MfaVerifyError):
-            await sdk.mfa.verify({**pending, **wrong})
-    await sdk.mfa.verify({**pending, "otp": code, "persist": True})
-
-    assert api in claims_of(await sdk.get_access_token(audience=api))["aud"]
-    await sdk.get_access_token(audience="https://other.example/")  # of the same proof
-    tokens = client.refresh((await sdk.get_session() or {})["refresh_token"]).json()
-    assert claims_of(tokens["id_token"])["amr"] == ["mfa"]
-    with pytest.raises(MfaListAuthenticatorsError, match="expired"):  # it is spent
-        await sdk.mfa.list_authenticators(pending)
-
-
-def test_a_recovery_code_is_good_once_and_brings_the_next(
+def test_a_refresh_goes_on_after_a_second_factor_that_is_shown_once(
     client: Client, tenant: Tenant
 ) -> None:
-    token, code = client.login()["refresh_token"], tenant.enroll("alice")
+    token, recovery = client.login()["refresh_token"], tenant.enroll("alice")
     tenant.require_mfa = True
-    refused = client.refresh(token).json()
-    assert refused["mfa_requirements"] == {
-        "challenge": [{"type": "otp"}, {"type": "recovery-code"}]
-    }
-    grant = "http://auth0.com/oauth/grant-type/mfa-recovery-code"
-    form = {"grant_type": grant, "mfa_token": refused["mfa_token"]}
-    tokens = client.token(**form, recovery_code=code).json()
-    assert claims_of(tokens["id_token"])["amr"] == ["mfa"]
-    assert client.token(**form, recovery_code=code).json()["error"] == "expired_token"
-    answer = client.choose(client.authorize(prompt="login"), "alice")
-    assert "This code is wrong" in client.prove(answer, code).text
-    assert "code" in sent_back(client.prove(answer, tokens["recovery_code"]))
+    refused = client.refresh(token)
+    assert error_of(refused) == (403, "mfa_required")
+    ways = [{"type": "otp"}, {"type": "recovery-code"}]
+    assert refused.json()["mfa_requirements"] == {"challenge": ways}
 
-
-# A second factor in the browser
+    shown = {"mfa_token": refused.json()["mfa_token"]}
+    by_otp = {"grant_type": f"{GRANT}/mfa-otp", **shown}
+    by_recovery = {"grant_type": f"{GRANT}/mfa-recovery-code", **shown}
+    wrong = f"{(int(tenant.otp_for('alice')) + 1) % 10**6:06}"
+    assert error_of(client.token(**by_otp, otp=wrong)) == (403, "invalid_grant")
+    answer = client.token(**by_recovery, recovery_code="x")
+    assert error_of(answer) == (403, "invalid_grant")
+    proved = client.token(**by_recovery, recovery_code=recovery).json()
+    again = client.token(**by_otp, otp=tenant.otp_for("alice"))
+    assert error_of(again) == (401, "expired_token")
+    for tokens in (proved, client.refresh(token).json()):
+        assert claims_of(tokens["id_token"])["amr"] == ["mfa"]
+    answer = client.fill_in(client.authorize(prompt="login"), username="alice")
+    assert "This code is wrong" in client.fill_in(answer, code=recovery).text
+    assert "code" in sent_back(client.fill_in(answer, code=proved["recovery_code"]))
 
 
 def test_an_app_can_ask_for_a_second_factor_each_time(
@@ -851,120 +534,97 @@ def test_an_app_can_ask_for_a_second_factor_each_time(
     assert sent_back(client.authorize(**asked))["error"] == "interaction_required"
     for _ in range(2):
         tenant.clock_offset += 60
-        answer = client.authorize(acr_values=MFA)
-        assert "/u/factor?" in answer.headers["location"]
-        page = client.http.get(answer.headers["location"]).text
-        assert "<strong>Alice</strong>" in page
-        assert (
-            tenant.otp_for("alice") in client.http.get(f"{tenant.origin}/u/inbox").text
-        )
-        claims = claims_of(
-            client.redeem(client.prove(answer, tenant.otp_for("alice")))["id_token"]
-        )
+        assert "<strong>Alice</strong>" in client.page(acr_values=MFA)
+        code, inbox = tenant.otp_for("alice"), f"{tenant.origin}/u/inbox"
+        assert code in client.http.get(inbox).text
+        claims = claims_of(client.login(acr_values=MFA)["id_token"])
         assert (claims["amr"], claims["acr"]) == (["mfa"], MFA)
         assert claims["auth_time"] >= first["auth_time"] + 60
         assert claims["sid"] == first["sid"]
         first = claims
     assert claims_of(client.login(**asked)["id_token"])["amr"] == ["mfa"]
+    assert "amr" not in claims_of(client.login("bob", prompt="login")["id_token"])
 
 
 def test_a_wrong_code_gets_nowhere_and_nobody_in(
     client: Client, tenant: Tenant
 ) -> None:
     tenant.enroll("alice")
-    answer = client.choose(client.authorize(), "alice")
-    for wrong in ("", "000", "x" * 300, "é"):
-        page = client.prove(answer, wrong)
-        assert "This code is wrong" in page.text
-        assert "set-cookie" not in page.headers
+    answer = client.fill_in(client.authorize(), username="alice")
     tenant.clock_offset = 90
     old = tenant.otp_for("alice")
     tenant.clock_offset = 0
-    assert client.prove(answer, old).status_code == 200
+    for wrong in ("", "000", "x" * 300, "é", old):
+        page = client.fill_in(answer, code=wrong)
+        assert "This code is wrong" in page.text
+        assert "set-cookie" not in page.headers
     assert sent_back(client.authorize(prompt="none"))["error"] == "login_required"
-    form = {"action": "deny", "state": sent_back(answer)["state"]}
-    denied = client.http.post(f"{tenant.origin}/u/factor", data=form)
+    denied = client.fill_in(answer, action="deny")
     assert sent_back(denied)["error"] == "access_denied"
-    assert client.prove(answer, tenant.otp_for("alice")).status_code == 400
-
-
-def test_who_has_a_second_factor_is_asked_at_each_login(
-    client: Client, tenant: Tenant
-) -> None:
-    tenant.enroll("alice")
-    assert claims_of(client.login()["id_token"])["amr"] == ["mfa"]
-    assert "code" in sent_back(client.authorize())  # still signed in
-    assert "amr" not in claims_of(client.login("bob", prompt="login")["id_token"])
+    again = client.fill_in(answer, code=tenant.otp_for("alice"))
+    assert again.status_code == 400
 
 
 # Logins without a redirect
 
 
-async def test_a_code_that_was_sent_signs_in_once(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
+@pytest.mark.parametrize(
+    ("connection", "way", "address", "owner"),
+    [
+        ("email", "email", "alice@example.com", "Alice"),
+        ("sms", "phone_number", "+4930123456", "+4930123456"),
+    ],
+)
+def test_a_code_that_was_sent_signs_in_once(
+    client: Client, tenant: Tenant, connection: str, way: str, address: str, owner: str
 ) -> None:
-    for start, owner in (
-        (StartPasswordlessEmailOptions(email="alice@example.com"), "Alice"),
-        (StartPasswordlessSmsOptions(phone_number="+4930123456"), "+4930123456"),
-    ):
-        address = getattr(start, "email", "") or getattr(start, "phone_number", "")
-        await sdk.passwordless.start(start)
-        code = tenant.passwordless_code(address)
-        inbox = client.http.get(f"{tenant.origin}/u/inbox").text
-        assert f"To {address}" in inbox
-        assert code in inbox
-        way = "email" if "@" in address else "phone_number"
-        given: dict[str, Any] = {"connection": start.connection, way: address}
-        wrong = VerifyPasswordlessOtpOptions(**given, verification_code="x")
-        right = VerifyPasswordlessOtpOptions(**given, verification_code=code)
-        with pytest.raises(PasswordlessVerifyError, match="Wrong email"):
-            await sdk.passwordless.verify(wrong)
-        await sdk.passwordless.verify(right)
-        assert (await user_of(sdk))["name"] == owner
-        with pytest.raises(PasswordlessVerifyError):
-            await sdk.passwordless.verify(right)
-    tenant.require_mfa = True
-    await sdk.passwordless.start(StartPasswordlessEmailOptions(email="a@b.example"))
-    code = tenant.passwordless_code("a@b.example")
-    with pytest.raises(MfaRequiredError):
-        await sdk.passwordless.verify(
-            VerifyPasswordlessOtpOptions(
-                connection="email", email="a@b.example", verification_code=code
-            )
-        )
+    client.post("../passwordless/start", {"connection": connection, way: address})
+    code = tenant.passwordless_code(address)
+    inbox = client.http.get(f"{tenant.origin}/u/inbox").text
+    assert f"To {address}" in inbox
+    assert code in inbox
+    form = {"grant_type": f"{GRANT}/passwordless/otp", "username": address}
+    assert error_of(client.token(**form, otp="x")) == (403, "invalid_grant")
+    tokens = client.token(**form, otp=code).json()
+    assert claims_of(tokens["id_token"])["name"] == owner
+    assert error_of(client.token(**form, otp=code)) == (403, "invalid_grant")
 
 
-async def test_a_link_that_was_sent_signs_the_browser_in_once(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
+def test_a_link_that_was_sent_signs_the_browser_in_once(
+    client: Client, tenant: Tenant
 ) -> None:
-    link = StartPasswordlessEmailOptions(email="new@example.com", send="link")
-    await sdk.passwordless.start(link, store_options={})
+    form = {"connection": "email", "send": "link", "email": "new@example.com"}
+    for wrong in ('{"redirect_uri": "https://elsewhere.example/"}', "no json", "[]"):
+        answer = client.post("../passwordless/start", {**form, "authParams": wrong})
+        assert error_of(answer) == (400, "invalid_request")
+    asked = json.dumps({"redirect_uri": CALLBACK})
+    client.post("../passwordless/start", {**form, "authParams": asked})
     url = tenant.passwordless_link("new@example.com")
-    answer = client.http.get(url)
-    await sdk.complete_interactive_login(answer.headers["location"])
-    assert (await user_of(sdk))["email_verified"] is True
+    claims = claims_of(client.redeem(client.http.get(url))["id_token"])
+    assert claims["email_verified"] is True
     assert client.http.get(url).status_code == 400
-    assert claims_of(client.login()["id_token"])["name"] == "new@example.com"
-    form = {"client_id": tenant.client_id, "connection": "email", "send": "link"}
-    for params in ('{"redirect_uri": "https://elsewhere.example/"}', "no json", "[]"):
-        form |= {"email": "a@b.example", "authParams": params}
-        answer = client.post("../passwordless/start", form)
-        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert claims_of(client.login()["id_token"])["sub"] == claims["sub"]
 
 
-async def test_a_passkey_signs_up_and_then_in(
-    sdk: ServerClient[Any], tenant: Tenant
-) -> None:
-    passkey = Passkey()
-    profile = PasskeyUserProfile(email="new@example.com", name="New")
-    begun = await sdk.passkey_signup_challenge(profile)
-    made = passkey.create(begun.authn_params_public_key)
-    await sdk.signin_with_passkey(begun.auth_session, made)
-    sub = (await user_of(sdk))["sub"]
-    with pytest.raises(PasskeyError, match="exists"):
-        await sdk.passkey_signup_challenge(profile)
+def ceremony(client: Client, step: str, **profile: str) -> tuple[str, SimpleNamespace]:
+    """Begin a sign-up or a login with a passkey."""
+    url = f"{client.tenant.issuer}passkey/{step}"
+    form = {"client_id": client.tenant.client_id, "user_profile": profile}
+    answer = client.http.post(url, json=form).json()
+    options = answer["authn_params_public_key"]
+    asked = {"challenge": options["challenge"], "rp_id": options.get("rpId")}
+    return answer["auth_session"], SimpleNamespace(**asked)
 
-    for changes, why in (
+
+def by_passkey(client: Client, session: str, answer: Any) -> httpx.Response:
+    kind = "urn:okta:params:oauth:grant-type:webauthn"
+    shown = answer.model_dump_json(by_alias=True)
+    return client.token(grant_type=kind, auth_session=session, authn_response=shown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
         ({}, ""),
         ({"id": "unknown"}, "it is unknown here"),
         ({"key": Passkey().key}, "refused"),
@@ -972,288 +632,158 @@ async def test_a_passkey_signs_up_and_then_in(
         ({"challenge": "another"}, "the challenge is another"),
         ({"rp_id": "elsewhere.example"}, "of another site"),
         ({"kind": "create"}, "refused"),
-    ):
-        login = await sdk.passkey_login_challenge()
-        shown = copy.copy(passkey)
-        vars(shown).update(changes)
-        options = login.authn_params_public_key.model_copy(update=changes)
-        answer = shown.create(options) if "kind" in changes else shown.get(options)
-        if why:
-            with pytest.raises(PasskeyError, match=why):
-                await sdk.signin_with_passkey(login.auth_session, answer)
-        else:
-            await sdk.signin_with_passkey(login.auth_session, answer)
-            assert (await user_of(sdk))["sub"] == sub
-        with pytest.raises(PasskeyError, match="expired"):  # it is spent
-            await sdk.signin_with_passkey(login.auth_session, answer)
-
-
-async def test_who_is_elsewhere_approves_a_login(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
+    ],
+)
+def test_a_passkey_signs_up_and_then_in(
+    client: Client, changes: dict[str, Any], why: str
 ) -> None:
-    hint = {"login_hint": {"sub": "auth0|bob"}, "binding_message": "Desk <4>"}
-    with pytest.raises(ApiError, match="unknown"):
-        await sdk.initiate_backchannel_authentication({"login_hint": {"sub": "x"}})
-    for action in ("login", "deny"):
-        begun = await sdk.initiate_backchannel_authentication(hint)
-        with pytest.raises(PollingApiError, match="yet to answer"):
-            await sdk.backchannel_authentication_grant(begun["auth_req_id"])
-        url = f"{tenant.origin}/u/inbox"
-        page = client.http.get(url).text
-        assert "Sign Bob in elsewhere?" in page
-        assert "Desk &lt;4&gt;" in page
-        form = {"id": begun["auth_req_id"], "action": action}
-        assert (
-            "nothing here"
-            in client.http.post(url, data=form, follow_redirects=True).text
-        )
-        if action == "login":
-            tokens = await sdk.backchannel_authentication_grant(begun["auth_req_id"])
-            assert claims_of(tokens["id_token"])["sub"] == "auth0|bob"
-        for error in ("did not authorize", "expired")[action == "login" :]:
-            with pytest.raises(PollingApiError, match=error):
-                await sdk.backchannel_authentication_grant(begun["auth_req_id"])
-    tenant.approve_backchannel("bob")
-    await sdk.login_backchannel(hint)
-    tenant.approve_backchannel("bob", allow=False)
-    with pytest.raises(ApiError, match="did not authorize"):
-        await sdk.login_backchannel(hint)
+    passkey = Passkey()
+    session, options = ceremony(client, "register", email="new@example.com")
+    made = by_passkey(client, session, passkey.create(options)).json()
+    session, options = ceremony(client, "challenge")
+    vars(passkey).update(changes)
+    vars(options).update(changes)
+    shown = passkey.create(options) if "kind" in changes else passkey.get(options)
+    answer = by_passkey(client, session, shown)
+    if why:
+        assert error_of(answer) == (403, "invalid_grant")
+        assert why in answer.text
+    else:
+        subs = {claims_of(t["id_token"])["sub"] for t in (made, answer.json())}
+        assert len(subs) == 1
+    again = by_passkey(client, session, shown)  # it is spent either way
+    assert "expired" in again.text
 
 
-async def test_a_token_of_somebody_elses_is_exchanged(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
+@pytest.mark.parametrize("action", ["login", "deny"])
+def test_who_is_elsewhere_approves_a_login(
+    client: Client, tenant: Tenant, action: str
 ) -> None:
-    kind = {"subject_token_type": "urn:acme:legacy"}
-    given: dict[str, Any] = {
-        **kind,
+    hint = {"login_hint": '{"sub": "auth0|bob"}', "binding_message": "Desk <4>"}
+    begun = client.post("../bc-authorize", hint).json()["auth_req_id"]
+    grant, inbox = "urn:openid:params:grant-type:ciba", f"{tenant.origin}/u/inbox"
+    form = {"grant_type": grant, "auth_req_id": begun}
+    assert error_of(client.token(**form)) == (400, "authorization_pending")
+    page = client.http.get(inbox).text
+    assert "Sign Bob in elsewhere?" in page
+    assert "Desk &lt;4&gt;" in page
+    client.http.post(inbox, data={"id": begun, "action": action})
+    assert "nothing here" in client.http.get(inbox).text
+    answer = client.token(**form)
+    if action == "login":
+        assert claims_of(answer.json()["id_token"])["sub"] == "auth0|bob"
+    else:
+        assert error_of(answer) == (400, "access_denied")
+    assert error_of(client.token(**form)) == (400, "expired_token")
+
+
+def test_a_token_of_somebody_elses_is_exchanged_and_a_session_transferred_once(
+    client: Client, tenant: Tenant
+) -> None:
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
         "subject_token": "theirs",
-        "scope": "openid profile",
+        "subject_token_type": "urn:acme:legacy",
+        "actor_token": client.login("bob")["id_token"],
+        "actor_token_type": f"{TOKEN_TYPE}id_token",
     }
-    asked = LoginWithCustomTokenExchangeOptions(**given)
-    with pytest.raises(CustomTokenExchangeError, match="accepted"):
-        await sdk.login_with_custom_token_exchange(asked)
+    assert error_of(client.token(**form)) == (403, "invalid_grant")
     tenant.accept_token("theirs", "alice", "urn:acme:legacy")
-    await sdk.login_with_custom_token_exchange(asked)
-    user = await user_of(sdk)
-    assert (user["sub"], user["name"]) == ("auth0|alice", "Alice")
-    bob = client.login("bob")["id_token"]
-    actor: dict[str, Any] = {
-        "actor_token_type": "urn:ietf:params:oauth:token-type:id_token"
-    }
-    act = CustomTokenExchangeOptions(**given, actor_token=bob, **actor)
-    assert (await sdk.custom_token_exchange(act)).act == {"sub": "auth0|bob"}
-    with pytest.raises(CustomTokenExchangeError, match="actor token is wrong"):
-        await sdk.custom_token_exchange(act.model_copy(update={"actor_token": "x"}))
-
-
-async def test_a_session_is_transferred_once(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
-) -> None:
-    await sign_in(sdk, client)
-    tenant.accept_token("ticket 4", "bob", "urn:acme:ticket")
-    token = await sdk.request_session_transfer_token("ticket 4", "urn:acme:ticket")
-    assert (token.token_type, token.expires_in) == ("N_A", 60)
-    shown = {"session_transfer_token": token.session_transfer_token}
-    claims = claims_of(client.redeem(client.authorize(**shown))["id_token"])
-    assert (claims["sub"], claims["act"]) == ("auth0|bob", {"sub": "auth0|alice"})
+    wrong = client.token(**form | {"actor_token": "x"})
+    assert error_of(wrong) == (403, "invalid_grant")
+    exchanged = client.token(**form).json()
+    ticket = client.token(**form, audience=f"urn:{tenant.domain}:session_transfer")
+    shown = {"session_transfer_token": ticket.json()["access_token"]}
+    for tokens in (exchanged, client.redeem(client.authorize(**shown))):
+        claims = claims_of(tokens["id_token"])
+        assert (claims["sub"], claims["act"]) == ("auth0|alice", {"sub": "auth0|bob"})
     assert sent_back(client.authorize(**shown))["error"] == "invalid_request"
 
 
-# The My Account API
+# A user's account
 
 
-async def test_an_account_is_connected_and_taken_away(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
+@pytest.mark.parametrize("wrong", ["", "auth_session", "redirect_uri", "code_verifier"])
+def test_only_who_began_to_connect_an_account_completes_it(
+    client: Client, tenant: Tenant, wrong: str
 ) -> None:
-    await sign_in(sdk, client)
-    found = await sdk.list_connected_account_connections(take=1)
-    assert ([c.name for c in found.connections], found.next) == (["github"], "1")
-    found = await sdk.list_connected_account_connections(from_param="1")
-    assert ([c.name for c in found.connections], found.next) == (
-        ["google-oauth2"],
-        None,
-    )
-    google = ConnectAccountOptions(connection="google-oauth2", scopes=["openid", "x"])
-    for action in ("deny", "login"):
-        page = client.http.get(await sdk.start_connect_account(google))
-        assert "use your account at google-oauth2" in page.text
-        form = {"ticket": page.url.params["ticket"], "action": action}
-        answer = client.http.post(f"{tenant.origin}/u/confirm", data=form)
-        if action == "deny":
-            assert sent_back(answer)["error"] == "access_denied"
-    done = await sdk.complete_connect_account(answer.headers["location"])
-    assert (done.connection, done.scopes) == ("google-oauth2", ["openid", "x"])
-    assert tenant.accounts("alice") == ["google-oauth2"]
-    (account,) = (await sdk.list_connected_accounts()).accounts
-    assert (await sdk.list_connected_accounts("github")).accounts == []
-    await sdk.delete_connected_account(account.id)
-    assert tenant.accounts("alice") == []
-    with pytest.raises(MyAccountApiError, match="no such account"):
-        await sdk.delete_connected_account(account.id)
-    with pytest.raises(MyAccountApiError, match="no connection myspace"):
-        await sdk.start_connect_account(ConnectAccountOptions(connection="myspace"))
-    tenant.my_account_scopes.clear()
-    with pytest.raises(MyAccountApiError, match="lacks read:me:connected_accounts"):
-        await sdk._my_account_client.list_connected_accounts(
-            await sdk.get_access_token(
-                audience=tenant.my_account, scope="read:me:factors"
-            )
-        )
+    token = client.my_account_token("connected_accounts")
+    asked = client.query(connection="github")
+    begun = client.me("POST", "connected-accounts/connect", token, **asked).json()
+    page = client.http.get(begun["connect_uri"], params=begun["connect_params"])
+    assert "use your account at github" in page.text
+    shown = {"auth_session": begun["auth_session"], "redirect_uri": CALLBACK}
+    shown |= sent_back(client.fill_in(page)) | {"code_verifier": VERIFIER}
+    shown |= {wrong: "http://x"}
+    for status in (400 if wrong else 201, 400):  # it is spent either way
+        answer = client.me("POST", "connected-accounts/complete", token, **shown)
+        assert answer.status_code == status
+    assert tenant.accounts("alice") == ([] if wrong else ["github"])
 
 
-async def test_only_who_began_to_connect_an_account_completes_it(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
+@pytest.mark.parametrize("kind", ["totp", "recovery-code", "passkey"])
+def test_a_method_counts_once_its_user_has_shown_it(
+    client: Client, tenant: Tenant, kind: str
 ) -> None:
-    await sign_in(sdk, client)
-    for wrong in ("auth_session", "redirect_uri", "code_verifier"):
-        github = ConnectAccountOptions(connection="github")
-        page = client.http.get(await sdk.start_connect_account(github))
-        form = {"ticket": page.url.params["ticket"], "action": "login"}
-        answer = client.http.post(f"{tenant.origin}/u/confirm", data=form)
-        setattr(next(iter(sdk._transaction_store.kept.values())), wrong, "http://x")
-        with pytest.raises(MyAccountApiError, match="not of this request"):
-            await sdk.complete_connect_account(answer.headers["location"])
-    assert tenant.accounts("alice") == []
-
-
-async def test_a_user_minds_the_methods(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
-) -> None:
-    await sign_in(sdk, client)
-    api = sdk._my_account_client
-    methods = [
-        f"{v}:me:authentication-methods" for v in ("create", "read", "update", "delete")
-    ]
-    scope = " ".join(["openid", "read:me:factors", *methods])
-    token = await sdk.get_access_token(audience=tenant.my_account, scope=scope)
-    kinds = {factor.type for factor in (await api.get_factors(token)).factors}
-    assert kinds == {"totp", "recovery-code", "passkey"}
-    passkey = Passkey()
-    for kind in ("totp", "recovery-code", "passkey"):
-        enroll = EnrollAuthenticationMethodRequest(type=kind)
-        begun = await api.enroll_authentication_method(token, enroll)
-        proof: dict[str, Any] = {}
-        if kind == "totp":
-            proof["otp_code"] = tenant.otp_for("alice")
-        elif kind == "recovery-code":
-            proof["recovery_code"] = (begun.model_extra or {})["recovery_code"]
-        else:
-            proof["authn_response"] = passkey.create(begun.authn_params_public_key)
-        for session, works in (("another", False), (begun.auth_session, True)):
-            shown = VerifyAuthenticationMethodRequest(auth_session=session, **proof)
-            verify = api.verify_authentication_method(
-                token, begun.authentication_method_id, shown
-            )
-            if works:
-                assert (await verify).confirmed is True
-            else:
-                with pytest.raises(MyAccountApiError, match="wrong"):
-                    await verify
-    found = (await api.list_authentication_methods(token)).authentication_methods
-    assert [method.type for method in found] == ["totp", "recovery-code", "passkey"]
-    begin = await sdk.passkey_login_challenge()
-    answer = passkey.get(begin.authn_params_public_key)
-    with pytest.raises(MfaRequiredError):  # Alice has a second factor now
-        await sdk.signin_with_passkey(begin.auth_session, answer)
-    totp = (await api.list_authentication_methods(token, "totp")).authentication_methods
-    name = UpdateAuthenticationMethodRequest(name="Phone")
-    assert (
-        await api.update_authentication_method(token, totp[0].id, name)
-    ).name == "Phone"
-    assert (await api.get_authentication_method(token, totp[0].id)).name == "Phone"
-    await api.delete_authentication_method(token, totp[0].id)
-    with pytest.raises(MyAccountApiError, match="no such"):
-        await api.get_authentication_method(token, totp[0].id)
+    token, passkey = client.my_account_token("authentication_methods"), Passkey()
+    begun = client.me("POST", "authentication-methods", token, type=kind).json()
+    own = f"authentication-methods/{begun['id']}"
+    proof: dict[str, Any] = {"recovery_code": begun.get("recovery_code")}
+    if kind == "totp":
+        proof = {"otp_code": tenant.otp_for("alice")}
+    elif kind == "passkey":
+        options = SimpleNamespace(**begun["authn_params_public_key"])
+        proof = {"authn_response": passkey.create(options).model_dump(by_alias=True)}
+    for session, status in (("another", 403), (begun["auth_session"], 201)):
+        shown = {"auth_session": session, **proof}
+        answer = client.me("POST", f"{own}/verify", token, **shown)
+        assert answer.status_code == status
+    assert client.me("GET", own, token).json()["confirmed"] is True
+    if kind == "passkey":
+        tenant.enroll("alice")
+        session, options = ceremony(client, "challenge")
+        answer = by_passkey(client, session, passkey.get(options))
+        assert error_of(answer) == (403, "mfa_required")
+    assert client.me("DELETE", own, token).status_code == 204
+    assert client.me("GET", own, token).status_code == 404
+    assert client.me("GET", "factors", token).status_code == 403  # not of its scope
     tenant.clock_offset = tenant.access_token_lifetime + 1
-    with pytest.raises(MyAccountApiError, match="expired"):
-        await api.get_factors(token)
+    assert client.me("GET", own, token).status_code == 401
 
 
-async def test_an_account_is_linked_and_unlinked(
-    sdk: ServerClient[Any], client: Client, tenant: Tenant
-) -> None:
-    await sign_in(sdk, client)
-    here = {"authorization_params": {"redirect_uri": CALLBACK}}
-    github = {"connection": "github", "app_state": "kept", **here}
-    for start, complete, left in (
-        (sdk.start_link_user, sdk.complete_link_user, {"github"}),
-        (sdk.start_unlink_user, sdk.complete_unlink_user, set()),
-    ):
-        await sign_in(sdk, client)
-        page = client.http.get(await start(github), follow_redirects=True)
+def test_only_who_is_known_links_an_account(client: Client, tenant: Tenant) -> None:
+    hint = client.login()["id_token"]
+    for scope, linked in (("link_account", {"github"}), ("unlink_account", set())):
+        asked = {"scope": f"openid {scope}", "requested_connection": "github"}
+        assert sent_back(client.authorize(**asked))["error"] == "invalid_request"
+        answer = client.authorize(**asked, id_token_hint=hint)
+        page = client.http.get(answer.headers["location"])
         assert "Sign in as Alice by github" in page.text
-        form = {"ticket": page.url.params["ticket"], "action": "login"}
-        answer = client.http.post(f"{tenant.origin}/u/confirm", data=form)
-        assert await complete(answer.headers["location"]) == {"app_state": "kept"}
-        assert tenant.linked("alice") == left
-    asked = {"scope": "openid link_account", "requested_connection": "github"}
-    assert sent_back(client.authorize(**asked))["error"] == "invalid_request"
+        client.fill_in(page)
+        assert tenant.linked("alice") == linked
 
 
-def test_claims_of_who_is_signed_in_can_be_changed(
-    client: Client, tenant: Tenant
-) -> None:
-    tenant.change_user("alice", roles=["admin"], nickname="al")
-    tokens = client.login()
-    assert claims_of(tokens["id_token"])[ROLES] == ["admin"]
-    tenant.change_user("alice@example.com", roles=[], nickname=None)
-    again = claims_of(client.refresh(tokens["refresh_token"]).json()["id_token"])
-    assert not {ROLES, "nickname"} & again.keys()
-    assert again["given_name"] == "Alice"
+# For whom it is
+
+
+def test_a_mistake_of_a_test_is_told_at_once(tenant: Tenant) -> None:
+    on_a_curve = pem_of(ec.generate_private_key(ec.SECP256R1()))
+    for wrong in ("no key", on_a_curve):
+        with pytest.raises(ValueError, match=r"."):
+            tenant.client_public_key = wrong
+    for wrong in ("http://example.com/", "https://localhost:1/", "http://a\\@b/"):
+        with pytest.raises(ValueError, match="loopback"):
+            tenant.backchannel_logout_uri = wrong
+    tenant.backchannel_logout_uri = "http://[::1]:1/x"
+    for kind in ("absent", "nonsense"):
+        with pytest.raises(ValueError, match=kind):
+            tenant.logout_token(sub="a", forge=kind)
+    with pytest.raises(ValueError, match="Say what to forge"):
+        tenant.forge()
+    with pytest.raises(ValueError, match="nowhere"):
+        tenant.fail("nowhere", Fault.reset())
     with pytest.raises(LookupError, match="zoe"):
         tenant.change_user("zoe")
-
-
-# As a whole
-
-
-def test_how_a_request_authenticated_is_noted(client: Client, tenant: Tenant) -> None:
-    token = client.login()["access_token"]
-    client.http.get(
-        f"{tenant.issuer}userinfo", headers={"Authorization": f"Bearer {token}"}
-    )
-
-    schemes = {seen.path: seen.scheme for seen in tenant.requests}
-    assert schemes["/oauth/token"] == "basic"
-    assert schemes["/userinfo"] == "bearer"
-    assert schemes["/authorize"] == ""
-
-
-def test_discovery_says_what_there_is(client: Client) -> None:
-    found = discover(client)
-    assert found["backchannel_logout_supported"] is True
-    assert found["backchannel_logout_session_supported"] is True
-    assert FEDERATED in found["grant_types_supported"]
-    methods = found["token_endpoint_auth_methods_supported"]
-    assert {"client_secret_post", "private_key_jwt"} <= set(methods)
-
-
-BROWSERS = {"authorization_endpoint", "end_session_endpoint"}
-
-
-def test_browsers_are_given_no_address_with_the_tenants_certificate(
-    client: Client, tenant: Tenant
-) -> None:
-    found = discover(client).items()
-    addresses = {n: v for n, v in found if str(v).startswith("http")}
-    plain = {n for n, v in addresses.items() if not v.startswith(tenant.issuer)}
-    assert plain == BROWSERS
-    for name in BROWSERS:
-        assert addresses[name].startswith(f"{tenant.origin}/")
-
-
-def test_auth0s_logout_is_beside_the_authorization_endpoint(
-    client: Client, tenant: Tenant
-) -> None:
-    begin = discover(client)["authorization_endpoint"]
-    with httpx.Client(trust_env=False) as browser:  # it trusts no certificate of ours
-        client.http = browser
-        client.choose(client.authorize(), "alice")
-        assert "code" in sent_back(client.authorize())
-        home = {"returnTo": "http://localhost:1/", "client_id": tenant.client_id}
-        answer = browser.get(urljoin(begin, "/v2/logout"), params=home)
-        assert answer.headers["location"] == "http://localhost:1/"
-        assert "code" not in sent_back(client.authorize())
 
 
 def _settings(tenant: Tenant) -> dict[str, Any]:
@@ -1268,6 +798,9 @@ def test_reset_forgets_settings_and_state(
     usual = _settings(tenant)
     token = client.login()["refresh_token"]
     name = client.post("par", client.query()).json()["request_uri"]
+    client.refresh(client.refresh(token).json()["refresh_token"])
+    client.refresh(token)
+    assert tenant.reuse_detected == 1
     tenant.add_organization("acme")
     tenant.client_public_key = pem_of(app_key)
     tenant.connections.clear()
@@ -1276,10 +809,12 @@ def test_reset_forgets_settings_and_state(
     tenant.api_audience, tenant.audiences = "x", {"y"}
     tenant.token_response_extra = {"z": 1}
     tenant.backchannel_answers.append(200)
+    tenant.backchannel_logout_uri = "http://localhost:1/x"
     tenant.reset()
     assert _settings(tenant) == usual
-    assert tenant.client_public_key is None
+    assert tenant.client_public_key is tenant.backchannel_logout_uri is None
     assert (tenant.token_response_extra, tenant.backchannel_answers) == ({}, [])
+    assert tenant.reuse_detected == 0
     assert client.refresh(token).status_code == 403
     query = {"client_id": tenant.client_id, "request_uri": name}
     assert client.ask(query).status_code == 400
@@ -1306,7 +841,7 @@ def live() -> None:
             tenant.backchannel_logout_uri = url
             client.post("par", client.query())
             client.login()
-            client.http.get(f"{tenant.origin}/v2/logout")
+            client.logout()
             tenant.stop()
             assert tenant.backchannel_answers == [200]
 
@@ -1314,9 +849,6 @@ def live() -> None:
 def test_nothing_is_left_behind() -> None:
     # A process of its own has no threads and files of other tests.
     paths = os.pathsep.join(str(path) for path in (TESTS, TESTS.parent))
-    subprocess.run(
-        [sys.executable, "-c", LEAVES],
-        env={**os.environ, "PYTHONPATH": paths},
-        timeout=60,
-        check=True,
-    )
+    own = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", LEAVES]
+    subprocess.run(command, env=own, timeout=60, check=True)
