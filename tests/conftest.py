@@ -7,9 +7,11 @@ import os
 import shutil
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,10 @@ LONG = {
     *("test_same_behaviour.py", "test_redis.py", "test_tenant_in_use.py"),
     "test_commands.py",
 }
+
+# httpcore looks for it at every request, and whether it is there takes long to tell
+if not find_spec("sniffio"):
+    sys.modules["sniffio"] = None  # type: ignore[assignment]  # this is how to say so
 
 _tenant = Tenant()
 _listener = socket.create_server(("127.0.0.1", 0))
@@ -120,7 +126,7 @@ def site(app: Flask) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def trust() -> ssl.SSLContext:
     """What trusts the tenant's certificate."""
     return ssl.create_default_context(cafile=str(_tenant.ca_file))

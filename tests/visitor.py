@@ -143,14 +143,17 @@ def sign_in(
 ) -> str:
     """Sign in at the tenant, in a browser new to it; return the way back."""
     http.cookies.clear()
-    page = http.get(url, follow_redirects=True).url
-    answer = _fill_in(http, page, username=username)
-    if code and answer.next_request and "/u/factor" in answer.headers["Location"]:
-        answer = _fill_in(http, answer.next_request.url, code=code())
+    answer = _fill_in(http, http.get(url), username=username)
+    if code and "/u/factor" in answer.headers["Location"]:
+        answer = _fill_in(http, answer, code=code())
     return answer.headers["Location"]
 
 
-def _fill_in(http: httpx.Client, page: httpx.URL, **fields: str) -> httpx.Response:
+def _fill_in(
+    http: httpx.Client, answer: httpx.Response, **fields: str
+) -> httpx.Response:
+    assert answer.next_request, answer.text
+    page = answer.next_request.url  # which has all that its form has
     form = {"state": page.params["state"], "action": "login", **fields}
     return http.post(page.copy_with(query=None), data=form)
 
