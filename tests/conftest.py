@@ -175,6 +175,14 @@ def redis_server(_redis: RedisServer) -> RedisServer:
     return _redis
 
 
+@pytest.fixture
+def own_redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of the test's own, that it may spoil, or give options to."""
+    server = RedisServer(tmp_path, *getattr(request, "param", ())).start()
+    yield server
+    server.kill()
+
+
 class Clock:
     """A clock that tests set forward; it shifts ``time.time`` for all of the app."""
 

@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="WORD")
     parser.add_argument("--at-once", type=int, default=2, metavar="NUMBER")
     given = parser.parse_args()
-    table = [mutant for mutant in mutants() if given.only in str(mutant)]
+    table = [m for m in mutants() if given.only in f"{m} {m.tests}"]
     if lost := misplaced(table):
         print("Not there exactly once:", *lost, sep="\n  ")
         return 2

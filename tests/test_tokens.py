@@ -39,7 +39,7 @@ from auth0_flask.tenant.faults import Fault
 from conftest import Clock
 from redis_server import RedisServer
 from servers import BIN, GUNICORN, Server, free_port, serving
-from test_revocations import forks, in_a_child
+from test_revocations import in_children
 from visitor import Shopper, Visitor
 
 Visitors = Callable[..., Visitor]
@@ -415,7 +415,7 @@ async def test_a_result_that_is_moved_in_the_store_is_nobody_elses() -> None:
         await refresh_once(store, auth0.sessions, "mallory's", "any", rotated)
 
 
-@forks
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_a_forked_child_waits_for_no_refresh_of_its_parent() -> None:
     has_begun, may_end = threading.Event(), threading.Event()
 
@@ -435,7 +435,7 @@ def test_a_forked_child_waits_for_no_refresh_of_its_parent() -> None:
     with ThreadPoolExecutor(1) as pool:
         parents = pool.submit(asyncio.run, refresh())
         assert has_begun.wait(5)
-        found = in_a_child(child)
+        (found,) = in_children(child)
         may_end.set()
         assert found == parents.result(5) == "of forked"
 
