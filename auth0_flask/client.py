@@ -347,11 +347,12 @@ class Auth0Client(ServerClient[Any]):
     async def refresh_user(self) -> Json:
         """Get the user's claims and tokens anew from Auth0, and return the claims.
 
-        As after a change of role. Calls at the same time ask once, whichever worker
-        has them. Raised is what `get_access_token` raises.
+        As after a change of role. Nothing older than the call is returned; calls that
+        wait for each other share an answer, whichever worker has them. Raised is what
+        `get_access_token` raises.
         """
         known = request_state()
-        known.renewing = shared_store().now() - 1
+        known.renewing = shared_store().now()
         try:
             await self.get_access_token()
         finally:

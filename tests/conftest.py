@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import ssl
 import sys
@@ -57,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "ours", derandomize=fixed, database=None, deadline=None, print_blob=True
     )
     hypothesis.settings.load_profile("ours")
+    # a run in the background of a script ignores Ctrl-C, and so would what it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _tenant.start()
     os.environ.update(_tenant.environ(redirect_uri=f"{SITE}/callback"))
     os.environ["AUTH0_REVOCATIONS_PATH"] = REVOCATIONS

@@ -80,12 +80,15 @@ def test_nothing_that_was_kept_for_others_is_older_than_the_call(
     tenant.rotate_refresh_tokens = rotates
     before = alice.client.get(f"/token?audience={API}").text
     slow, seen = alice.twin(), []
-    for role in ("reader", "writer", "owner"):
+    for role, browsers in (
+        *(("reader", (alice, slow)), ("writer", (alice, slow)), ("owner", (slow,))),
+        ("admin", (alice, slow)),  # at once, after somebody else's
+    ):
         tenant.change_user("alice", roles=[role])
-        for browser in (alice, slow):  # one has the cookie of before all this
+        for browser in browsers:  # one has the cookie of before all this
             seen += dict(browser.client.get("/renewed").json or {})[ROLES]
 
-    assert seen == ["reader", "reader", "writer", "writer", "owner", "owner"]
+    assert seen == [*("reader",) * 2, *("writer",) * 2, "owner", *("admin",) * 2]
     assert alice.client.get(f"/token?audience={API}").text != before
     assert tenant.reuse_detected == 0
 
@@ -150,7 +153,7 @@ async def test_it_is_gone_in_every_worker_and_calls_share_what_they_ask(
         assert [a.json()["sub"] for a in answers if ROLES not in a.json()] == [
             "auth0|alice"
         ] * 30
-        assert tenant.count("/oauth/token") - asked <= 10  # they came in some rounds
+        assert tenant.count("/oauth/token") - asked < 30  # they came in some rounds
         assert tenant.reuse_detected == 0
         await alice.get("/renewed")
         seen = {}
