@@ -85,9 +85,8 @@ def newest_refresh_token(
 ) -> str:
     """Return the refresh token that replaced one, or itself."""
     seen: set[str] = set()  # should a provider hand out an old one again
-    while token not in seen and (kept := shared.result(_name(token))):
+    while token not in seen and (replaced := _kept(shared, encryption, token)):
         seen.add(token)
-        replaced = encryption.decrypt(_name("sealed", token), kept)
         token = replaced["answer"]["refresh_token"]
     return token
 
@@ -103,48 +102,42 @@ class _LockedExchange:
     _since: float
 
     def result(self, token: str) -> dict[str, Any]:
-        give_up, seen, is_known = time.monotonic() + _MAX_WAIT, {token}, False
+        give_up, seen = time.monotonic() + _MAX_WAIT, set[str]()
+        again: tuple[str, ...] = ()
         while time.monotonic() < give_up:
-            if replaced := self._kept(token):
+            if release := self._shared.lock(_name(token, *again), LOCK_SECONDS):
+                return self._locked(token, release)
+            # others exchange it, or there is what replaced it
+            if replaced := _kept(self._shared, self._encryption, token):
                 if self._serves(replaced):
                     return replaced
-                token = replaced["answer"]["refresh_token"]
-                is_known = token in seen  # a provider may hand out an old one again
-                if not is_known:
+                if token not in seen:
                     seen.add(token)
+                    token = replaced["answer"]["refresh_token"]
                     continue
-            found = self._kept(token, self._purpose)
-            if found and self._serves(found):
-                return found
-            if release := self._shared.lock(_name(token), LOCK_SECONDS):
-                try:
-                    return self._locked(token, is_known)
-                finally:
-                    with suppress(StoreUnavailable):  # then it expires by itself
-                        release()
+                # a provider hands out an old one again
+                again = ("after", str(replaced["began"]))
             time.sleep(_POLL)
         raise TimeoutError("another request's refresh does not come to an end")
 
-    def _locked(self, token: str, is_known: bool) -> dict[str, Any]:
-        # another process may have been quicker, between our look and our lock
-        if not is_known and self._kept(token):
-            return self.result(token)
-        found = self._kept(token, self._purpose)
-        if found and self._serves(found):
-            return found
-        about = {"purpose": self._purpose, "began": self._shared.now()}
-        result = {**self._exchange(token), **about}
-        if result["answer"].get("refresh_token") in {None, token}:
-            self._keep(result, 0.0, token, self._purpose)
-        else:
-            self._keep(result, _MIN_KEPT, token)
-        return {**result, "is_new": True}
-
-    def _kept(self, *about: str) -> dict[str, Any] | None:
-        encrypted = self._shared.result(_name(*about))
-        if encrypted is None:
-            return None
-        return self._encryption.decrypt(_name("sealed", *about), encrypted)
+    def _locked(self, token: str, release: Callable[[], object]) -> dict[str, Any]:
+        is_rotated = False
+        try:
+            found = _kept(self._shared, self._encryption, token, self._purpose)
+            if found and self._serves(found):
+                return found
+            about = {"purpose": self._purpose, "began": self._shared.now()}
+            result = {**self._exchange(token), **about}
+            is_rotated = result["answer"].get("refresh_token") not in {None, token}
+            if is_rotated:
+                self._keep(result, _MIN_KEPT, token)
+            else:
+                self._keep(result, 0.0, token, self._purpose)
+            return {**result, "is_new": True}
+        finally:
+            if not is_rotated:  # else the result is in place of the lock
+                with suppress(StoreUnavailable):  # then it expires by itself
+                    release()
 
     def _serves(self, result: Mapping[str, Any]) -> bool:
         """Tell whether a result is what was asked for, and new enough."""
@@ -154,16 +147,24 @@ class _LockedExchange:
 
     def _keep(self, result: dict[str, Any], at_least: float, *about: str) -> None:
         """Keep a result; where that fails, only this request has it."""
-        left = max(result["fresh_until"] - time.time(), at_least)
+        left, name = max(result["fresh_until"] - time.time(), at_least), _name(*about)
         if left <= 0:
             return
-        encrypted = self._encryption.encrypt(_name("sealed", *about), result)
+        encrypted = self._encryption.encrypt(name, result)
         try:
-            self._shared.keep_result(_name(*about), encrypted, min(left, _MAX_KEPT))
+            self._shared.keep_result(name, encrypted, min(left, _MAX_KEPT))
         except StoreUnavailable:
             logger.error("A refreshed token could not be shared with other workers.")
 
 
+def _kept(
+    shared: SharedStore, encryption: EncryptedStore, *about: str
+) -> dict[str, Any] | None:
+    name = _name(*about)
+    encrypted = shared.result(name)
+    return None if encrypted is None else encryption.decrypt(name, encrypted)
+
+
 def _name(*about: str) -> str:
     """Return what stands for tokens, so that a store holds none in plain text."""
-    return digest("\n".join(about))
+    return digest("\n".join(("refresh", *about)))

@@ -185,10 +185,10 @@ class RedisStore(SharedStore):
 
     def lock(self, key: str, seconds: float) -> Callable[[], object] | None:
         """See `SharedStore.lock`."""
-        name = f"{_PREFIX}:lock:{key}"
+        name, word = f"{_PREFIX}:refresh:{key}", f"locked {token_urlsafe(12)}"
         lock = Lock(self._redis, name, seconds, blocking=False, thread_local=False)
         with _asking(_REFRESHES):
-            if not lock.acquire():
+            if not lock.acquire(token=word):
                 return None
 
         def release() -> None:
@@ -201,7 +201,8 @@ class RedisStore(SharedStore):
     def result(self, key: str) -> str | None:
         """See `SharedStore.result`."""
         with _asking(_REFRESHES):
-            return _text(self._redis.get(f"{_PREFIX}:refresh:{key}"))
+            found = _text(self._redis.get(f"{_PREFIX}:refresh:{key}"))
+        return None if found is None or found.startswith("locked ") else found
 
     def keep_result(self, key: str, encrypted: str, seconds: float) -> None:
         """See `SharedStore.keep_result`."""

@@ -156,7 +156,7 @@ class SqliteStore(SharedStore):
 
     def lock(self, key: str, seconds: float) -> Callable[[], object] | None:
         """See `SharedStore.lock`."""
-        owner, now, key = token_urlsafe(12), time.time(), f"lock {key}"
+        owner, now = token_urlsafe(12), time.time()
         _, locked = self._cache(_LOCK, key, owner, now + seconds, now)
         return partial(self._cache, _UNLOCK, key, owner) if locked else None
 

@@ -98,8 +98,7 @@ class SharedStore:
         self._unwritten: dict[str, float] = {}
         self._pending: SimpleQueue[tuple[list[str], float]] = SimpleQueue()
         self._retrying_in = 0
-        self._locks: dict[str, tuple[object, float]] = {}
-        self._results: dict[str, tuple[str, float]] = {}
+        self._results: dict[str, tuple[str | None, float]] = {}  # None: a lock
 
     def revoke(
         self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
@@ -177,19 +176,20 @@ class SharedStore:
         return []
 
     def lock(self, key: str, seconds: float) -> Callable[[], object] | None:
-        """Lock a refresh; return what releases it, or None where others hold it.
+        """Lock a key that others have not locked, and that has no result.
 
-        It expires after some seconds, should its holder be killed.
+        Returns what releases it, or None. It expires after some seconds, should its
+        holder be killed.
         """
-        now, mine = time.monotonic(), (object(), time.monotonic() + seconds)
-        if (held := self._locks.get(key)) and held[1] <= now:
-            self._locks.pop(key, None)
-        if self._locks.setdefault(key, mine) is not mine:
+        mine = (None, time.time() + seconds)
+        if (held := self._results.get(key)) and held[1] <= time.time():
+            self._results.pop(key, None)
+        if self._results.setdefault(key, mine) is not mine:
             return None
 
         def release() -> None:
-            if self._locks.get(key) is mine:  # it may have expired meanwhile
-                self._locks.pop(key, None)
+            if self._results.get(key) is mine:  # it may have expired meanwhile
+                self._results.pop(key, None)
 
         return release
 
@@ -199,10 +199,12 @@ class SharedStore:
         return result if until > time.time() else None
 
     def keep_result(self, key: str, encrypted: str, seconds: float) -> None:
-        """Keep an encrypted result under a key for some seconds."""
+        """Keep an encrypted result for some seconds, in place of a key's lock."""
         now = time.time()
-        current = {k: v for k, v in self._results.copy().items() if v[1] > now}
-        self._results = {**current, key: (encrypted, now + seconds)}
+        for name, (_, until) in list(self._results.items()):
+            if until <= now:
+                self._results.pop(name, None)
+        self._results[key] = (encrypted, now + seconds)
 
 
 class Lifetime:

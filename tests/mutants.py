@@ -109,6 +109,9 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=2, metavar="NUMBER")
     given = parser.parse_args()
     table = [m for m in mutants() if given.only in f"{m} {m.tests}"]
+    if not table:
+        print("No change has this word in it.")
+        return 2
     if lost := misplaced(table):
         print("Not there exactly once:", *lost, sep="\n  ")
         return 2

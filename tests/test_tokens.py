@@ -409,7 +409,8 @@ async def test_a_result_is_handed_out_while_its_token_is_good_and_no_longer(
 async def test_a_result_that_is_moved_in_the_store_is_nobody_elses() -> None:
     store = SharedStore()
     await refresh_once(store, auth0.sessions, "alice's", "any", rotated)
-    store.keep_result(digest("mallory's"), store.result(digest("alice's")) or "", 60)
+    alices = store.result(digest("refresh\nalice's")) or ""
+    store.keep_result(digest("refresh\nmallory's"), alices, 60)
 
     with pytest.raises(DecryptionError):
         await refresh_once(store, auth0.sessions, "mallory's", "any", rotated)
@@ -900,12 +901,13 @@ def test_a_result_is_there_for_its_seconds(store: SharedStore) -> None:
     store.keep_result("key", "encrypted", 0.3)
     release()
     assert store.result("key") == "encrypted"
+    assert store.lock("key", 5) is None
     time.sleep(0.31)
     assert store.result("key") is None
     assert store.lock("key", 5)
 
 
-async def test_a_worker_that_comes_between_look_and_lock_refreshes_once(
+async def test_a_worker_that_is_quicker_refreshes_alone(
     store: SharedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exchanged: list[str] = []
