@@ -314,7 +314,7 @@ def devices(shopper: Shopper) -> list[str]:
     """Return the items of the list of devices on the profile page; this one first."""
     page = shopper.client.get("/profile").text
     found = page.partition('<ul class="devices">')[2].partition("</ul>")[0]
-    return sorted(found.split("<li>")[1:], key=lambda item: "this one" not in item)
+    return sorted(found.split("<li>")[1:], key=lambda item: "this device" not in item)
 
 
 def id_in(item: str) -> str:
@@ -326,7 +326,7 @@ def test_the_profile_page_signs_out_another_browser(demo: Demo) -> None:
     laptop, phone = demo.browser(FIREFOX), demo.browser(ANDROID)
     mine, other = devices(laptop)
     assert "Firefox, Linux" in mine
-    assert "this one" in mine
+    assert "this device" in mine
     assert "<button" not in mine
     assert "Chrome, Android" in other
 
@@ -339,7 +339,7 @@ def test_the_profile_page_signs_out_another_browser(demo: Demo) -> None:
     assert (answer.status_code, answer.location) == (303, "/profile")
     assert not is_signed_in(phone)
     (left,) = devices(laptop)
-    assert "this one" in left
+    assert "this device" in left
 
 
 def test_the_profile_page_signs_out_all_others_and_no_other_user(demo: Demo) -> None:

@@ -253,7 +253,7 @@ def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
         expect(page.get_by_role("link", name=name)).to_be_focused()
     press("Tab")
     expect(page.get_by_role("button", name="Sign out on all devices")).to_be_focused()
-    for _ in page.get_by_role("button", name=re.compile("Sign out (there|of)")).all():
+    for _ in page.get_by_role("button", name=re.compile("End (this|all)")).all():
         press("Tab")
     press("Tab")
     expect(page.get_by_role("link", name="Manage accounts")).to_be_focused()
@@ -289,15 +289,16 @@ def test_other_devices_are_signed_out_one_by_one_or_all_at_once(
     page = visit.page
     devices = page.get_by_role("region", name="Your devices").get_by_role("listitem")
     expect(devices).to_have_count(4)
-    expect(devices.filter(has_text="this one").get_by_role("button")).to_have_count(0)
+    mine = devices.filter(has_text="this device")
+    expect(mine.get_by_role("button")).to_have_count(0)
 
-    devices.get_by_role("button", name="Sign out there").first.click()
+    devices.get_by_role("button", name="End this session").first.click()
     expect(devices).to_have_count(3)
     assert [_is_signed_in(other) for other in others].count(True) == 2
-    page.get_by_role("button", name="Sign out of all others").click()
+    page.get_by_role("button", name="End all other sessions").click()
 
     expect(devices).to_have_count(1)
-    expect(devices).to_contain_text("this one")
+    expect(devices).to_contain_text("this device")
     for other in others:
         assert not _is_signed_in(other)
         other.page.context.close()

@@ -23,14 +23,14 @@ from .server import HOST, serve_on
 from .tenant import Tenant
 
 _NO_APP = (
-    "There is no app.py in this folder. Start this in the folder of your app.py, or "
-    "say how your app is started: python -m auth0_flask.tenant flask --app NAME run"
+    "There is no app.py in this folder. Run this in the folder of your app.py, or add "
+    "your app's own command: python -m auth0_flask.tenant flask --app NAME run"
 )
 _HELP = (
-    "A stand-in for an Auth0 tenant on this machine, to sign in at without an Auth0 "
-    "account. Alone, it serves the app.py of this folder; with a command, it runs that "
-    "with AUTH0_DOMAIN and the rest in its environment. AUTH0_REDIRECT_URI stays what "
-    "the environment has; otherwise it is http://localhost:5000/callback."
+    "Run an app with a local stand-in for an Auth0 tenant, which needs no Auth0 "
+    "account. Without a command, the app is the app.py of this folder. A command gets "
+    "AUTH0_DOMAIN and the other settings in its environment. AUTH0_REDIRECT_URI stays "
+    "as it is set; otherwise it is http://localhost:5000/callback."
 )
 
 
@@ -67,11 +67,10 @@ def serve_app() -> int:
         if get_load_dotenv():  # as "flask run" does; what is set already stays
             load_dotenv()
         server = serve_on(port, ScriptInfo("app.py").load_app(), _QuietHandler)
-        print(f"Open {url} and sign in as anybody. Ctrl+C ends it.")
+        print(f"Open {url} and sign in as anybody. Press Ctrl+C to stop.")
         print(
-            "The tenant is a stand-in for Auth0 on this machine; "
-            f"{tenant.origin}/u/session says who is signed in there,\n"
-            f"{tenant.origin}/u/inbox what it has sent them.",
+            "The local tenant stands in for Auth0. Who is signed in there, and what it "
+            f"has sent:\n{tenant.origin}/u/session\n{tenant.origin}/u/inbox",
             flush=True,
         )
         server.serve_forever(poll_interval=0.1)

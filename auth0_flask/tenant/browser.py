@@ -250,7 +250,7 @@ def logout() -> Response:
     if url:
         state = None if auth0s else request.args.get("state")
         return _end_session(send_back(url, state, {}))
-    message = "You are signed out of the stand-in."
+    message = "You are signed out of the stand-in for Auth0."
     page = render_template("message.html", title="Signed out", message=message)
     return _end_session(make_response(page))
 

@@ -25,7 +25,7 @@ _PATIENCE = 0.15
 # More than an app has to answer a logout token.
 _LONG = 10.0
 _HOSTS = ("localhost", "127.0.0.1")
-_TITLES = {400: "That does not work", 403: "Not allowed", 404: "Nothing here"}
+_TITLES = {400: "That did not work", 403: "Not allowed", 404: "Not found"}
 
 
 class Tenant(Provider):
