@@ -27,6 +27,7 @@ from visitor import Visitor
 
 if TYPE_CHECKING:
     from flask import Flask
+    from playwright.sync_api import Browser
 
 pytest_plugins = ["leaks"]
 
@@ -162,6 +163,15 @@ def nothing_discovered() -> None:
 def alice(visitors: Callable[..., Visitor]) -> Visitor:
     """A visitor who signs in as Alice."""
     return visitors("alice")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, as the machine has it; in a file of which no test is async."""
+    from screenshots import chromium
+
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

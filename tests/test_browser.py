@@ -52,16 +52,9 @@ async def code():
     if email:
         options = types.StartPasswordlessEmailOptions(email=email)
         await auth.auth0.passwordless.start(options)
-    fields = "<input name=email value=alice@example.com><input name=code>"
+    fields = "<input name=email value=bob@example.com><input name=code>"
     return f"<form method=post>{fields}<button>Go on</button></form>"
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, as the machine has it."""
-    with screenshots.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -103,70 +96,15 @@ def test_from_home_through_login_and_profile_to_logout_and_home(
     assert [cookie["name"] for cookie in page.context.cookies(stand_in)] == []
 
 
-def test_a_visitor_with_no_more_than_a_sub(page: Page, stand_in: str) -> None:
-    page.goto(f"{stand_in}/profile")
-    page.get_by_role("button", name=re.compile("nobody", re.IGNORECASE)).click()
-
-    expect(page).to_have_url(f"{stand_in}/profile")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Signed in")
-
-
 def test_a_visitor_who_declines_gets_a_page_and_can_try_again(
     page: Page, stand_in: str
 ) -> None:
     page.goto(f"{stand_in}/login")
     page.get_by_role("button", name="Deny").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text(
-        "That sign-in did not work"
-    )
     page.get_by_role("link", name="Try again").click()
     page.get_by_role("button", name="Alice").click()
 
     expect(page).to_have_url(f"{stand_in}/")
-
-
-def test_a_page_that_is_not_there(page: Page, stand_in: str) -> None:
-    page.goto(f"{stand_in}/nowhere")
-
-    expect(page.get_by_role("heading", level=1)).to_have_text("Not Found")
-
-
-def test_the_button_signs_out_on_all_devices(
-    page: Page, browser: Browser, stand_in: str
-) -> None:
-    page.goto(f"{stand_in}/profile")
-    page.get_by_role("button", name="Bob").click()
-    with browser.new_context() as phone_context:
-        phone = phone_context.new_page()
-        phone.goto(f"{stand_in}/profile")
-        phone.get_by_role("button", name="Bob").click()
-        expect(phone).to_have_url(f"{stand_in}/profile")
-        page.get_by_text("More ways to sign out").click()
-        page.get_by_role("button", name="Sign out on all devices").click()
-        expect(page).to_have_url(f"{stand_in}/")
-        expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
-        phone.goto(f"{stand_in}/")
-        expect(phone.get_by_role("link", name="Sign in").first).to_be_visible()
-
-
-def test_there_is_no_such_button_where_nobody_notes_who_signed_out(
-    browser: Browser, tenant: Tenant
-) -> None:
-    port = free_port()
-    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
-    environment["AUTH0_REVOCATIONS_PATH"] = "none"
-    with (
-        serving(FLASK_RUN, environment, port) as server,
-        browser.new_context(ignore_https_errors=True) as context,
-    ):
-        page = context.new_page()
-        page.goto(f"{server.site}/profile")
-        page.get_by_role("button", name="Alice").click()
-        page.get_by_text("More ways to sign out").click()
-        expect(
-            page.get_by_role("link", name="Sign out of this app only")
-        ).to_be_visible()
-        expect(page.get_by_role("button")).to_have_count(0)
 
 
 def test_the_pictures_of_the_readme_can_be_taken_and_are_light(
@@ -196,35 +134,30 @@ def test_the_back_button_after_login_and_two_tabs(page: Page, stand_in: str) -> 
 
 
 def test_a_long_session_over_several_cookies_comes_and_goes(
-    browser: Browser, tenant: Tenant
+    page: Page, site: str, tenant: Tenant
 ) -> None:
     noise = random.Random(1).randbytes(3200)  # noqa: S311 - the same every time
     heavy = base64.b64encode(noise).decode()
     tenant.add_user("heavy", **{"https://a.example/x": heavy})
-    port = free_port()
-    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
-    with (
-        serving(FLASK_RUN, environment, port) as server,
-        browser.new_context(ignore_https_errors=True) as context,
-    ):
-        page = context.new_page()
-        page.goto(f"{server.site}/profile")
-        page.get_by_role("button", name="heavy").click()
-        expect(page).to_have_url(f"{server.site}/profile")
-        names = {"session_auth0", "session_auth0.1", "session_auth0.2"}
-        kept = [c for c in context.cookies(server.site) if c["name"] in names]
-        assert len(kept) == 3
-        assert sum(len(c["name"]) + len(c["value"]) for c in kept) > 6000
-        page.goto(f"{server.site}/logout")
 
-        kept = [c for c in context.cookies(server.site) if "session" in c["name"]]
-        assert kept == []
+    def kept() -> list[str]:
+        cookies = page.context.cookies(site)
+        return [c["name"] + c["value"] for c in cookies if "session" in c["name"]]
+
+    page.goto(f"{site}/profile")
+    page.get_by_role("button", name="heavy").click()
+    expect(page).to_have_url(f"{site}/profile")
+    assert len(kept()) == 3
+    assert sum(map(len, kept())) > 6000
+    page.goto(f"{site}/logout")
+
+    assert kept() == []
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The shop beside the tenant; its address."""
-    port, path = free_port(), tmp_path / "own.py"
+    port, path = free_port(), tmp_path_factory.mktemp("shop") / "own.py"
     path.write_text(SHOP)
     command = [sys.executable, "-m", "auth0_flask.tenant", FLASK_RUN[0]]
     command += ["--app", str(path), *FLASK_RUN[1:]]
@@ -277,7 +210,9 @@ def test_a_code_that_is_mailed_signs_in(page: Page, shop: str) -> None:
     page.goto(f"{shop}/code")
     page.get_by_role("button", name="Go on").click()
     page.goto(inbox)
-    (code,) = re.findall(r"\b\d{6}\b", page.locator("main").inner_text())
+    (code,) = re.findall(
+        r"Your code is (\d{6})", page.content().replace("<strong>", "")
+    )
     for typed in ("000000", code):
         page.goto(f"{shop}/code")
         page.locator("[name=code]").fill(typed)
@@ -286,29 +221,21 @@ def test_a_code_that_is_mailed_signs_in(page: Page, shop: str) -> None:
             expect(page.get_by_text("passwordless_refused")).to_be_visible()
 
     expect(page).to_have_url(f"{shop}/")
-    expect(page.get_by_text("auth0|alice")).to_be_visible()
+    expect(page.get_by_text("auth0|bob")).to_be_visible()
 
 
 def test_an_account_at_google_is_connected_and_taken_away_again(
-    browser: Browser, tenant: Tenant
+    page: Page, site: str, tenant: Tenant
 ) -> None:
-    port = free_port()
-    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
-    environment["AUTH0_SCOPE"] = "openid profile offline_access"
-    with (
-        serving(FLASK_RUN, environment, port) as server,
-        browser.new_context() as context,
-    ):
-        page = context.new_page()
-        page.goto(f"{server.site}/profile?lang=fr")
-        page.get_by_role("button", name="Alice").click()
-        page.get_by_role("link", name="Gérer les comptes").click()
-        page.get_by_role("button", name="Connecter Google").click()
-        page.get_by_role("button", name="Allow").click()
-        page.get_by_role("button", name="Retirer Google").click()
-        expect(page.get_by_role("button", name="Retirer Google")).to_have_count(0)
+    page.goto(f"{site}/profile?lang=fr")
+    page.get_by_role("button", name="Alice").click()
+    page.get_by_role("link", name="Gérer les comptes").click()
+    page.get_by_role("button", name="Connecter Google").click()
+    page.get_by_role("button", name="Allow").click()
+    page.get_by_role("button", name="Retirer Google").click()
+    expect(page.get_by_role("button", name="Retirer Google")).to_have_count(0)
 
-        expect(page).to_have_url(f"{server.site}/accounts?lang=fr")
-        assert tenant.accounts("alice") == []
-        names = {cookie["name"] for cookie in context.cookies(server.site)}
-        assert names == {"session_auth0", "auth0_local"}  # the tenant's
+    expect(page).to_have_url(f"{site}/accounts?lang=fr")
+    assert tenant.accounts("alice") == []
+    names = {cookie["name"] for cookie in page.context.cookies(site)}
+    assert names == {"session_auth0", "auth0_local"}  # the tenant's

@@ -29,6 +29,7 @@ from auth0_flask.routes import CrossSite
 from auth0_flask.stores import SessionTooLarge
 from auth0_flask.tenant import Fault, Tenant
 from servers import ROOT
+from shop import copy_of_auth, load
 from translations.update import OF_FLASK, catalogs, texts
 
 TAGS = ("en", "fr", "ja", "zh-Hans")
@@ -455,3 +456,16 @@ def test_what_others_copy_knows_nothing_of_it() -> None:
     )
 
     assert done.stdout == "set()\n"
+
+
+def test_where_nobody_notes_who_signed_out_there_is_no_button_for_all_devices(
+    tenant: Tenant,
+) -> None:
+    alone = {**tenant.environ(), "AUTH0_REVOCATIONS_PATH": "none"}
+    client = load("app", own := copy_of_auth(alone)).create_app().test_client()
+    own.login_as(client)
+
+    page = client.get("/profile").text
+
+    assert "Sign out of this app only" in page
+    assert "<button" not in page
