@@ -316,8 +316,8 @@ BEYOND = [
         ACCEPT,
         REFUSE,
         asks_where_claims_are,
-        "they are handed on as they came; Auth0 sends none, and Core section 5.6 "
-        "makes them optional",
+        "they are not fetched; Auth0 sends none, and Core section 5.6 makes them "
+        "optional",
     ),
     Row(f"{NAME}-refresh-token", ACCEPT, ACCEPT, refreshes),
     Row(
