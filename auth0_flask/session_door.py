@@ -14,7 +14,7 @@ from auth0_server_python.auth_server import PasswordlessClient
 from auth0_server_python.error import ApiError, Auth0Error
 from auth0_server_python.store import StateStore
 from auth0_server_python.utils.helpers import validate_org_claims
-from flask import current_app
+from flask import current_app, session
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 
@@ -125,15 +125,22 @@ class SessionDoor(StateStore):
         internal["sid"] = claims.get("sid") or internal.get("sid")
         lower_ceiling(internal, claims)
         state = {**state, "user": claims, "internal": internal, "session": None}
-        previous, replaced = self._sessions.load_unchecked(), self._sessions.load()
-        self._sessions.checkpoint()
+        previous = self._sessions.load_unchecked()
+        replaced = self._sessions.load() if previous else None
+        before = dict(session)
         try:
             if previous and previous["user"]["sub"] != claims["sub"]:
                 self._sessions.forget_app_data()
             await _welcome(claims)
-            self._check_not_ended(self._sessions.save(state))
+            state = self._sessions.save(state)
+            # perhaps a logout came while the login was being completed
+            self._sessions.lifetime.check(state, known.transaction)
+        except SessionRejected as reason:
+            logger.info("Login rejected: %s.", reason)
+            self._sessions.rollback(before)
+            raise CheckFailed("logged_out_meanwhile") from None
         except Exception:
-            self._sessions.rollback()
+            self._sessions.rollback(before)
             raise
         if replaced:
             try:
@@ -151,17 +158,6 @@ class SessionDoor(StateStore):
             raise ApiError("missing_id_token", words)
         known = request_state().verified.get(id_token)
         return known or await verify_id_token(self._verifier, id_token)
-
-    def _check_not_ended(self, state: Json) -> None:
-        """See that no logout came while the login was being completed."""
-        transaction, began = request_state().transaction, state["session"]["begun_at"]
-        try:
-            self._sessions.lifetime.check(state)
-            if transaction and shared_store().ended_at([transaction]) >= began:
-                raise SessionRejected("this browser signed out")
-        except SessionRejected as reason:
-            logger.info("Login rejected: %s.", reason)
-            raise CheckFailed("logged_out_meanwhile") from None
 
     async def once(
         self, url: str, work: Callable[[str], Coroutine[Any, Any, Json]]

@@ -72,13 +72,19 @@ class Refresher:
         scope = " ".join(sorted((options.get("scope") or "").split()))
         purpose = f"refresh {options.get('audience') or ''} {scope}"
         work = partial(self._refreshed, ask)
-        known = request_state() if has_request_context() else RequestState()
+        is_request = has_request_context()
+        known = request_state() if is_request else RequestState()
         since = (known.session or {}).get("session", {}).get("renewed_at", 0.0)
         if known.renewing:
             since = max(known.renewing, since + 1e-6)
         found, is_new = await self._once(options, purpose, work, since)
-        if has_request_context():
-            self._check_user(found["claims"])
+        state, claims = self._sessions.load() if is_request else None, found["claims"]
+        # OpenID Connect Core section 12.2
+        if claims and state and claims.get("sub") != state["user"]["sub"]:
+            raise AccessTokenError(
+                AccessTokenErrorCode.REFRESH_TOKEN_ERROR,
+                "The refresh brought the tokens of another user.",
+            )
         known.refresh, known.refreshed = found, is_new
         if known.renewing:
             known.renewing = found["began"]
@@ -135,8 +141,11 @@ class Refresher:
         """
         known = request_state()
         self._sessions.note_use()
-        # looking at `session` alone would say "Vary: Cookie"
-        if (state := known.session) and (known.refreshed or _is_written()):
+        # looking at `session` alone would say "Vary: Cookie"; a login has the newest
+        if (state := known.session) and (
+            known.refreshed
+            or (not known.began and getattr(session, "ours_changed", session.modified))
+        ):
             try:
                 if token := state.get("refresh_token"):
                     newest = newest_refresh_token(shared_store(), self._sessions, token)
@@ -182,8 +191,9 @@ class Refresher:
             return asyncio.run(asyncio.wait_for(asking, EXCHANGE_SECONDS))
 
         store, token = shared_store(), options["refresh_token"]
-        keeper = self._sessions
-        return await refresh_once(store, keeper, token, purpose, exchange, since)
+        return await refresh_once(
+            store, self._sessions, token, purpose, exchange, since
+        )
 
     async def _refreshed(self, ask: AskAuth0, options: Options) -> Options:
         began, scope = time.time(), options.get("scope") or ""
@@ -223,21 +233,6 @@ class Refresher:
             kind = type(error).__name__
             logger.error("A refreshed ID token was rejected: %s", kind)
             return None
-
-    def _check_user(self, claims: Mapping[str, Any] | None) -> None:
-        """See that a refresh is of the same user (OpenID Connect Core section 12.2)."""
-        state = self._sessions.load()
-        if claims and state and claims.get("sub") != state["user"]["sub"]:
-            raise AccessTokenError(
-                AccessTokenErrorCode.REFRESH_TOKEN_ERROR,
-                "The refresh brought the tokens of another user.",
-            )
-
-
-def _is_written() -> bool:
-    """Tell whether this response sends our session."""
-    changed = getattr(session, "ours_changed", None)
-    return bool(session.modified if changed is None else changed)
 
 
 async def _answer_to(ask: AskAuth0, options: Options) -> Options:

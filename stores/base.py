@@ -41,7 +41,6 @@ class RequestState:
     nonce: str | None = None  # what the next ID token has to carry
     wanted: Json = field(default_factory=dict)  # what it was started with
     verified: dict[str, Json] = field(default_factory=dict)  # claims, by ID token
-    before: Json | None = None  # what ``flask.session`` held
     links: bool = False  # it is an account that is linked, and the session stays
     receiver_error: Exception | None = None  # of a receiver of `user_logged_in`
     # a refresh

@@ -88,8 +88,10 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         if identifier == STATE_KEY:
             data = self.load()
             return None if data is None else _copy_json(data)
+        if identifier not in session:
+            return None
         try:
-            return self.decrypt(identifier, session.get(identifier))
+            return self.decrypt(identifier, session[identifier])
         except DecryptionError:
             return None
 
@@ -145,6 +147,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def load_unchecked(self) -> Json | None:
         """Return the session without asking whether it is over, to end it."""
+        if STATE_KEY not in session:
+            return None
         try:
             return restore_claims(self.decrypt(STATE_KEY, session.get(STATE_KEY)))
         except DecryptionError:
@@ -197,16 +201,11 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         except StoreUnavailable:
             session.is_abandoned = True  # type: ignore[attr-defined]  # of Redis
 
-    def checkpoint(self) -> None:
-        """Remember what ``flask.session`` holds, for `rollback`."""
-        request_state().before = dict(session)
-
-    def rollback(self) -> None:
-        """Put back what ``flask.session`` held at the last `checkpoint`."""
-        known = request_state()
-        before, known.before = known.before, None
-        if before is None or before == dict(session):
+    def rollback(self, before: Json) -> None:
+        """Put back what ``flask.session`` held before."""
+        if before == dict(session):
             return
+        known = request_state()
         known.session = known.copy = known.encrypted = None
         for key in session.keys() - before.keys():
             del session[key]

@@ -221,8 +221,8 @@ class Lifetime:
         self.idle_seconds = idle_seconds
         self.max_seconds = max_seconds
 
-    def check(self, state: Mapping[str, Any]) -> None:
-        """Raise `SessionRejected` if a session is over."""
+    def check(self, state: Mapping[str, Any], transaction: str | None = None) -> None:
+        """Raise `SessionRejected` if a session, or its transaction, is over."""
         now, own = time.time(), state["session"]
         if state["domain"] != self._domain:
             raise SessionRejected("of another Auth0 domain")
@@ -233,7 +233,7 @@ class Lifetime:
         internal = state["internal"]
         if State.is_session_ceiling_reached(internal.get("session_expires_at")):
             raise SessionRejected("at the end that the identity provider set")
-        keys = self.keys(state)
+        keys = self.keys(state) + ([transaction] if transaction else [])
         ended_at = shared_store().ended_at(keys)
         if own.get("begun_at", own["created_at"]) <= ended_at:
             raise SessionRejected("ended before its time")

@@ -19,7 +19,7 @@ from .cookies import (
     TRANSACTION_PREFIX,
     room_left,
 )
-from .encryption import DecryptionError, Json
+from .encryption import DecryptionError, Json, decrypt, encrypt
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
             SessionTooLarge: There is no room even for this one alone.
         """
         data = {**as_dict(state), "created_at": round(time.time(), 3)}
-        encrypted = self.encrypt(identifier, data)
+        encrypted = encrypt(identifier, data, self._secrets)
         room = min(_MAX_BYTES, room_left() - 2 * SLOT_BYTES)
         if len(encrypted) > max(_USUAL_BYTES, room) and _drop_return_to(data):
-            encrypted = self.encrypt(identifier, data)
+            encrypted = encrypt(identifier, data, self._secrets)
         others = [key for key in self._by_age() if key != identifier]
         while len(others) >= SLOTS:
             del session[others.pop()]
@@ -72,19 +72,20 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
     ) -> TransactionData | None:
         """Return a transaction, or None if there is none that is valid."""
         data = self.load_unchecked(identifier)
-        is_valid = time.time() - _created_at(data) < TRANSACTION_SECONDS
-        return data if is_valid else None
+        age = time.time() - getattr(data, "created_at", 0.0)
+        return data if age < TRANSACTION_SECONDS else None
 
     async def delete(self, identifier: str, options: Json | None = None) -> None:
         """Forget a transaction."""
-        session.pop(identifier, None)
+        if identifier in session:
+            del session[identifier]
 
     def load_unchecked(self, identifier: str) -> TransactionData | None:
         """Return a transaction, also one that took too long."""
         if identifier not in session:
             return None
         try:
-            data = self.decrypt(identifier, session[identifier])
+            data = decrypt(identifier, session[identifier], self._secrets)
             return TransactionData.model_validate(data)
         except (DecryptionError, ValidationError):
             logger.info("Transaction rejected: its cookie does not decrypt.")
@@ -92,7 +93,8 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
 
     def _by_age(self) -> list[str]:
         """Name the transactions, newest first; what does not decrypt is oldest."""
-        ages = {k: _created_at(self.load_unchecked(k)) for k in transaction_keys()}
+        found = {key: self.load_unchecked(key) for key in transaction_keys()}
+        ages = {key: getattr(data, "created_at", 0.0) for key, data in found.items()}
         return sorted(ages, key=lambda key: ages[key], reverse=True)
 
 
@@ -108,10 +110,6 @@ def forget_transactions() -> list[str]:
     for key in keys:
         del session[key]
     return keys
-
-
-def _created_at(data: TransactionData | None) -> float:
-    return float(getattr(data, "created_at", 0.0))
 
 
 def _drop_return_to(data: Json) -> bool:
