@@ -434,7 +434,7 @@ async def test_a_provider_that_fails_signs_nobody_in_and_out(
 
     assert (answer.status_code, code_of(answer)) == (status, code)
     assert (answer.headers.get("Retry-After") is not None) == (status == 502)
-    reference = answer.text.partition("Reference <code>")[2].partition("<")[0]
+    reference = answer.text.partition("Reference: <code>")[2].partition("<")[0]
     assert len(reference) == 8
     assert reference in caplog.text
     assert tenant.client_secret not in caplog.text + answer.text
