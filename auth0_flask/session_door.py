@@ -30,7 +30,7 @@ from .redirects import after_silent_login
 from .settings import Settings
 from .signals import login_failed, send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
-from .stores.base import as_dict
+from .stores.base import RequestState, as_dict
 from .stores.cookies import STATE_KEY
 from .stores.encryption import Json
 from .stores.session import lower_ceiling, renew_id
@@ -84,15 +84,17 @@ class SessionDoor(StateStore):
         if identifier != STATE_KEY:
             await self._sessions.set(identifier, state)
             return
-        data = as_dict(state)
+        data, known = as_dict(state), request_state()
         if (own := data.get("session")) is None:
-            stays = request_state().links
-            await (self._check_same_user(data) if stays else self._begin(data))
+            if known.links:
+                await self._check_same_user(data, known)
+            else:
+                await self._begin(data, known)
             return
         current = self._sessions.load()
         if current is None or current["session"]["id"] != own["id"]:
             return  # it was ended while the SDK was asking
-        answer = (request_state().refresh or {}).get("answer") or {}
+        answer = (known.refresh or {}).get("answer") or {}
         brought = {value for value in answer.values() if isinstance(value, str)}
         if _tokens(data) <= _tokens(current) | brought:
             # at once: parallel calls would be taken for one another
@@ -100,23 +102,23 @@ class SessionDoor(StateStore):
             return
         if data.get("id_token") == current.get("id_token"):
             data["id_token"] = None  # it says nothing of whose the new tokens are
-        claims = await self._claims_of(data)
+        claims = await self._claims_of(data, known)
         if claims["sub"] == current["user"]["sub"]:
             lower_ceiling(data["internal"], claims)
             renew_id()  # a copy of the old one has no part in it
             self._sessions.save({**data, "user": claims})
         else:
-            await self._begin(_new_tokens_only(data, _tokens(current)))
+            await self._begin(_new_tokens_only(data, _tokens(current)), known)
 
-    async def _check_same_user(self, state: Json) -> None:
+    async def _check_same_user(self, state: Json, known: RequestState) -> None:
         """See that a linked account is that of the user whose session stays."""
-        claims, current = await self._claims_of(state), self._sessions.load()
+        claims, current = await self._claims_of(state, known), self._sessions.load()
         if current is None or current["user"]["sub"] != claims["sub"]:
             raise CheckFailed("another_user")
 
-    async def _begin(self, state: Json) -> None:
+    async def _begin(self, state: Json, known: RequestState) -> None:
         """Begin a session: user and ``sid`` are those of the verified ID token."""
-        claims, known = await self._claims_of(state), request_state()
+        claims = await self._claims_of(state, known)
         if missing := unproved(claims, known.wanted):
             raise CheckFailed(missing)
         if (wanted := self._settings.organization) and not known.transaction:
@@ -152,12 +154,12 @@ class SessionDoor(StateStore):
             if replaced["user"]["sub"] != claims["sub"]:
                 await send(user_logged_out, user=replaced["user"])
 
-    async def _claims_of(self, state: Mapping[str, Any]) -> Json:
+    async def _claims_of(self, state: Json, known: RequestState) -> Json:
         if not (id_token := state.get("id_token")):
             words = "There was no ID token, so nobody was signed in. Ask for openid."
             raise ApiError("missing_id_token", words)
-        known = request_state().verified.get(id_token)
-        return known or await verify_id_token(self._verifier, id_token)
+        claims = known.verified.get(id_token)
+        return claims or await verify_id_token(self._verifier, id_token)
 
     async def once(
         self, url: str, work: Callable[[str], Coroutine[Any, Any, Json]]

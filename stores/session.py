@@ -27,7 +27,7 @@ from .base import (
 )
 from .cookies import STATE_KEY, is_ours, room_left
 from .encryption import MAX_CHARACTERS, DecryptionError, Json
-from .shared import Lifetime, SessionRejected, browser_in_words, shared_store
+from .shared import Lifetime, SessionRejected, shared_store
 from .transactions import forget_transactions
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
     ) -> None:
         """Keep a state; see `save`. What is no session is kept as it is."""
         if identifier == STATE_KEY:
-            self.save(state)
+            self.save(as_dict(state))
         else:
             session[identifier] = self.encrypt(identifier, as_dict(state))
 
@@ -154,13 +154,13 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         except DecryptionError:
             return None
 
-    def save(self, state: Mapping[str, Any] | BaseModel) -> Json:
+    def save(self, state: Json) -> Json:
         """Keep what the SDK made of a login or a refresh, and return that.
 
         A session without an id begins. Where it does not fit, `SessionTooLarge` is
         raised, and what was there before stays.
         """
-        data, known = as_dict(state), request_state()
+        data, known = dict(state), request_state()
         if is_new := (own := data.get("session")) is None:
             own = self._begin()
         else:  # a response without ID token takes none away
@@ -173,7 +173,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             data.pop("id_token", None)
         self._write(data)
         if is_new:
-            self._register(data)
+            self.lifetime.register(data, request.user_agent.string)
         return data
 
     def adopt(self, state: Json) -> Json:
@@ -237,7 +237,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         # both are logged; the response does not fail for them
         with suppress(SessionTooLarge, StoreUnavailable):
             self._write(data)
-            self._register(data)
+            self.lifetime.register(data, request.user_agent.string)
 
     def view(self) -> Json | None:
         """Return a copy of the session, one a request, for views to read."""
@@ -266,9 +266,6 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             "max_seconds": self.lifetime.max_seconds,
             **({} if known.wanted.get("remember", True) else {"persistent": False}),
         }
-
-    def _register(self, data: Json) -> None:
-        self.lifetime.register(data, browser_in_words(request.user_agent.string))
 
     def _write(self, data: Json) -> None:
         """Write a session, without its raw ID token where only that is too much."""

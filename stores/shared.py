@@ -289,13 +289,13 @@ class Lifetime:
                 shared.unregister(key, ids)
         return True
 
-    def register(self, state: Mapping[str, Any], browser: str) -> None:
+    def register(self, state: Mapping[str, Any], user_agent: str) -> None:
         """Note on the user's list of devices that a session was used."""
         own = state["session"]
         begun_at = own.get("begun_at", own["created_at"])
         times = begun_at, own["used_at"], self.expires_at(state)
         sid = str(state["internal"].get("sid"))
-        device = Device(own["id"], sid, browser, *times)
+        device = Device(own["id"], sid, browser_in_words(user_agent), *times)
         shared_store().register(self._owner(state["user"]["sub"]), device)
 
     def devices(self, sub: str) -> list[Device]:
