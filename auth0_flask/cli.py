@@ -6,17 +6,17 @@ import json
 import os
 import re
 import shlex
-import socket
-import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 import click
 import httpx
@@ -24,16 +24,16 @@ from dotenv import find_dotenv
 from flask import current_app
 from flask.cli import AppGroup, ScriptInfo
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import BuildError
+from werkzeug.routing import BuildError, MapAdapter
+from werkzeug.test import create_environ
 
 from .client import current_client
-from .errors import StoreUnavailable, error_chain
-from .guards import COVERED_GUARD, covered_guards
-from .redirects import ROLES, callback_prefix, dashboard_addresses, endpoints
+from .errors import StoreUnavailable
+from .guards import covered_guards
+from .redirects import ROLES, endpoints
 from .settings import (
     Settings,
     SetupError,
-    append_to_dotenv,
     given_settings,
     misspelled_settings,
     read_dotenv,
@@ -47,26 +47,17 @@ OK, WARNING, WRONG, SKIPPED = "ok", "warning", "wrong", "skipped"
 Finding = tuple[str, str]
 #: Seconds for an answer of the tenant; that clocks may differ without a warning.
 _SECONDS, _CLOCK_WARNING = 5, 10
-_FEW_CHARACTERS = 8
+#: Bytes of a secret, compressed: fewer are left of one that can be guessed.
+_FEW_BYTES = 32
 _NO_TENANT = "Is AUTH0_DOMAIN the domain of an Auth0 tenant? The dashboard shows it."
-#: What is said of an exception or its causes, the first that fits; and the cure.
-_REASONS: dict[type[Exception], str] = {
-    ssl.SSLCertVerificationError: "its TLS certificate is not trusted here",
-    socket.gaierror: "DNS does not know the host",
-    UnicodeError: "DNS does not know the host",
-    httpx.TimeoutException: f"no answer within {_SECONDS} seconds",
-    TimeoutError: f"no answer within {_SECONDS} seconds",
-    httpx.InvalidURL: "there is no https address to ask",
-    httpx.UnsupportedProtocol: "there is no https address to ask",
-    Exception: "the connection failed",
-}
 _CURES = "See AUTH0_DOMAIN, HTTPS_PROXY, SSL_CERT_FILE and the firewall (port 443)."
 #: What an application at Auth0 gives.
 _OF_APPLICATION = ("AUTH0_DOMAIN", "AUTH0_CLIENT_ID", "AUTH0_CLIENT_SECRET")
 _PLAIN = re.compile(r"[\w.:/~+=-]+", re.ASCII)  # needs no quotes in .env
+_SAMESITE, _SECURE = "SESSION_COOKIE_SAMESITE", "SESSION_COOKIE_SECURE"
 _LOG_IN = "Log in and try again:\n\n  auth0 login\n  flask auth0 setup"
 
-auth0_commands = AppGroup("auth0")
+auth0_commands = AppGroup("auth0", help="Set up and check the login, and end sessions.")
 
 
 @auth0_commands.command("setup")
@@ -85,23 +76,26 @@ def setup(name: str | None, tenant: str | None, dry_run: bool) -> None:
     if problems := (*problems, *settings.problems):
         raise SetupError(problems)
     name = name or Path(current_app.root_path).name
-    create = ["apps", "create", "--name", name, "--type", "regular"]
-    create += ["--callbacks", settings.redirect_uri, "--reveal-secrets"]
-    logout_urls = dashboard_addresses(settings)["Allowed Logout URLs"]
-    create += ["--logout-urls", logout_urls.replace(" ", "")]
+    logout_urls = _dashboard_addresses(settings)["Allowed Logout URLs"]
+    create = [
+        *("apps", "create", "--name", name, "--type", "regular"),
+        *("--callbacks", settings.redirect_uri, "--reveal-secrets"),
+        *("--logout-urls", logout_urls.replace(" ", "")),
+    ]
     has_one = any(n.startswith("AUTH0_CLIENT_") for n in given)
-    theirs = () if has_one else _OF_APPLICATION
-    missing = [n for n in (*ours, *theirs) if n not in given]
+    missing = [n for n in (*ours, *_OF_APPLICATION) if n not in given]
+    if has_one:
+        missing = [n for n in missing if n in ours]
     if dry_run:
-        if theirs:
+        if not has_one:
             click.echo(f"Would run: {shlex.join(['auth0', *create])}")
         click.echo(f"Would add to {path}: {', '.join(missing) or 'nothing'}")
         return
-    append_to_dotenv(path, {n: ours[n] for n in missing if n in ours})
-    if theirs:
+    _append(path, {n: ours[n] for n in missing if n in ours})
+    if not has_one:
         tenant = tenant or given.get("AUTH0_DOMAIN") or _tenant_logged_in_to()
         made = _create(name, [*create, "--tenant", tenant], tenant)
-        append_to_dotenv(path, {n: made[n] for n in missing if n in made})
+        _append(path, {n: made[n] for n in missing if n in made})
     # in a process of its own, which reads the settings anew
     app = click.get_current_context().ensure_object(ScriptInfo).app_import_path
     flask = [sys.executable, "-m", "flask", *(["--app", app] if app else [])]
@@ -118,7 +112,7 @@ def check() -> None:
         wrong = wrong or status == WRONG
     if not settings.problems:
         click.echo("\nFor https://manage.auth0.com, Applications, yours, Settings:")
-        for name, value in dashboard_addresses(settings).items():
+        for name, value in _dashboard_addresses(settings).items():
             click.echo(f"  {name + ':':<25} {value}")
     if wrong:
         click.get_current_context().exit(1)
@@ -155,6 +149,22 @@ def _local_callback() -> str:
     return "http://localhost:5000/callback"
 
 
+def _append(path: str, lines: Mapping[str, str]) -> None:
+    """Add lines to a `.env` and leave the rest as it is; say which."""
+    if not lines:
+        return
+    text = "".join(f"{name}={value}\n" for name, value in lines.items())
+    try:
+        # if it is made here, for its owner alone
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
+            before = file.read()
+            begin = "\n" if before and not before.endswith(b"\n") else ""
+            file.write(f"{begin}{text}".encode())
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error}") from None
+    click.echo(f"Added to {path}: {', '.join(lines)}")
+
+
 def _tenant_logged_in_to() -> str:
     match _auth0("tenants", "list"):
         case [{"name": str(name)}] if _PLAIN.fullmatch(name):
@@ -172,17 +182,20 @@ def _create(name: str, command: list[str], tenant: str) -> dict[str, str]:
     if not isinstance(known, list):
         raise click.ClickException(f"auth0 apps list printed no list. {_LOG_IN}")
     if any(isinstance(app, dict) and app.get("name") == name for app in known):
-        what = f"{tenant} already has an application {name}: choose another --name,"
-        cure = "or copy its client ID and client secret into .env."
-        raise click.ClickException(f"{what} {cure}")
+        raise click.ClickException(
+            f"{tenant} already has an application {name}: choose another --name, or "
+            "copy its client ID and client secret into .env."
+        )
     match _auth0(*command):
         case {"client_id": str(client_id), "client_secret": str(secret)} if (
             _PLAIN.fullmatch(client_id) and _PLAIN.fullmatch(secret)
         ):
             click.echo(f"Created the application {name} at {tenant}.")
             return dict(zip(_OF_APPLICATION, (tenant, client_id, secret), strict=True))
-    what = "auth0 apps create printed no client ID and client secret."
-    raise click.ClickException(f"{what} Look in the dashboard for {name}.")
+    raise click.ClickException(
+        "auth0 apps create printed no client ID and client secret. Look in the "
+        f"dashboard for {name}."
+    )
 
 
 def _auth0(*words: str) -> Any:
@@ -191,12 +204,13 @@ def _auth0(*words: str) -> Any:
     try:
         done = subprocess.run(command, capture_output=True, timeout=60)  # noqa: S603  # as asked
     except (OSError, subprocess.TimeoutExpired):
-        where = "https://github.com/auth0/auth0-cli#installation"
-        told = f"The program auth0 is missing or does not answer. See {where}"
-        raise click.ClickException(f"{told}\n{_LOG_IN}") from None
+        raise click.ClickException(
+            "The program auth0 is missing or does not answer. See "
+            f"https://github.com/auth0/auth0-cli#installation\n{_LOG_IN}"
+        ) from None
     if done.returncode:
-        told = f"auth0 {words[0]} {words[1]}: {done.stderr.decode(errors='replace')}"
-        raise click.ClickException(f"{told.rstrip()}\n{_LOG_IN}")
+        told = done.stderr.decode(errors="replace").rstrip()
+        raise click.ClickException(f"auth0 {words[0]} {words[1]}: {told}\n{_LOG_IN}")
     with suppress(ValueError):
         return json.loads(done.stdout)
     return None
@@ -223,78 +237,61 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield from list(check) or [(OK, ok)]
     if settings.problems:
         yield SKIPPED, "tenant, callback, cookies, store: once the settings are right"
-        return
-    key = settings.client_assertion_signing_key is not None
-    name = f"AUTH0_CLIENT_{'ASSERTION_SIGNING_KEY' if key else 'SECRET'}"
-    what = f"AUTH0_CLIENT_ID and {name}: only a login tries them. Sign in once;"
-    yield SKIPPED, f"{what} client_refused in the log means that they are wrong."
+    else:
+        wrong = "client_refused in the log says that they are wrong"
+        yield SKIPPED, f"client ID and secret: only a login tries them; {wrong}"
 
 
 def _routes() -> Iterator[Finding]:
     for role in ROLES:
-        if (name := endpoints().name(role)) not in current_app.view_functions:
-            what = f"{role}: the app has no endpoint {name or role!r}."
-            cure = f"Register auth.routes, or name it: init_app(app, {role}=...)"
-            yield WRONG, f"{what} {cure}"
+        try:
+            endpoints().require(role)
+        except RuntimeError as error:
+            yield WRONG, f"{role}: {error}"
 
 
 def _guards() -> Iterator[Finding]:
-    for endpoint, name in covered_guards(current_app):
-        yield WARNING, f"view {endpoint}: {COVERED_GUARD.format(name)}"
+    yield from ((WARNING, text) for text in covered_guards(current_app))
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
-    if any(map(_is_weak, settings.secrets)):
+    if any(len(zlib.compress(s.encode())) < _FEW_BYTES for s in settings.secrets):
         what = "AUTH0_SECRET has few different characters or repeats itself."
         yield WARNING, f"{what} {Settings.model_fields['secrets'].description}"
-
-
-def _is_weak(secret: str) -> bool:
-    """Tell few different characters, and a word over and over (cut off or not)."""
-    periods = range(1, len(secret) // 2 + 1)
-    repeats = any(secret.startswith(secret[period:]) for period in periods)
-    return repeats or len(set(secret)) < _FEW_CHARACTERS
 
 
 def _tenant(settings: Settings) -> Iterator[Finding]:
     """Ask the tenant what a login needs of it, without logging in."""
     url = f"https://{settings.domain}/.well-known/openid-configuration"
     try:
-        answer, document = _fetch(url)
-    except _NotFetched as error:
-        yield WRONG, f"discovery at {url}: {error}"
-        return
-    issuer = str(document.get("issuer", ""))
-    if issuer.lower().removeprefix("https://").rstrip("/") != settings.domain:
-        cure = "set AUTH0_DOMAIN to the domain in that"
-        yield WRONG, f"issuer: it is {issuer[:80]!r}; {cure}"
-    names = ("authorization_endpoint", "token_endpoint")
-    if missing := " and no ".join(name for name in names if not document.get(name)):
-        yield WRONG, f"discovery names no {missing}. {_NO_TENANT}"
-    methods = document.get("code_challenge_methods_supported")
-    if not isinstance(methods, list) or "S256" not in methods:
-        yield WRONG, f"PKCE: discovery does not name S256. {_NO_TENANT}"
-    yield from _keys(document)
-    yield from _clock(answer)
-    name = "AUTH0_PUSHED_AUTHORIZATION_REQUESTS"
-    wanted = settings.pushed_authorization_requests
-    if wanted and not document.get("pushed_authorization_request_endpoint"):
-        cure = "In the dashboard: Settings, Advanced; or set it to false."
-        yield WRONG, f"{name}: the tenant has no address for them. {cure}"
-    elif not wanted and document.get("require_pushed_authorization_requests") is True:
-        yield WRONG, f"{name} must be true: the tenant requires it"
-
-
-def _keys(document: dict[str, Any]) -> Iterator[Finding]:
-    try:
-        _, jwks = _fetch(document.get("jwks_uri"))
-    except _NotFetched as error:
-        yield WRONG, f"keys at the jwks_uri of discovery: {error}"
+        answer, found = _fetch(f"discovery at {url}", url)
+        yield from _discovery(settings, found)
+        yield from _clock(answer)
+        _, jwks = _fetch("keys at the jwks_uri of discovery", found.get("jwks_uri"))
+    except ValueError as error:
+        yield WRONG, str(error)
         return
     if not rs256_keys(jwks):
-        what = "keys: none is for RS256, which ID tokens must be signed with."
-        where = "Applications, Settings, Advanced Settings, OAuth, and Settings"
-        yield WRONG, f"{what} In the dashboard: {where}, Signing Keys."
+        where = "Applications, Settings, Advanced Settings, OAuth"
+        yield WRONG, f"keys: none is for RS256. Choose it in the dashboard: {where}."
+
+
+def _discovery(settings: Settings, found: Mapping[str, Any]) -> Iterator[Finding]:
+    issuer = str(found.get("issuer", ""))
+    if issuer.lower().removeprefix("https://").rstrip("/") != settings.domain:
+        yield WRONG, f"issuer: it is {issuer[:80]!r}. Set AUTH0_DOMAIN to its domain."
+    for name in ("authorization_endpoint", "token_endpoint"):
+        if not found.get(name):
+            yield WRONG, f"discovery names no {name}. {_NO_TENANT}"
+    methods = found.get("code_challenge_methods_supported")
+    if not isinstance(methods, list) or "S256" not in methods:
+        yield WRONG, f"PKCE: discovery does not name S256. {_NO_TENANT}"
+    name, pushed = "AUTH0_PUSHED_AUTHORIZATION_REQUESTS", "pushed_authorization_request"
+    if not settings.pushed_authorization_requests:
+        if found.get(f"require_{pushed}s") is True:
+            yield WRONG, f"{name} must be true: the tenant requires it."
+    elif not found.get(f"{pushed}_endpoint"):
+        yield WRONG, f"{name} must be false: the tenant has no address for them."
 
 
 def _clock(answer: httpx.Response) -> Iterator[Finding]:
@@ -304,11 +301,25 @@ def _clock(answer: httpx.Response) -> Iterator[Finding]:
         yield SKIPPED, "clock: the tenant's answer has no Date"
         return
     apart = abs(time.time() - answer.elapsed.total_seconds() / 2 - theirs)
-    refused = ", so that logins are refused" if apart > CLOCK_TOLERANCE else ""
-    told = f"clock: this machine and the tenant are {apart:.0f} seconds apart{refused}"
-    if apart > _CLOCK_WARNING:
-        cure = "Set this machine's clock by NTP (timedatectl set-ntp true)."
-        yield WRONG if refused else WARNING, f"{told}. {cure}"
+    told = f"clock: this machine and the tenant are {apart:.0f} seconds apart"
+    if apart > CLOCK_TOLERANCE:
+        yield WRONG, f"{told}, so that logins are refused. Set this machine's by NTP."
+    elif apart > _CLOCK_WARNING:
+        yield WARNING, f"{told}. Set this machine's by NTP."
+
+
+def _fetch(what: str, url: Any) -> tuple[httpx.Response, dict[str, Any]]:
+    """Fetch a JSON object; a ValueError says why it cannot be had, and the cure."""
+    try:
+        answer = httpx.get(str(url), timeout=_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise ValueError(f"{what}: {error or type(error).__name__}. {_CURES}") from None
+    if answer.status_code != 200:
+        raise ValueError(f"{what}: the answer is {answer.status_code}. {_NO_TENANT}")
+    with suppress(ValueError):
+        if isinstance(document := answer.json(), dict):
+            return answer, document
+    raise ValueError(f"{what}: the answer is no JSON object. {_NO_TENANT}")
 
 
 def _callback(settings: Settings) -> Iterator[Finding]:
@@ -317,59 +328,77 @@ def _callback(settings: Settings) -> Iterator[Finding]:
         yield SKIPPED, "callback: the app has no such endpoint"
         return
     try:
-        prefix = callback_prefix(settings)
+        _, prefix = _mounted(settings)
     except HTTPException:
-        cure = "Add it to TRUSTED_HOSTS of the app, or correct AUTH0_REDIRECT_URI."
-        what = "callback: the app refuses the host of AUTH0_REDIRECT_URI."
-        yield WRONG, f"{what} {cure}"
+        yield WRONG, "TRUSTED_HOSTS of the app refuses the host of AUTH0_REDIRECT_URI."
         return
     if prefix is None:
         rules = " or ".join(r.rule for r in current_app.url_map.iter_rules(endpoint))
-        what = "callback: the path of AUTH0_REDIRECT_URI is not the app's, which is"
-        cure = "Correct AUTH0_REDIRECT_URI, and Allowed Callback URLs in the dashboard,"
-        more = "unless a proxy in front changes paths."
-        yield WARNING, f"{what} {rules}. {cure} {more}"
+        told = f"AUTH0_REDIRECT_URI is not the app's, which is {rules}. Correct it"
+        yield WARNING, f"callback: the path of {told}, unless a proxy changes paths."
     elif prefix not in {"", current_app.config["APPLICATION_ROOT"].rstrip("/")}:
-        what = f"callback: {prefix!r} in AUTH0_REDIRECT_URI is not of the app. If a"
-        cure = "proxy takes it away, tell the app by X-Forwarded-Prefix and Werkzeug's"
-        more = "ProxyFix (x_prefix=1); if the app is mounted there, all is well."
-        yield WARNING, f"{what} {cure} {more}"
+        told = f"{prefix!r} in AUTH0_REDIRECT_URI is not of the app. A proxy that takes"
+        cure = "it away has to send X-Forwarded-Prefix, for ProxyFix (x_prefix=1)."
+        yield WARNING, f"callback: {told} {cure}"
+
+
+def _mounted(settings: Settings) -> tuple[MapAdapter, str | None]:
+    """Return the app's addresses under the callback's host, and what precedes them.
+
+    None where the callback's path is not the app's. An HTTPException says that the
+    app's ``TRUSTED_HOSTS`` are without that host.
+    """
+    request = current_app.request_class(create_environ(base_url=settings.origin))
+    adapter = cast(MapAdapter, current_app.create_url_adapter(request))
+    path = unquote(settings.callback.path)
+    for start in [i for i, character in enumerate(path) if character == "/"]:
+        with suppress(HTTPException):
+            if adapter.match(path[start:], "GET")[0] == endpoints().name("callback"):
+                return adapter, path[:start]
+    return adapter, None
+
+
+def _dashboard_addresses(settings: Settings) -> dict[str, str]:
+    """Return what the application's settings at Auth0 need, by their names there."""
+    base, adapter = settings.origin, None
+    with suppress(HTTPException):
+        adapter, prefix = _mounted(settings)
+        base += prefix or ""
+    found = {
+        "Allowed Callback URLs": settings.redirect_uri,
+        "Allowed Logout URLs": ", ".join([f"{base}/", *settings.allowed_origins]),
+    }
+    for endpoint in current_app.view_functions:
+        if adapter and endpoint.rpartition(".")[2] == "backchannel_logout":
+            with suppress(BuildError):  # parts of its path are for the app to fill in
+                path = urlsplit(adapter.build(endpoint, method="POST")).path
+                found["Back-Channel Logout URI"] = f"{base}{path}"
+    return found
 
 
 def _cookie(settings: Settings) -> Iterator[Finding]:
-    interface, callback = current_app.session_interface, settings.callback
-    samesite = (interface.get_cookie_samesite(current_app) or "").lower()
-    if samesite != "lax":
-        what = f"SESSION_COOKIE_SAMESITE is {samesite.title() or 'not set'}"
-        cure = 'Set it: app.config["SESSION_COOKIE_SAMESITE"] = "Lax"'
-        strict = samesite == "strict"
-        told = (
-            f"{what}: logins cannot complete. {cure}" if strict else f"{what}. {cure}"
-        )
-        yield WRONG if strict else WARNING, told
-    if not interface.get_cookie_httponly(current_app):
-        what = "SESSION_COOKIE_HTTPONLY is off: scripts can read the session."
-        yield WARNING, f'{what} Set it: app.config["SESSION_COOKIE_HTTPONLY"] = True'
-    secure, https = interface.get_cookie_secure(current_app), callback.scheme == "https"
-    if secure != https:
-        what = f"SESSION_COOKIE_SECURE is {secure}, but AUTH0_REDIRECT_URI is"
-        cure = f'Set it: app.config["SESSION_COOKIE_SECURE"] = {https}'
-        yield WARNING, f"{what} {callback.scheme}. {cure}"
-    if samesite == "none" and not secure:
-        yield WRONG, "browsers drop SameSite=None without SESSION_COOKIE_SECURE = True"
+    interface, app = current_app.session_interface, current_app
+    samesite = (interface.get_cookie_samesite(app) or "not set").title()
+    secure, scheme = interface.get_cookie_secure(app), settings.callback.scheme
+    name = interface.get_cookie_name(app).lower()
+    if samesite == "Strict":
+        yield WRONG, f"{_SAMESITE} is Strict: logins cannot complete. Set it to 'Lax'."
+    elif samesite != "Lax":
+        yield WARNING, f"{_SAMESITE} is {samesite}. Set it to 'Lax'."
+    if samesite == "None" and not secure:
+        yield WRONG, f"browsers drop SameSite=None without {_SECURE} = True"
+    if not interface.get_cookie_httponly(app):
+        yield WARNING, "SESSION_COOKIE_HTTPONLY is off: scripts can read the session."
+    if secure != (scheme == "https"):
+        yield WARNING, f"{_SECURE} is {secure}, but AUTH0_REDIRECT_URI is {scheme}."
     # RFC 6265bis section 4.1.3
-    name = interface.get_cookie_name(current_app).lower()
-    own = OwnCookies(interface, current_app, {}).name.lower()
-    if (name.startswith(("__host-", "__secure-")) and not secure) or (
-        name.startswith("__host-") and not own.startswith("__host-")
-    ):
-        text = "browsers drop a cookie of this prefix with these attributes"
-        yield WRONG, f"SESSION_COOKIE_NAME: {text}. Take another name."
-    path = interface.get_cookie_path(current_app).rstrip("/")
-    if not f"{callback.path}/".startswith(f"{path}/"):
-        cure = "Correct APPLICATION_ROOT or SESSION_COOKIE_PATH."
-        text = "AUTH0_REDIRECT_URI is not below its path, so logins cannot complete"
-        yield WRONG, f"session cookie: {text}. {cure}"
+    is_host = OwnCookies(interface, app, {}).name.startswith("__Host-")
+    for prefix, is_met in {"__host-": is_host, "__secure-": secure}.items():
+        if name.startswith(prefix) and not is_met:
+            yield WRONG, f"SESSION_COOKIE_NAME: browsers drop {prefix} as it is set up."
+    path = interface.get_cookie_path(app).rstrip("/")
+    if not f"{settings.callback.path}/".startswith(f"{path}/"):
+        yield WRONG, f"AUTH0_REDIRECT_URI is not below SESSION_COOKIE_PATH, {path}."
 
 
 def _store() -> Iterator[Finding]:
@@ -378,22 +407,3 @@ def _store() -> Iterator[Finding]:
         yield from ((WRONG, problem) for problem in store.problems())
     except StoreUnavailable as error:
         yield WRONG, f"{store.name} cannot be used: {error.__cause__}"
-
-
-class _NotFetched(Exception):
-    """A document could not be had; the text says why, and the cure."""
-
-
-def _fetch(url: Any) -> tuple[httpx.Response, dict[str, Any]]:
-    try:
-        answer = httpx.get(str(url), timeout=_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        chain = tuple(error_chain(error))
-        fits = (w for k, w in _REASONS.items() if any(isinstance(e, k) for e in chain))
-        raise _NotFetched(f"{next(fits)}. {_CURES}") from error
-    if answer.status_code != 200:
-        raise _NotFetched(f"the answer is {answer.status_code}. {_NO_TENANT}")
-    with suppress(ValueError):
-        if isinstance(document := answer.json(), dict):
-            return answer, document
-    raise _NotFetched(f"the answer is no JSON object. {_NO_TENANT}")

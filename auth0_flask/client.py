@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,10 +14,11 @@ from auth0_server_python import error as sdk
 from auth0_server_python.auth_server import ServerClient
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.utils import State
+from flask import abort, redirect
 
 from . import errors, redirects, signals
 from .session_door import Passwordless, SessionDoor, end_logins, verify_id_token
-from .settings import Settings, SetupError, network_setup_error
+from .settings import Settings, SetupError, is_loopback, network_setup_error
 from .stores import FlaskSessionStateStore, FlaskSessionTransactionStore, request_state
 from .stores.cookies import STATE_KEY, TRANSACTION_PREFIX
 from .stores.encryption import Json
@@ -27,10 +29,7 @@ from .verification import HttpxOAuthClient, Verifier, claims_for_sdk, http_optio
 _NONCE = "_auth0_nonce"  # beside an app_state
 #: Seconds for a login, however slowly bytes arrive.
 _LOGIN_SECONDS = 8.0
-_NO_OPTION = (
-    "Auth0Client takes settings and two stores, not {}: it is for one domain, keeps a "
-    "session and has a secret or a key. Remove that; docs/sdk.md says more."
-)
+_NO_OPTION = "Auth0Client takes settings and two stores, not {}. See docs/sdk.md."
 _oauth_of_login = ContextVar[HttpxOAuthClient | None]("oauth_of_login", default=None)
 
 
@@ -140,11 +139,10 @@ class Auth0Client(ServerClient[Any]):
             nonce = secrets.token_urlsafe(16)
             kept = {_NONCE: nonce, "app_state": app_state}
             options = options.model_copy(update={"app_state": kept})
-        start = super().start_interactive_login
         try:
             redirects.check_rounds(self.sessions.load)
             async with asyncio.timeout(_LOGIN_SECONDS):
-                url: str = await start(options, store_options or {})
+                url: str = await super().start_interactive_login(options, {})
         except Exception as error:
             await self._door.fail(error, app_state)
         return f"{url}&nonce={nonce}" if nonce else url
@@ -167,9 +165,9 @@ class Auth0Client(ServerClient[Any]):
                 redirected to the app's root.
         """
         query = {n: v[0] for n, v in parse_qs(urlsplit(url).query).items()}
-        state, nonce, app_state = query.get("state", ""), None, None
-        identifier, known = f"{TRANSACTION_PREFIX}{state}", request_state()
-        connects = False  # an account
+        state, known = query.get("state", ""), request_state()
+        nonce = app_state = connects = None
+        identifier = f"{TRANSACTION_PREFIX}{state}"
         try:
             self.settings.require()
             if not state:
@@ -181,7 +179,7 @@ class Auth0Client(ServerClient[Any]):
                 nonce, app_state = app_state[_NONCE], app_state["app_state"]
             if transaction is None:
                 if self.sessions.load():  # the back button, or a tab that was restored
-                    raise redirects.to_home()
+                    abort(redirect(redirects.home()))
                 raise sdk.MissingTransactionError
             if "error" in query:  # RFC 6749 section 4.1.2.1
                 words = query.get("error_description", "")
@@ -191,7 +189,7 @@ class Auth0Client(ServerClient[Any]):
             known.links = transaction.redirect_uri is None
             if isinstance(app_state, dict):
                 known.wanted = app_state
-            connects = transaction.auth_session is not None
+            connects = transaction.auth_session  # an account
             work = self._connect if connects else self._with_oauth_client
             async with asyncio.timeout(_LOGIN_SECONDS):
                 result = await self._door.once(url, work)
@@ -239,7 +237,9 @@ class Auth0Client(ServerClient[Any]):
         The same as ``await get_session()``, for sync views, guards and templates.
         """
         self.settings.require()
-        return self.sessions.view()
+        if state := self.sessions.view():
+            redirects.forget_rounds()
+        return state
 
     async def logout(
         self, options: LogoutOptions | None = None, store_options: Json | None = None
@@ -253,13 +253,21 @@ class Auth0Client(ServerClient[Any]):
         state = self._door.session_to_end()
         end_logins()
         redirects.forget_rounds()
-        url: str = await super().logout(options, store_options)
+        url: str = await super().logout(options)
         if state:
             self._door.end(state)
             if token := state.get("refresh_token"):
                 await self.refresher.revoke(token)
             await signals.send(signals.user_logged_out, user=state["user"])
-        return await redirects.at_browser_origin(url, self.verifier)
+        address = urlsplit(url)
+        if is_loopback(address.hostname):
+            # the local tenant serves browsers at a plain http port beside this one
+            with suppress(Exception):  # it is not running: nothing to sign out of
+                async with asyncio.timeout(2):
+                    found = await self.verifier.metadata()
+                page = urlsplit(str(found["authorization_endpoint"]))
+                url = address._replace(scheme=page.scheme, netloc=page.netloc).geturl()
+        return url
 
     async def logout_everywhere(self) -> None:
         """End all sessions of the user who is signed in, on all devices, this one too.
@@ -337,7 +345,7 @@ class Auth0Client(ServerClient[Any]):
             ProviderDown: Nothing has changed; the next try may work.
         """
         try:
-            token: str = await super().get_access_token(store_options, audience, scope)
+            token: str = await super().get_access_token(None, audience, scope)
         except sdk.AccessTokenError as error:
             raised = await self.refresher.failed(error, redirects.login_again)
             raise raised from (None if raised is error else error)
@@ -368,9 +376,8 @@ class Auth0Client(ServerClient[Any]):
             AccessTokenForConnectionError: There is no refresh token, or Auth0 refuses.
             ProviderDown: Nothing has changed; the next try may work.
         """
-        ask = super().get_access_token_for_connection
         try:
-            return str(await ask(options, store_options))
+            return str(await super().get_access_token_for_connection(options))
         except CONNECTION_ERRORS as error:
             raised = connection_failure(error)
             raise raised from (None if raised is error else error)
@@ -378,15 +385,11 @@ class Auth0Client(ServerClient[Any]):
     async def get_token_by_refresh_token(self, options: Json) -> Json:
         """Refresh, or wait for the request that refreshes the same token."""
         ask = super().get_token_by_refresh_token
-        if not options.get("refresh_token"):
-            return dict(await ask(options))
         return await self.refresher.refresh(options, ask)
 
     async def get_token_for_connection(self, options: Json) -> Json:
         """Exchange a refresh token for a connection's access token."""
         ask = super().get_token_for_connection
-        if not options.get("refresh_token"):
-            return dict(await ask(options))
         return await self.refresher.exchange_for_connection(options, ask)
 
 

@@ -213,15 +213,14 @@ def login_error(error: Exception, *, doing: str = "Login") -> LoginError | None:
     None where the error is an HTTPException of another kind, or a bug. No text shows
     a token, a secret or, unescaped, the provider's words.
     """
-    found = _first(LoginError, error) or _classified(error)
+    links = list(error_chain(error))
+    found = _first(links, LoginError) or _classified(links)
     if found is not None:
         logger.log(
             logging.WARNING if (found.code or 500) < 500 else logging.ERROR,
             "%s failed: %s, reference %s, caused by %s",
-            doing,
-            found.error,
-            found.reference,
-            " < ".join(_described(link) for link in error_chain(error)),
+            *(doing, found.error, found.reference),
+            " < ".join(map(_described, links)),
         )
     return found
 
@@ -266,34 +265,43 @@ def error_chain(error: object) -> Iterator[BaseException]:
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
 
 
-def _first(kind: type[E_], error: Exception) -> E_ | None:
-    """Return the first exception of a kind among an exception and its causes."""
-    return next((link for link in error_chain(error) if isinstance(link, kind)), None)
+def _first(links: list[BaseException], *kinds: type[E_]) -> E_ | None:
+    return next((link for link in links if isinstance(link, kinds)), None)
 
 
-#: Codes of the SDK: a check of ours failed.
+class CallbackError(sdk.ApiError):
+    """Auth0 sent the browser back with ``error`` (RFC 6749 section 4.1.2.1)."""
+
+
+#: By what was raised: what stands for it, the first that fits.
+_BY_TYPE: dict[type[Exception], tuple[type[LoginError], str]] = {
+    SetupError: (ConfigurationError, "setup_incomplete"),
+    sdk.ConfigurationError: (ConfigurationError, "setup_incomplete"),
+    sdk.MissingTransactionError: (CheckFailed, "missing_transaction"),
+    sdk.MissingRequiredArgumentError: (CheckFailed, "incomplete_callback"),
+    sdk.OrganizationTokenValidationError: (CheckFailed, "wrong_organization"),
+    sdk.SessionExpiredError: (CheckFailed, "session_over"),
+    jwt.PyJWTError: (CheckFailed, "invalid_token"),
+}
+#: By what Auth0 says at the callback: `ProviderRefused` with this code; the first are
+#: answers to ``prompt=none`` (OpenID Connect Core section 3.1.2.6).
+_AT_CALLBACK = {
+    "login_required": "login_required",
+    "consent_required": "consent_required",
+    "interaction_required": "interaction_required",
+    "account_selection_required": "account_selection_required",
+    "access_denied": "access_denied",
+    "server_error": "provider_unavailable",
+    "temporarily_unavailable": "provider_unavailable",
+}
+#: Codes of the SDK where a check of ours failed.
 _OUR_CHECKS = {
     *("jwks_key_not_found", "invalid_signature", "invalid_audience"),
     *("token_expired", "invalid_token", "missing_id_token"),
     *("invalid_issuer", "issuer_validation_error"),
 }
-_BY_TYPE: list[tuple[type[Exception], type[LoginError], str]] = [
-    (SetupError, ConfigurationError, "setup_incomplete"),
-    (sdk.ConfigurationError, ConfigurationError, "setup_incomplete"),
-    (sdk.MissingTransactionError, CheckFailed, "missing_transaction"),
-    (sdk.MissingRequiredArgumentError, CheckFailed, "incomplete_callback"),
-    (sdk.OrganizationTokenValidationError, CheckFailed, "wrong_organization"),
-    (sdk.SessionExpiredError, CheckFailed, "session_over"),
-]
 #: What the SDK raises where an answer is not what it should be.
 _RAISED_ON_NONSENSE = (sdk.Auth0Error, KeyError, ValueError, TypeError, AttributeError)
-#: RFC 6749 section 5.2; a wrong secret is ``access_denied`` to Auth0.
-_BAD_CREDENTIALS = {"invalid_client", "unauthorized_client", "access_denied"}
-#: Codes of the SDK for an answer that is none of OAuth's, and of OAuth for trouble.
-OUTAGES = {
-    *("refresh_token_error", "connection_token_error", "configuration_error"),
-    *("metadata_error", "server_error", "temporarily_unavailable"),
-}
 #: What the SDK raises where Auth0, or a person, says no; by code first, then by type.
 _REFUSED_CODES = {
     "missing_refresh_token": "signed_out",
@@ -318,75 +326,61 @@ _REFUSED_TYPES: dict[type[Exception], str] = {
     sdk.MyAccountApiError: "my_account_refused",
     sdk.AnonymousSessionError: "request_refused",
 }
-_NO_REFUSALS = OUTAGES | {"invalid_client", "unauthorized_client"}
-#: OpenID Connect Core section 3.1.2.6, answers to ``prompt=none``.
-_SILENT_LOGIN = {
-    *("login_required", "consent_required"),
-    *("interaction_required", "account_selection_required"),
+#: Codes of the SDK for an answer that is none of OAuth's, and of OAuth for trouble.
+OUTAGES = {
+    *("refresh_token_error", "connection_token_error", "configuration_error"),
+    *("metadata_error", "server_error", "temporarily_unavailable"),
 }
+_NO_REFUSALS = {*OUTAGES, "invalid_client", "unauthorized_client"}
 
 
-class CallbackError(sdk.ApiError):
-    """Auth0 sent the browser back with ``error`` (RFC 6749 section 4.1.2.1)."""
-
-
-def _classified(error: Exception) -> LoginError | None:
-    if _first(HTTPException, error):
+def _classified(links: list[BaseException]) -> LoginError | None:
+    error = links[0]
+    if _first(links, HTTPException):
         return None
-    for kind, make, code in _BY_TYPE:
-        if _first(kind, error):
+    if clocks := _first(links, ClocksDiffer):
+        wrong = ConfigurationError("clocks_differ")
+        wrong.description = f"{clocks.error}, which is most likely the wrong one."
+        return wrong
+    for kind, (make, code) in _BY_TYPE.items():
+        if _first(links, kind):
             return make(code)
-    if isinstance(error, CallbackError):
-        return _refused_at_callback(error)
-    if lost := _first(httpx.HTTPError, error) or _first(TimeoutError, error):
+    if isinstance(error, CallbackError):  # anybody can make up its words
+        code = _AT_CALLBACK.get(error.code, "login_refused")
+        return ProviderRefused(code, detail=error.message)
+    if lost := _first(links, httpx.HTTPError, TimeoutError):
         down = ProviderDown("provider_unreachable")
         answer = getattr(lost, "response", None) or httpx.Response(502)
         if (seconds := answer.headers.get("Retry-After", "")).isdecimal():
             down.retry_after = min(int(seconds), 3600)
         return down
-    if refusal := _first(OAuthError, error):
-        return _refused_by_token_endpoint(str(refusal.error))
-    return _failed_check(error)
+    if refusal := _first(links, OAuthError):
+        return _by_oauth(str(refusal.error))
+    return _by_code(links)
 
 
-def _failed_check(error: Exception) -> LoginError | None:
-    if clocks := _first(ClocksDiffer, error):
-        wrong = ConfigurationError("clocks_differ")
-        wrong.description = f"{clocks.error}, which is most likely the wrong one."
-        return wrong
-    links = list(error_chain(error))
+def _by_code(links: list[BaseException]) -> LoginError | None:
     codes = [str(getattr(link, "code", "")) for link in links]
-    if _first(jwt.PyJWTError, error) or not _OUR_CHECKS.isdisjoint(codes):
+    if not _OUR_CHECKS.isdisjoint(codes):
         return CheckFailed("invalid_token")
-    if not isinstance(error, _RAISED_ON_NONSENSE):
+    if not isinstance(links[0], _RAISED_ON_NONSENSE):
         return None
-    if found := next(filter(None, map(_REFUSED_CODES.get, codes)), None):
-        return ProviderRefused(found)
-    kinds = _REFUSED_TYPES.items()
-    refused = [code for link in links for kind, code in kinds if isinstance(link, kind)]
+    refused = [_REFUSED_CODES[code] for code in codes if code in _REFUSED_CODES]
     # an error of another kind was raised where the SDK could not read an answer
-    read = all(isinstance(link, sdk.Auth0Error) for link in links)
-    if refused and read and codes[-1] not in _NO_REFUSALS:
-        return ProviderRefused(refused[0])
-    return _refused_by_token_endpoint(codes[-1])
+    is_answer = all(isinstance(link, sdk.Auth0Error) for link in links)
+    if is_answer and codes[-1] not in _NO_REFUSALS:
+        for kind, code in _REFUSED_TYPES.items():
+            refused += [code] if _first(links, kind) else []
+    return ProviderRefused(refused[0]) if refused else _by_oauth(codes[-1])
 
 
-def _refused_by_token_endpoint(error: str) -> LoginError:
-    if error == "invalid_grant":
+def _by_oauth(code: str) -> LoginError:
+    """Classify a code of the token endpoint (RFC 6749 section 5.2)."""
+    if code == "invalid_grant":
         return CheckFailed("code_refused")
-    if error in _BAD_CREDENTIALS:
-        return ConfigurationError("client_refused")
+    if code in {"invalid_client", "unauthorized_client", "access_denied"}:
+        return ConfigurationError("client_refused")  # Auth0 has the last for a secret
     return ProviderDown("invalid_response")
-
-
-def _refused_at_callback(error: CallbackError) -> LoginError:
-    """Classify what the query of a callback says; anybody can make one up."""
-    if error.code in _SILENT_LOGIN:
-        return ProviderRefused(error.code)
-    code = "access_denied" if error.code == "access_denied" else "login_refused"
-    if error.code in {"server_error", "temporarily_unavailable"}:
-        code = "provider_unavailable"
-    return ProviderRefused(code, detail=str(error.message or ""))
 
 
 def _described(error: BaseException) -> str:

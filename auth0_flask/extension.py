@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from auth0_server_python.error import Auth0Error, MfaRequiredError
 from flask import Flask, current_app
-from flask.cli import AppGroup
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.local import LocalProxy
-from werkzeug.wrappers import Response
 
+from .cli import auth0_commands
 from .client import Auth0Client, current_client
 from .errors import StoreUnavailable
-from .guards import COVERED_GUARD, before_view, covered_guards, step_up
-from .redirects import KEY, Endpoints, end_rounds
-from .routes import answer_early
+from .guards import before_view, covered_guards, step_up
+from .redirects import KEY, Endpoints
 from .session_door import answer_uncaught
 from .settings import Settings, SetupError, misspelled_settings
 from .stores import SharedStore, SplitSessionInterface, SqliteStore, derive_key
@@ -106,31 +104,22 @@ def init_app(
             raise SetupError(problems)
         logger.warning(SetupError(problems).message)
     _warn_at_start(app)
-    given = {"login": login, "callback": callback, "logout": logout}
-    names = {role: name for role, name in given.items() if name}
+    names = {"login": login, "callback": callback, "logout": logout}
     app.extensions[KEY] = Auth0Extension(
         client=client,
-        endpoints=Endpoints(settings=client.settings, names=names),
+        endpoints=Endpoints(client.settings, **names),
         shared_store=_choose_stores(app, client, redis),
     )
     _set_defaults(app, client)
     # one hook each: Flask asks of every hook of every request whether it is async
-    app.before_request(_before_view)
-    after_view = client.refresher.after_view
-    app.after_request(lambda response: after_view(end_rounds(response)))
+    app.before_request(before_view)
+    app.after_request(client.refresher.after_view)
     app.error_handler_spec[None][None].setdefault(MfaRequiredError, step_up)
     app.error_handler_spec[None][None].setdefault(Auth0Error, answer_uncaught)
     app.context_processor(lambda: {"auth_user": auth_user})
     _let_json_take_auth_user(app)
-    help_text = "Set up and check the Auth0 login, and end sessions."
-    app.cli.add_command(_Commands("auth0", help=help_text))
+    app.cli.add_command(auth0_commands)
     return app
-
-
-def _before_view() -> Response | None:
-    if (answer := answer_early()) is None:
-        before_view()
-    return answer
 
 
 def _set_defaults(app: Flask, client: Auth0Client) -> None:
@@ -209,27 +198,9 @@ def _is_serving() -> bool:
 
 def _let_json_take_auth_user(app: Flask) -> None:
     """Let ``jsonify(auth_user)`` and ``{{ auth_user|tojson }}`` work."""
-    if isinstance(provider := app.json, DefaultJSONProvider):
-        default = provider.default
-
-        def with_auth_user(value: Any) -> Any:
-            return dict(_claims()) if value is auth_user else default(value)
-
-        provider.default = with_auth_user  # Flask documents it
-
-
-class _Commands(AppGroup):
-    """``flask auth0``, imported when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        from .cli import auth0_commands
-
-        return auth0_commands.list_commands(ctx)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        from .cli import auth0_commands
-
-        return auth0_commands.get_command(ctx, name)
+    if isinstance(app.json, DefaultJSONProvider):
+        default = app.json.default  # Flask documents that it can be replaced
+        app.json.default = lambda v: dict(_claims()) if v is auth_user else default(v)
 
 
 def _warn_at_start(app: Flask) -> None:
@@ -250,5 +221,5 @@ def _warn_of_covered_guards() -> None:
     own = current_app.extensions[KEY]
     if not own.looked_at_guards:
         own.looked_at_guards = True
-        for endpoint, name in covered_guards(current_app):
-            logger.warning("View %s: %s", endpoint, COVERED_GUARD.format(name))
+        for text in covered_guards(current_app):
+            logger.warning(text)

@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from auth0_server_python import error as sdk
 from auth0_server_python.utils.helpers import validate_org_claims
@@ -24,7 +25,13 @@ from werkzeug.exceptions import Forbidden
 
 from .client import current_client
 from .errors import ProblemResponse
-from .redirects import endpoints, login_again, try_silent_login
+from .redirects import (
+    KEY,
+    endpoints,
+    login_again,
+    try_silent_login,
+)
+from .routes import answer_early
 from .session_door import answer_uncaught
 from .stores import request_state
 from .verification import MFA, unproved
@@ -33,16 +40,17 @@ logger = logging.getLogger(__name__)
 V = TypeVar("V", bound=Callable[..., Any])
 Check = Callable[[], object]
 
-COVERED_GUARD = (
-    "{} stands above a guard, and may answer before the guard is asked. Put the guard "
-    "above it."
+_COVERED = (
+    "View {}: {} stands above a guard, and may answer before the guard is asked. Put "
+    "the guard above it."
 )
-#: On a function that a guard was given: (that function, the checks of its guards).
-_MARK = "_auth0_guards"
 #: Seconds in which a second login for a second factor would go round.
 _ROUND_SECONDS = 60
-#: On a wrapper of ours: (that wrapper, the function in it).
-_WRAPPER = "_auth0_wrapper"
+#: What a guard's wrapper calls; and the checks of guards by what they were given. Where
+#: that is the registered view, a guard stood above the route. By identity: what
+#: `functools.wraps` copies from a wrapper to another would be no sign of that.
+_guarded: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_checks: WeakKeyDictionary[Any, tuple[Check, ...]] = WeakKeyDictionary()
 
 
 class NotAllowed(ProblemResponse, Forbidden):
@@ -54,27 +62,15 @@ class NotAllowed(ProblemResponse, Forbidden):
     hint = "If you should be allowed to see it, please tell the operator of this site."
 
 
-@overload
-def login_required(view: V) -> V: ...
-@overload
 def login_required(
-    view: None = None,
+    view: Any = None,
     *,
     mfa: bool = False,
     acr: str | None = None,
     max_age: int | None = None,
     organization: str | None = None,
     redirect: bool = True,
-) -> Callable[..., Any]: ...
-def login_required(
-    view: Callable[..., Any] | None = None,
-    *,
-    mfa: bool = False,
-    acr: str | None = None,
-    max_age: int | None = None,
-    organization: str | None = None,
-    redirect: bool = True,
-) -> Any:
+) -> Callable[..., Any]:
     """Let only users who are signed in see a view.
 
     It is for async and sync views, classes of views (``decorators =
@@ -97,16 +93,13 @@ def login_required(
     """
     if mfa and acr:
         raise TypeError("login_required takes either mfa=True or acr=..., not both.")
+    acr_values = MFA if mfa else acr
     wanted = {
         "max_age": max_age,
-        "acr_values": MFA if mfa else acr,
+        "acr_values": acr_values,
         "organization": organization,
     }
-
-    def check() -> None:
-        _require(redirect, **wanted)
-
-    guard = _guard(check)
+    guard = _guard(partial(_require, redirect, **wanted))
     is_plain = redirect and not any(v is not None for v in wanted.values())
     return guard(view) if view is not None or is_plain else guard
 
@@ -143,10 +136,6 @@ def requires_claim(name: str, *values: str | int | float | bool) -> Callable[...
     return _guard(check)
 
 
-@overload
-def login_silently(view: V) -> V: ...
-@overload
-def login_silently() -> None: ...
 def login_silently(view: Any = None) -> Any:
     """Sign in a user who is signed in at Auth0 already, without asking anything.
 
@@ -187,39 +176,42 @@ def step_up(error: sdk.MfaRequiredError) -> Any:
     return current_app.handle_user_exception(login_again(**wanted))
 
 
-def before_view() -> None:
-    """Enforce guards that stand above the route; runs before every view."""
+def before_view() -> Any:
+    """Answer early, or enforce guards that stand above the route; before every view."""
     view = current_app.view_functions.get(request.endpoint or "")
     if view is None:
-        return
+        return None
+    own = current_app.extensions[KEY].endpoints
+    if role := own.role(request.endpoint):
+        return answer_early(role)
     if getattr(view, "is_passive", False):
         request_state().passive = True
-    function, checks = getattr(view, _MARK, (None, ()))
-    if function is view and not _is_answered_by_flask():
+    if (checks := _checks.get(view)) and not _is_answered_by_flask():
         for check in checks:
             check()
+    return None
 
 
-def covered_guards(app: Flask) -> Iterator[tuple[str, str]]:
-    """Yield (endpoint, name) of what stands between a route and a guard, as a cache."""
+def covered_guards(app: Flask) -> Iterator[str]:
+    """Name what stands between a route and a guard, such as a cache."""
     for endpoint, registered in app.view_functions.items():
         above: list[Any] = []
         view: Any = registered
         while view is not None:
-            if getattr(view, _WRAPPER, (None,))[0] is view:
-                for other in above:
+            above.append(view)
+            if view in _guarded:
+                for other in above[:-1]:
                     code = getattr(other, "__code__", None)
-                    yield endpoint, getattr(code, "co_qualname", type(other).__name__)
+                    name = getattr(code, "co_qualname", type(other).__name__)
+                    yield _COVERED.format(endpoint, name)
                 above = []
-            else:
-                above.append(view)
             view = getattr(view, "__wrapped__", None)
 
 
 def _guard(check: Check) -> Callable[..., Any]:
     """Make of a check what decorates a view, and serves ``before_request`` as well."""
 
-    def guard(view: Callable[..., Any] | None = None) -> Any:
+    def guard(view: Any = None) -> Any:
         if view is None:
             return _unless_public(check)
         if iscoroutinefunction(view):
@@ -236,29 +228,15 @@ def _guard(check: Check) -> Callable[..., Any]:
                 check()
                 return view(*args, **kwargs)
 
-        setattr(wrapper, _WRAPPER, (wrapper, view))
-        if not has_request_context():
-            _mark(view, check)
+        _guarded[wrapper] = view
+        # one that a request makes closes nothing for later ones
+        inner = None if has_request_context() else view
+        while inner is not None:
+            _checks[inner] = (check, *_checks.get(inner, ()))
+            inner = _guarded.get(inner)
         return wrapper
 
     return guard
-
-
-def _mark(view: Any, check: Check) -> None:
-    """Mark the function that a guard was given, and those in guards below it.
-
-    Where that very function is the registered view, the guard stood above the route.
-    By identity: what `functools.wraps` copies to somebody else's wrapper is no mark.
-    """
-    while view is not None:
-        function, checks = getattr(view, _MARK, (None, ()))
-        known = checks if function is view else ()
-        try:
-            setattr(view, _MARK, (view, (check, *known)))
-        except AttributeError:
-            return  # a bound method, which no route has registered
-        own, inner = getattr(view, _WRAPPER, (None, None))
-        view = inner if own is view else None
 
 
 def _unless_public(check: Check, also_public: bool = False) -> None:
@@ -268,10 +246,9 @@ def _unless_public(check: Check, also_public: bool = False) -> None:
     if endpoint == "static" or endpoint.endswith(".static"):
         return
     view = current_app.view_functions[endpoint]
-    is_public = getattr(view, "is_public", False) and not also_public
-    if is_public or hasattr(view, "auth0_role"):
-        return
-    if endpoints().role(endpoint) is None:
+    is_open = getattr(view, "is_public", False) and not also_public
+    is_open = is_open or hasattr(view, "auth0_role") or endpoints().role(endpoint)
+    if not is_open:
         check()
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from posixpath import normpath
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from flask import Response, after_this_request, current_app, redirect, request, url_for
+from flask import (
+    Response,
+    abort,
+    after_this_request,
+    current_app,
+    redirect,
+    request,
+    url_for,
+)
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, Unauthorized
-from werkzeug.routing import BuildError, MapAdapter
+from werkzeug.routing import MapAdapter
 
 from .errors import CheckFailed, ProblemResponse, prefers_json
-from .settings import Settings, is_loopback
+from .settings import Settings
 from .stores import request_state
 from .stores.cookies import OwnCookies
-from .verification import Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +44,6 @@ _ROUNDS = "_rounds"  # ends the name of the cookie that counts them
 _SILENT, _SILENT_SECONDS = "_silent", 3600
 _PREFETCH_HEADERS = ("Sec-Purpose", "Purpose", "X-Moz", "X-Purpose")
 _ROBOTS = re.compile("bot|crawl|spider", re.IGNORECASE)
-#: Seconds that a logout waits to learn where the local tenant serves browsers.
-_DISCOVERY_SECONDS = 2.0
 
 
 class SignedOut(ProblemResponse, Unauthorized):
@@ -58,7 +60,6 @@ class NotSteppedUp(SignedOut):
     description = "Prove again who you are to see this."
 
 
-@dataclass(frozen=True, kw_only=True)
 class Endpoints:
     """The endpoints of an app for login, callback and logout, by role.
 
@@ -66,35 +67,41 @@ class Endpoints:
     the role that a view is marked with, or by name.
     """
 
-    settings: Settings
-    names: dict[str, str] = field(default_factory=dict)
+    def __init__(self, settings: Settings, **given: str | None) -> None:
+        self.settings = settings
+        self._names = {role: name for role, name in given.items() if name}
 
     def name(self, role: str) -> str | None:
         """Return the endpoint of a role, or None if the app has none."""
-        if found := self.names.get(role):
-            return found
-        views = current_app.view_functions
-        marked = [e for e, v in views.items() if getattr(v, "auth0_role", "") == role]
-        if found := next(iter(marked), role if role in views else None):
-            self.names[role] = found
-        return found
+        if role not in self._names:
+            views = current_app.view_functions
+            roles = {
+                getattr(v, "auth0_role", None): e for e, v in reversed(views.items())
+            }
+            if (found := roles.get(role, role)) in views:
+                self._names[role] = found
+        return self._names.get(role)
 
     def role(self, endpoint: str | None) -> str | None:
         """Return the role of an endpoint, or None; before every view, so be quick."""
         for role in ROLES:
-            if endpoint and endpoint == (self.names.get(role) or self.name(role)):
+            if endpoint and endpoint == (self._names.get(role) or self.name(role)):
                 return role
         return None
 
-    def path(self, role: str, **values: object) -> str:
-        """Return the path of a role's endpoint; a RuntimeError names what to do."""
+    def require(self, role: str) -> str:
+        """Return the endpoint of a role; a RuntimeError names what to do."""
         endpoint = self.name(role)
         if endpoint is None or endpoint not in current_app.view_functions:
             raise RuntimeError(
                 f"The app has no endpoint {endpoint or role!r}. Register auth.routes, "
                 f'or name the endpoint it has: auth.init_app(app, {role}="...")'
             )
-        return url_for(endpoint, **values)  # type: ignore[arg-type]  # of a query
+        return endpoint
+
+    def path(self, role: str, **values: Any) -> str:
+        """Return the path of a role's endpoint."""
+        return url_for(self.require(role), **values)
 
 
 def extension() -> Any:
@@ -128,16 +135,14 @@ def login_again(**wanted: object) -> HTTPException:
     A browser is redirected. A program gets 401, and htmx a 401 whose ``HX-Redirect``
     it follows. ``wanted`` is what the login is asked for, such as ``max_age``.
     """
-    if request_state().never_redirect:
+    is_htmx = request.headers.get("HX-Request") == "true"
+    if request_state().never_redirect or (prefers_json() and not is_htmx):
         return signed_out(**wanted)
-    if request.headers.get("HX-Request") == "true":
-        page = safe_return_to(request.headers.get("HX-Current-URL"))
-        login = endpoints().path("login", return_to=page, **wanted)
-        answer = Response(status=401, headers={"HX-Redirect": login})
-        return HTTPException(response=answer)
-    if prefers_json():
-        return signed_out(**wanted)
-    login = endpoints().path("login", return_to=this_page(), **wanted)
+    shown = request.headers.get("HX-Current-URL")
+    page = safe_return_to(shown) if is_htmx else this_page()
+    login = endpoints().path("login", return_to=page, **wanted)
+    if is_htmx:
+        return HTTPException(response=Response("", 401, {"HX-Redirect": login}))
     return HTTPException(response=redirect(login))
 
 
@@ -160,7 +165,7 @@ def try_silent_login(signed_in: Callable[[], object]) -> None:
         return
     note_silent_login()
     login = endpoints().path("login", return_to=page, prompt="none", silent=1)
-    raise HTTPException(response=redirect(login))
+    abort(redirect(login))
 
 
 def note_silent_login() -> None:
@@ -204,11 +209,6 @@ def home() -> str:
     return f"{request.script_root}/"
 
 
-def to_home() -> HTTPException:
-    """Return what leads to the app's root."""
-    return HTTPException(response=redirect(home()))
-
-
 def this_page() -> str:
     """Return the path and query of this request; of a form, the page it was on."""
     if request.method not in {"GET", "HEAD"}:
@@ -232,67 +232,13 @@ def _checked(value: str) -> str | None:
     ours = ("", ""), own.settings.callback[:2]
     if parts[:2] not in ours or not path.startswith("/") or path.startswith("//"):
         return None
-    plain = normpath(unquote(parts.path))
-    for role in ROLES:
-        with suppress(BuildError, RuntimeError):  # not built here, it leads nowhere
-            if plain == normpath(own.path(role)):
+    plain, root = normpath(unquote(parts.path)), request.script_root
+    adapter = cast(MapAdapter, current_app.create_url_adapter(request))
+    for inside in (plain, f"{plain}/") if plain.startswith(root) else ():
+        with suppress(HTTPException):  # what has no view leads nowhere
+            if own.role(adapter.match(inside[len(root) :], "GET")[0]):
                 return None
     return path
-
-
-def dashboard_addresses(settings: Settings) -> dict[str, str]:
-    """Return what the application's settings at Auth0 need, by their names there."""
-    base, adapter = settings.origin, None
-    with suppress(HTTPException):  # the app refuses the host
-        base += callback_prefix(settings) or ""
-        adapter = _callback_adapter(settings)
-    found = {
-        "Allowed Callback URLs": settings.redirect_uri,
-        "Allowed Logout URLs": ", ".join([f"{base}/", *settings.allowed_origins]),
-    }
-    for endpoint in current_app.view_functions:
-        if adapter and endpoint.rpartition(".")[2] == "backchannel_logout":
-            with suppress(BuildError):  # parts of its path are for the app to fill in
-                path = urlsplit(adapter.build(endpoint, method="POST")).path
-                found["Back-Channel Logout URI"] = f"{base}{path}"
-    return found
-
-
-def callback_prefix(settings: Settings) -> str | None:
-    """Return what stands before the app's own part of the callback's path."""
-    adapter, path = _callback_adapter(settings), unquote(settings.callback.path)
-    for start in [i for i, character in enumerate(path) if character == "/"]:
-        with suppress(HTTPException):
-            if adapter.match(path[start:], "GET")[0] == endpoints().name("callback"):
-                return path[:start]
-    return None
-
-
-def _callback_adapter(settings: Settings) -> MapAdapter:
-    """Return what knows the app's addresses under the callback's host.
-
-    A SecurityError says that the app's ``TRUSTED_HOSTS`` are without that.
-    """
-    from werkzeug.test import create_environ  # not for every app that starts
-
-    request = current_app.request_class(create_environ(base_url=settings.origin))
-    return cast(MapAdapter, current_app.create_url_adapter(request))
-
-
-async def at_browser_origin(url: str, verifier: Verifier) -> str:
-    """Return a tenant's address; of the local tenant, that of its plain http port.
-
-    Browsers do not trust the certificate of the port that AUTH0_DOMAIN names.
-    """
-    address = urlsplit(url)
-    if is_loopback(address.hostname):
-        with suppress(Exception):  # it is not running: nothing to sign out of
-            async with asyncio.timeout(_DISCOVERY_SECONDS):
-                found = await verifier.metadata()
-            port = urlsplit(str(found["authorization_endpoint"]))
-            if is_loopback(port.hostname):
-                return address._replace(scheme=port.scheme, netloc=port.netloc).geturl()
-    return url
 
 
 def check_rounds(signed_in: Callable[[], object]) -> None:
@@ -302,36 +248,19 @@ def check_rounds(signed_in: Callable[[], object]) -> None:
 
 
 def count_round() -> None:
-    """Count a login that was completed; a cookie remembers it for a minute."""
-    _set_cookie(_ROUNDS, f"{_rounds() + 1}.{int(time.time())}", max_age=_ROUND_SECONDS)
+    """Count a login that was completed; the browser remembers it for a minute."""
+    rounds = str(min(_rounds(), _MAX_ROUNDS) + 1)  # whatever a browser sends
+    _set_cookie(_ROUNDS, rounds, max_age=_ROUND_SECONDS)
 
 
 def forget_rounds() -> None:
-    """Forget the count: somebody who signs out may sign in again at once."""
+    """Forget the count: somebody is signed in, or signs out to sign in again."""
     if _ROUNDS in request.headers.get("Cookie", ""):
         _set_cookie(_ROUNDS, "", max_age=0, expires=0)
 
 
-def end_rounds(response: Response) -> Response:
-    """Forget the count where somebody is signed in: logins lead somewhere."""
-    if _ROUNDS in request.headers.get("Cookie", ""):
-        known = request_state()
-        if known.session and known.began is None and not known.passive:
-            cookies = _cookies()
-            response.delete_cookie(f"{cookies.name}{_ROUNDS}", **cookies.attributes)
-    return response
-
-
 def _rounds() -> int:
-    value = request.cookies.get(f"{_cookies().name}{_ROUNDS}", "")
-    number, _, at = value.partition(".")
-    if not (number.isdecimal() and at.isdecimal()):
-        return 0
-    return int(number[:3]) if time.time() - int(at[:12]) < _ROUND_SECONDS else 0
-
-
-def _cookies() -> OwnCookies:
-    return OwnCookies(current_app.session_interface, current_app, request.cookies)
+    return request.cookies.get(f"{_cookies().name}{_ROUNDS}", 0, type=int)
 
 
 def _was_tried() -> bool:
@@ -344,3 +273,7 @@ def _set_cookie(suffix: str, value: str, **until: Any) -> None:
         own = _cookies()
         response.set_cookie(f"{own.name}{suffix}", value, **until, **own.attributes)
         return response
+
+
+def _cookies() -> OwnCookies:
+    return OwnCookies(current_app.session_interface, current_app, request.cookies)

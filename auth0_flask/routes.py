@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import httpx
 import jwt
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.error import Auth0Error, BackchannelLogoutError
-from flask import Blueprint, Response, current_app, jsonify, redirect, request
+from flask import Blueprint, Response, current_app, redirect, request
 from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -19,8 +20,6 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from .client import current_client
 from .errors import CheckFailed, LoginError, ProblemResponse, login_error
 from .redirects import (
-    KEY,
-    Endpoints,
     endpoints,
     extension,
     home,
@@ -38,8 +37,6 @@ _PASSED_ON = (
 )
 _MAX_BYTES = 512
 _LONGEST_TAG = 35  # RFC 5646 section 4.4.1
-_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-_PORTS = {"http": 80, "https": 443}
 #: Bytes of a logout token's request at most.
 _MAX_LOGOUT_TOKEN = 8_192
 _NOT_STORED = {"Cache-Control": "no-store"}
@@ -63,14 +60,13 @@ def create_blueprint() -> Blueprint:
 
     @routes.get("/login")
     async def login() -> WerkzeugResponse:
-        auth0 = current_client()
-        return redirect(await auth0.start_interactive_login(login_options()))
+        start = current_client().start_interactive_login
+        return redirect(await start(login_options()))
 
     @routes.get("/callback")
     async def callback() -> WerkzeugResponse:
-        auth0 = current_client()
-        result = await auth0.complete_interactive_login(request.url)
-        return redirect(return_to(result))
+        complete = current_client().complete_interactive_login
+        return redirect(return_to(await complete(request.url)))
 
     @routes.get("/logout")
     async def logout() -> WerkzeugResponse:
@@ -113,8 +109,7 @@ def login_options() -> StartInteractiveLoginOptions:
     }
     organization, own = asked.get("organization"), endpoints().settings.organization
     if own and organization not in {None, own}:
-        login_error(refused := CheckFailed("wrong_organization"))
-        raise refused
+        raise login_error(refused := CheckFailed("wrong_organization")) or refused
     if not asked.get("max_age", "").isdecimal():
         asked.pop("max_age", None)
     if silent := asked.get("silent") == "1":
@@ -170,8 +165,7 @@ def refuse_cross_site() -> None:
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     ours = {endpoints().settings.origin, request.host_url.rstrip("/")}
-    is_ours = origin in ours if site is None else site == "same-origin"
-    if not is_ours:
+    if not (origin in ours if site is None else site == "same-origin"):
         raise CrossSite
 
 
@@ -196,64 +190,48 @@ async def receive_logout_token() -> Response:
         found = login_error(error, doing="Back-channel logout")
         if found is None or (found.code or 500) >= 500:
             raise (found or error) from error
-    response = jsonify(error="invalid_request", error_description=words)
-    response.headers.update(_NOT_STORED)
-    response.status_code = 400
-    return response
+    refusal = {"error": "invalid_request", "error_description": words}
+    return current_app.make_response((refusal, 400, _NOT_STORED))
 
 
-def answer_early() -> WerkzeugResponse | None:
-    """Answer what must not start or end anything; runs before every view.
+def answer_early(role: str) -> WerkzeugResponse | None:
+    """Answer what must not start or end anything; runs before the login's own views.
 
     Browsers and mail scanners fetch links that nobody has clicked: a prefetch or a
     HEAD must neither start a login, nor use one up, nor sign anybody out.
     A login on another loopback name than the callback's goes there first, since the
     callback would not see its cookie.
     """
-    own: Endpoints = current_app.extensions[KEY].endpoints
-    role = own.role(request.endpoint)
-    if role is None:
-        return None
     if is_prefetch():
         return Response(status=204, headers=_NOT_STORED)
-    if role == "login":
-        _warn_of_mismatch()
-        callback = own.settings.callback
-        port = f":{callback.port}" if callback.port else ""
-        hosts = {f"{name}{port}" for name in _LOOPBACK_HOSTS} - {callback.netloc}
-        if is_loopback(callback.hostname) and request.host in hosts:
-            path = request.script_root + request.full_path
-            return redirect(own.settings.origin + path)
+    with suppress(ValueError):  # the request names no host
+        here, settings = urlsplit(request.host_url), endpoints().settings
+        there = settings.callback
+        is_local = is_loopback(here.hostname) and is_loopback(there.hostname)
+        if role != "login":
+            return None
+        if is_local and here.port == there.port and here.netloc != there.netloc:
+            return redirect(settings.origin + request.script_root + request.full_path)
+        if not (current_app.testing or settings.problems):
+            _warn_of_mismatch(here, there)
     return None
 
 
-def _warn_of_mismatch() -> None:
+def _warn_of_mismatch(here: SplitResult, there: SplitResult) -> None:
     """Warn once where logins do not come the way that AUTH0_REDIRECT_URI says."""
-    own = extension()
-    settings, callback = own.endpoints.settings, own.endpoints.settings.callback
-    if own.warned_of_mismatch or current_app.testing or settings.problems:
-        return
-    try:
-        path = unquote(own.endpoints.path("callback"))
-    except (BuildError, RuntimeError):
-        path = unquote(callback.path)  # the app fills in parts that are not known here
-    here = urlsplit(request.host_url)
-    names = {here.hostname, callback.hostname}
-    ports = {part.port or _PORTS.get(part.scheme) for part in (here, callback)}
-    is_same_host = len(names) == 1 or all(map(is_loopback, names))
-    is_same_origin = here.scheme == callback.scheme and is_same_host and len(ports) == 1
-    if is_same_origin and path == unquote(callback.path):
-        return
-    own.warned_of_mismatch = True
-    logger.warning(
-        "A login came to %.80s and its callback is at %.80r, but AUTH0_REDIRECT_URI is "
-        "%.80s on %.80r, path %.80r: logins may not come back. Behind a proxy, have it "
-        "send X-Forwarded-Proto, -Host and -Prefix, and trust them by Werkzeug's "
-        "ProxyFix. Without one, correct AUTH0_REDIRECT_URI, or browse to its host. "
-        "`flask auth0 check` tells more.",
-        *(request.host_url, path),
-        *(callback.scheme, callback.netloc, callback.path),
-    )
+    own, path = extension(), there.path
+    with suppress(BuildError, RuntimeError):  # the app fills in what is not known here
+        path = own.endpoints.path("callback")
+    came = here.scheme, here.hostname, here.port, unquote(path)
+    said = there.scheme, there.hostname, there.port, unquote(there.path)
+    if came != said and not own.warned_of_mismatch:
+        own.warned_of_mismatch = True
+        logger.warning(
+            "A login came to %.80s and its callback is at %.80r, but "
+            "AUTH0_REDIRECT_URI is %.160s. Behind a proxy, have it send X-Forwarded-"
+            "Proto, -Host and -Prefix, and use ProxyFix; see `flask auth0 check`.",
+            *(request.host_url, path, there.geturl()),
+        )
 
 
 def _given_token() -> str:

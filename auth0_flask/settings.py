@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from secrets import token_hex
 from typing import Annotated, Self
 from urllib.parse import SplitResult, urlsplit
 
 import click
-import idna
+import httpx
 from auth0_server_python.auth_schemes.client_assertion import (
     validate_client_assertion_key,
 )
@@ -20,22 +20,22 @@ from dotenv import dotenv_values, find_dotenv
 from flask import current_app
 from pydantic import (
     AfterValidator,
-    AliasGenerator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
 _NEW_KEY = "python3 -c 'import secrets; print(secrets.token_hex(32))'"
 _DASHBOARD = (
     "You find it at https://manage.auth0.com, Applications, "
     "your Regular Web Application, Settings."
 )
-#: As they stand in .env.example.
+_ABSENT = "is missing, or still the one of .env.example"
 _PLACEHOLDERS = {
-    *("your-tenant.eu.auth0.com", "your-client-id", "your-client-secret"),
+    *("", "your-tenant.eu.auth0.com", "your-client-id", "your-client-secret"),
     "your-secret-of-32-bytes-or-more",
 }
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?")
@@ -68,9 +68,9 @@ def network_setup_error(error: Exception) -> SetupError:
     if isinstance(error, OSError) and os.environ.get("SSL_CERT_FILE"):
         cure = "Name a file of certificates in PEM, or unset it."
         return SetupError((f"SSL_CERT_FILE cannot be read. {cure}",))
-    names = [n for n in os.environ if n.lower() in _PROXIES and os.environ[n]]
+    names = sorted(n for n in os.environ if n.lower() in _PROXIES and os.environ[n])
+    which = " or ".join(names) or "The proxy of this system"
     cure = "Set an address such as http://proxy:3128 (socks5:// needs httpx[socks])."
-    which = " or ".join(sorted(names)) or "The proxy of this system"
     return SetupError((f"{which} is not a proxy that can be used. {cure}",))
 
 
@@ -80,56 +80,36 @@ def is_loopback(hostname: str | None) -> bool:
     return name in {"localhost", "127.0.0.1", "::1"} or name.endswith(".localhost")
 
 
-def _split(value: str, wrong: str) -> SplitResult:
-    """Split an address; its host in the form that browsers send (RFC 5891)."""
-    try:
-        parts = urlsplit(value)
-        port, host = parts.port, parts.hostname or ""
-        if not host.isascii():
-            host = idna.encode(host, uts46=True).decode()
-    except ValueError:
-        raise ValueError(wrong) from None
-    if not host or "@" in parts.netloc:
-        raise ValueError(wrong)
-    host = f"[{host}]" if ":" in host else host
-    return parts._replace(netloc=host if port is None else f"{host}:{port}")
-
-
-def _web_address(value: str, wrong: str) -> SplitResult:
-    parts = _split(value, wrong)
-    if parts.scheme not in {"http", "https"} or parts.fragment:
-        raise ValueError(wrong)
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("must begin with https:// anywhere but on localhost")
-    return parts
-
-
-def _one_domain(value: object) -> object:
-    if callable(value):
-        raise ValueError("is one domain; a resolver of several is not supported")
-    return value
-
-
 def _domain(value: str) -> str:
-    wrong = "is not a domain such as tenant.eu.auth0.com, without a path"
-    parts = _split(value if "://" in value else f"https://{value}", wrong)
-    is_bare = not (parts.path.strip("/") or parts.query)
-    if parts.scheme != "https" or not is_bare or not _DOMAIN.fullmatch(parts.netloc):
-        raise ValueError(wrong)
-    return parts.netloc
+    domain = value.lower().removeprefix("https://").rstrip("/")
+    if not _DOMAIN.fullmatch(domain):
+        raise ValueError("is not a domain such as tenant.eu.auth0.com, without a path")
+    return domain
 
 
-def _callback(value: str) -> str:
-    wrong = "is not an address such as http://localhost:5000/callback"
-    return _web_address(value, wrong).geturl()
+def _url(value: str) -> httpx.URL:
+    """Read an address; its host becomes what browsers send (RFC 5891)."""
+    try:
+        return httpx.URL(value)
+    except httpx.InvalidURL:
+        return httpx.URL()
 
 
-def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
-    wrong = "is not a list of origins such as https://www.example.com"
-    found = [_web_address(value, wrong) for value in values]
-    if any(parts.path.strip("/") or parts.query for parts in found):
-        raise ValueError(wrong)
-    return tuple(f"{parts.scheme}://{parts.netloc}" for parts in found)
+def _address(value: str) -> str:
+    url = _url(value)
+    is_web = url.scheme in {"http", "https"} and url.host
+    if not is_web or url.userinfo or url.fragment:
+        raise ValueError("is not an address such as http://localhost:5000/callback")
+    if url.scheme == "http" and not is_loopback(url.host):
+        raise ValueError("must begin with https:// anywhere but on localhost")
+    return str(url)
+
+
+def _origin(value: str) -> str:
+    origin = _address(value).rstrip("/")
+    if origin.count("/") > 2 or "?" in origin:
+        raise ValueError("is not a list of origins such as https://www.example.com")
+    return origin
 
 
 def _secrets(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -148,13 +128,8 @@ def _private_key(value: str) -> str:
 
 
 def _redis(value: str) -> str:
-    wrong = "is not an address such as redis://localhost:6379/0"
-    try:
-        urlsplit(value).port  # noqa: B018 - reading it is what checks it
-    except ValueError:
-        raise ValueError(wrong) from None
-    if value and not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(wrong)
+    if _url(value).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("is not an address such as redis://localhost:6379/0")
     return value
 
 
@@ -164,14 +139,7 @@ def _scope(value: str) -> str:
     return value
 
 
-def _name_of(field: str) -> str:
-    return f"AUTH0_{field.upper()}"
-
-
-_Several = Annotated[
-    tuple[str, ...],
-    BeforeValidator(lambda value: value.split() if isinstance(value, str) else value),
-]
+_Words = BeforeValidator(lambda v: v.split() if isinstance(v, str) else v)
 _Seconds = Annotated[int, Field(gt=0, le=315_360_000)]  # ten years
 
 
@@ -184,27 +152,25 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(
-        alias_generator=AliasGenerator(validation_alias=_name_of),
+        alias_generator=lambda field: f"AUTH0_{field.upper()}",
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
         populate_by_name=True,
     )
 
-    domain: Annotated[str, BeforeValidator(_one_domain), AfterValidator(_domain)] = (
-        Field(description=_DASHBOARD)
-    )
+    domain: Annotated[str, AfterValidator(_domain)] = Field(description=_DASHBOARD)
     client_id: str = Field(description=_DASHBOARD)
     client_secret: str | None = Field(default=None, repr=False)
     client_assertion_signing_key: (
         Annotated[str, AfterValidator(_private_key)] | None
     ) = Field(default=None, repr=False)
-    secrets: Annotated[_Several, AfterValidator(_secrets)] = Field(
+    secrets: Annotated[tuple[str, ...], _Words, AfterValidator(_secrets)] = Field(
         validation_alias="AUTH0_SECRET",
         repr=False,
         description=f"Make one with: {_NEW_KEY}",
     )
-    redirect_uri: Annotated[str, AfterValidator(_callback)] = Field(
+    redirect_uri: Annotated[str, AfterValidator(_address)] = Field(
         description="It is the address of your callback route, the same as in "
         "Allowed Callback URLs; http://localhost:5000/callback for a start.",
     )
@@ -212,8 +178,10 @@ class Settings(BaseModel):
     audience: str | None = None
     organization: str | None = None
     pushed_authorization_requests: bool = False
-    connections: _Several = ()
-    allowed_origins: Annotated[_Several, AfterValidator(_origins)] = ()
+    connections: Annotated[tuple[str, ...], _Words] = ()
+    allowed_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(_origin)], ...], _Words
+    ] = ()
     session_idle_seconds: _Seconds = 86_400
     session_max_seconds: _Seconds = 604_800
     keep_id_token: bool = True
@@ -239,15 +207,14 @@ class Settings(BaseModel):
         if environment is None:
             dotenv, problems = read_dotenv()
             environment = {**dotenv, **os.environ}
-        found = {n: _unquoted(environment.get(n, "")) for n in setting_names()}
         given = given_settings(environment)
         if not any(name in given for name in _CREDENTIALS):
-            names, what = " (or ".join(_CREDENTIALS), _absence(found[_CREDENTIALS[0]])
-            problems += (f"{names}) {what}. {_DASHBOARD}",)
+            problems += (f"{' (or '.join(_CREDENTIALS)}) {_ABSENT}. {_DASHBOARD}",)
         try:
             settings = cls.model_validate(given)
         except ValidationError as error:
-            problems = (*_sentences(error, found), *problems)
+            found = error.errors(include_input=False, include_url=False)
+            problems = (*map(_sentence, found), *problems)
         return cls.for_tests(problems) if problems else settings
 
     @classmethod
@@ -288,7 +255,7 @@ class Settings(BaseModel):
         The local tenant serves browsers at a plain http port beside its domain's.
         """
         origin = f"https://{self.domain}"
-        local = is_loopback(urlsplit(origin).hostname)
+        local = is_loopback(self.domain.partition(":")[0])
         return f"{origin} http://localhost:* http://127.0.0.1:*" if local else origin
 
 
@@ -300,8 +267,11 @@ def setting_names() -> list[str]:
 
 def given_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that are there: neither empty nor as in .env.example."""
-    found = {name: _unquoted(environment.get(name, "")) for name in setting_names()}
-    return {name: value for name, value in found.items() if not _absence(value)}
+    found = {name: environment.get(name, "").strip() for name in setting_names()}
+    for name, value in found.items():
+        if _QUOTED.fullmatch(value):  # `docker run --env-file` leaves quotes there
+            found[name] = value[1:-1].strip()
+    return {n: value for n, value in found.items() if value not in _PLACEHOLDERS}
 
 
 def misspelled_settings() -> dict[str, str]:
@@ -332,43 +302,9 @@ def read_dotenv() -> tuple[dict[str, str], tuple[str, ...]]:
         return {}, ("The file .env cannot be read. Correct its permissions.",)
 
 
-def append_to_dotenv(path: str, lines: Mapping[str, str]) -> None:
-    """Add lines to a `.env` and leave the rest as it is; say which.
-
-    Raises:
-        click.ClickException: It cannot be written.
-    """
-    if not lines:
-        return
-    try:
-        # if it is made here, for its owner alone
-        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
-            before = file.read()
-            text = "".join(f"{name}={value}\n" for name, value in lines.items())
-            begin = "\n" if before and not before.endswith(b"\n") else ""
-            file.write(f"{begin}{text}".encode())
-    except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error}") from None
-    click.echo(f"Added to {path}: {', '.join(lines)}")
-
-
-def _unquoted(value: str) -> str:
-    """Remove quotes around a value, as ``docker run --env-file`` leaves them."""
-    value = value.strip()
-    return value[1:-1].strip() if _QUOTED.fullmatch(value) else value
-
-
-def _absence(value: str) -> str:
-    """Say that a setting is not there; nothing where it is."""
-    if value in _PLACEHOLDERS:
-        return "is still the one of .env.example"
-    return "" if value else "is missing"
-
-
-def _sentences(error: ValidationError, found: Mapping[str, str]) -> Iterator[str]:
+def _sentence(problem: ErrorDetails) -> str:
     cures = {f.validation_alias: f.description for f in Settings.model_fields.values()}
-    for problem in error.errors(include_input=False, include_url=False):
-        name = str(problem["loc"][0])
-        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        what = _absence(found[name]) or message
-        yield f"{name} {what}. {cures[name] or ''}".rstrip()
+    name = str(problem["loc"][0])
+    what = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    what = _ABSENT if problem["type"] == "missing" else what
+    return f"{name} {what}. {cures[name] or ''}".rstrip()

@@ -22,6 +22,7 @@ from auth0_server_python.error import (
     AccessTokenForConnectionError,
     AccessTokenForConnectionErrorCode,
     ApiError,
+    MissingRequiredArgumentError,
 )
 from flask import Response, has_request_context, session
 from werkzeug.exceptions import HTTPException
@@ -98,7 +99,7 @@ class Refresher:
 
         ``ask`` is the SDK's ``get_token_for_connection``, and its are the options.
         """
-        purpose = f"connection {options['connection']} {options.get('login_hint')}"
+        purpose = f"connection {options.get('connection')} {options.get('login_hint')}"
         work = partial(self._exchanged, ask)
         found, _ = await self._once(options, purpose, work)
         answer: Options = found["answer"]
@@ -190,7 +191,9 @@ class Refresher:
             asking = work({**options, "refresh_token": token})
             return asyncio.run(asyncio.wait_for(asking, EXCHANGE_SECONDS))
 
-        store, token = shared_store(), options["refresh_token"]
+        if not (token := options.get("refresh_token")):
+            raise MissingRequiredArgumentError("refresh_token")
+        store = shared_store()
         return await refresh_once(
             store, self._sessions, token, purpose, exchange, since
         )

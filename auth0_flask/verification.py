@@ -6,7 +6,7 @@ import hmac
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -66,32 +66,20 @@ async def _check(response: httpx.Response) -> None:
     """Limit the size of an answer; raise where it is an outage, whatever its body."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise httpx.ReadError("the answer is compressed, which was not asked for")
-    response.stream = _LimitedStream(cast(httpx.AsyncByteStream, response.stream))
+    stream, body = cast(httpx.AsyncByteStream, response.stream), b""
+    async for chunk in stream:
+        body += chunk
+        if len(body) > _MAX_BYTES:
+            raise httpx.ReadError("the answer is longer than a megabyte")
+    await stream.aclose()
+    response.stream = httpx.ByteStream(body)
     if response.status_code == 429 or response.status_code >= 500:
         response.raise_for_status()
     if (collected := token_responses.get()) is not None:
-        try:
-            found = json.loads(await response.aread())
-        except ValueError:
-            return
-        if response.status_code == 200 and isinstance(found, dict):
-            collected.append(found)
-
-
-class _LimitedStream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        length = 0
-        async for chunk in self._stream:
-            length += len(chunk)
-            if length > _MAX_BYTES:
-                raise httpx.ReadError("the answer is longer than a megabyte")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+        with suppress(ValueError):
+            found = json.loads(body)
+            if response.status_code == 200 and isinstance(found, dict):
+                collected.append(found)
 
 
 class HttpxOAuthClient(OAuth2Client):

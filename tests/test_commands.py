@@ -136,8 +136,8 @@ WEAK = "secrets.token_hex(32)"
         ("SECRET", "secret-word." * 3, "warning", WEAK),
         ("SECRET", "change-me!" * 3 + "chan", "warning", WEAK),
         ("SECRET", f"{GOOD['AUTH0_SECRET']} {'abcabd' * 7}", "warning", WEAK),
-        ("DOMAIN", "no-such-tenant.invalid", "wrong", "DNS does not know the host"),
-        ("DOMAIN", "a..b", "wrong", "DNS does not know the host"),
+        ("DOMAIN", "no-such-tenant.invalid", "wrong", "See AUTH0_DOMAIN"),
+        ("DOMAIN", "a..b", "wrong", "See AUTH0_DOMAIN"),
         ("REDIRECT_URI", "http://localhost/auth/calback", "warning", OTHER),
         ("REDIRECT_URI", "http://localhost/profile", "warning", OTHER),
         ("REDIRECT_URI", "http://localhost", "warning", OTHER),
@@ -154,7 +154,7 @@ def test_a_setting_that_does_not_fit_is_told(
     assert_said(check(**{f"AUTH0_{name}": value}), status, said)
 
 
-NO_ADDRESS = "keys at the jwks_uri of discovery: there is no https"
+NO_ADDRESS = "keys at the jwks_uri of discovery: Request URL is missing"
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ NO_ADDRESS = "keys at the jwks_uri of discovery: there is no https"
         (Fault.status(404), "the answer is 404. Is AUTH0_DOMAIN"),
         (Fault.status(503), "the answer is 503"),
         (Fault.broken_json(), "no JSON object"),
-        (Fault.reset(), "the connection failed"),
-        (Fault.slow(7), "no answer within 5 seconds"),
+        (Fault.reset(), "Server disconnected"),
+        (Fault.slow(7), "timed out. See AUTH0_DOMAIN"),
     ],
 )
 def test_what_discovery_lacks(
@@ -205,19 +205,19 @@ def test_a_certificate_that_is_not_trusted_and_a_port_that_does_not_speak_tls(
     check: Check, document: dict[str, Any]
 ) -> None:
     result = check(SSL_CERT_FILE=certifi.where())
-    assert_said(result, "wrong", "certificate is not trusted here")
+    assert_said(result, "wrong", "CERTIFICATE_VERIFY_FAILED")
 
     plain = urlsplit(document["authorization_endpoint"])
     assert plain.scheme == "http"
-    assert_said(check(AUTH0_DOMAIN=plain.netloc), "wrong", "failed. See AUTH0_DOMAIN")
+    assert_said(check(AUTH0_DOMAIN=plain.netloc), "wrong", "SSL")
 
 
 @pytest.mark.parametrize(
     ("apart", "status", "said"),
     [
         (5, "ok", "tenant: discovery, issuer, keys and clock"),
-        (-30, "warning", "seconds apart. Set this machine's clock"),
-        (30, "warning", "seconds apart. Set this machine's clock"),
+        (-30, "warning", "seconds apart. Set this machine's by NTP"),
+        (30, "warning", "seconds apart. Set this machine's by NTP"),
         (90, "wrong", "seconds apart, so that logins are refused"),
         (-90, "wrong", "seconds apart, so that logins are refused"),
         (None, "skipped", "clock: the tenant's answer has no Date"),
@@ -252,12 +252,12 @@ def test_pushed_requests_that_the_tenant_does_not_know(
 def test_a_route_under_another_name_is_asked_for(check: Check, route: str) -> None:
     result = check(options={route: f"auth.{route}"})
 
-    cure = "Register auth.routes, or name it: "
-    told = f"{route}: the app has no endpoint 'auth.{route}'. {cure}"
-    assert_said(result, "wrong", f"{told}init_app(app, {route}=...)")
+    cure = "Register auth.routes, or name the endpoint it has: "
+    told = f"{route}: The app has no endpoint 'auth.{route}'. {cure}"
+    assert_said(result, "wrong", f'{told}auth.init_app(app, {route}="...")')
 
 
-HOST, PREFIX = "__Host-session", "of this prefix with these"
+HOST, PREFIX = "__Host-session", "NAME: browsers drop __"
 WITH_DOMAIN = {"COOKIE_NAME": HOST, "COOKIE_SECURE": True, "COOKIE_DOMAIN": "a.example"}
 NONE = {"COOKIE_SAMESITE": "None"}
 
@@ -265,16 +265,21 @@ NONE = {"COOKIE_SAMESITE": "None"}
 @pytest.mark.parametrize(
     ("config", "more", "status", "said"),
     [
-        ({"COOKIE_SECURE": False}, HTTPS, "warning", '["SESSION_COOKIE_SECURE"] = T'),
-        ({"COOKIE_SECURE": True}, {}, "warning", '["SESSION_COOKIE_SECURE"] = F'),
-        ({"COOKIE_SAMESITE": "Strict"}, {}, "wrong", '_COOKIE_SAMESITE"] = "Lax"'),
-        ({"COOKIE_SAMESITE": None}, {}, "warning", '_COOKIE_SAMESITE"] = "Lax"'),
+        ({"COOKIE_SECURE": False}, HTTPS, "warning", "COOKIE_SECURE is False, but"),
+        ({"COOKIE_SECURE": True}, {}, "warning", "COOKIE_SECURE is True, but"),
+        ({"COOKIE_SAMESITE": "Strict"}, {}, "wrong", "SAMESITE is Strict: logins"),
+        ({"COOKIE_SAMESITE": None}, {}, "warning", "SAMESITE is Not Set. Set"),
         ({**NONE, "COOKIE_SECURE": True}, HTTPS, "warning", "COOKIE_SAMESITE is None"),
-        ({"COOKIE_HTTPONLY": False}, {}, "warning", '_COOKIE_HTTPONLY"] = True'),
+        (
+            {"COOKIE_HTTPONLY": False},
+            {},
+            "warning",
+            "HTTPONLY is off: scripts can read",
+        ),
         ({"COOKIE_NAME": HOST}, {}, "wrong", PREFIX),
         ({"COOKIE_NAME": "__Secure-session"}, {}, "wrong", PREFIX),
         (WITH_DOMAIN, HTTPS, "wrong", PREFIX),
-        ({"COOKIE_PATH": "/sub"}, {}, "wrong", "is not below its path"),
+        ({"COOKIE_PATH": "/sub"}, {}, "wrong", "is not below SESSION_COOKIE_PATH"),
     ],
 )
 def test_flags_of_the_cookie(
@@ -405,7 +410,7 @@ def test_what_stands_between_a_route_and_its_guard_is_named(check: Check) -> Non
     assert not lines(check(views=good), "warning")
 
     result = check(views={**good, "bad": requires_claim("role")(cached(guarded))})
-    told = "view bad: cached.<locals>.from_cache stands above a guard"
+    told = "View bad: cached.<locals>.from_cache stands above a guard"
     assert_said(result, "warning", told)
 
 

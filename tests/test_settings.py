@@ -120,7 +120,7 @@ def test_placeholders_of_the_example_count_as_missing() -> None:
 
     assert set(example) == set(GOOD)
     assert len(problems) == 4  # the address of the callback is good as it is
-    assert all("is still the one of .env.example" in problem for problem in problems)
+    assert all("still the one of .env.example" in problem for problem in problems)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def _of_errors() -> Iterator[str]:
             own = (vars(kind).get(name) for name in ("description", "hint"))
             yield from filter(None, own)
     for ahead in (7, -7):
-        clocks = errors._classified(errors.ClocksDiffer(ahead))
+        clocks = errors._classified([errors.ClocksDiffer(ahead)])
         yield str(clocks and clocks.description).replace("7", "%(number)s")
 
 
