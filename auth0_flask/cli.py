@@ -83,16 +83,15 @@ def setup(name: str | None, tenant: str | None, dry_run: bool) -> None:
         *("--logout-urls", logout_urls.replace(" ", "")),
     ]
     has_one = any(n.startswith("AUTH0_CLIENT_") for n in given)
-    missing = [n for n in (*ours, *_OF_APPLICATION) if n not in given]
-    if has_one:
-        missing = [n for n in missing if n in ours]
+    theirs = () if has_one else _OF_APPLICATION
+    missing = [n for n in (*ours, *theirs) if n not in given]
     if dry_run:
-        if not has_one:
+        if theirs:
             click.echo(f"Would run: {shlex.join(['auth0', *create])}")
         click.echo(f"Would add to {path}: {', '.join(missing) or 'nothing'}")
         return
     _append(path, {n: ours[n] for n in missing if n in ours})
-    if not has_one:
+    if theirs:
         tenant = tenant or given.get("AUTH0_DOMAIN") or _tenant_logged_in_to()
         made = _create(name, [*create, "--tenant", tenant], tenant)
         _append(path, {n: made[n] for n in missing if n in made})
@@ -129,10 +128,8 @@ def revoke(sub: str | None, sid: str | None, everybody: bool) -> None:
     client = current_client()
     client.settings.require()
     if not shared_store().remembers:
-        raise click.ClickException(
-            "AUTH0_REVOCATIONS_PATH is none, so no revocation is remembered. Name a "
-            "file there, or change AUTH0_SECRET to end all sessions."
-        )
+        cure = "Name a file there, or change AUTH0_SECRET to end all sessions."
+        raise click.ClickException(f"AUTH0_REVOCATIONS_PATH is none. {cure}")
     try:
         client.sessions.lifetime.end_all(sub=sub, sid=sid)
     except StoreUnavailable as error:
@@ -182,20 +179,16 @@ def _create(name: str, command: list[str], tenant: str) -> dict[str, str]:
     if not isinstance(known, list):
         raise click.ClickException(f"auth0 apps list printed no list. {_LOG_IN}")
     if any(isinstance(app, dict) and app.get("name") == name for app in known):
-        raise click.ClickException(
-            f"{tenant} already has an application {name}: choose another --name, or "
-            "copy its client ID and client secret into .env."
-        )
+        what = f"{tenant} already has an application {name}"
+        raise click.ClickException(f"{what}: choose another --name.")
     match _auth0(*command):
         case {"client_id": str(client_id), "client_secret": str(secret)} if (
             _PLAIN.fullmatch(client_id) and _PLAIN.fullmatch(secret)
         ):
             click.echo(f"Created the application {name} at {tenant}.")
             return dict(zip(_OF_APPLICATION, (tenant, client_id, secret), strict=True))
-    raise click.ClickException(
-        "auth0 apps create printed no client ID and client secret. Look in the "
-        f"dashboard for {name}."
-    )
+    what = "auth0 apps create printed no client ID and client secret."
+    raise click.ClickException(f"{what} Look in the dashboard for {name}.")
 
 
 def _auth0(*words: str) -> Any:
@@ -204,10 +197,9 @@ def _auth0(*words: str) -> Any:
     try:
         done = subprocess.run(command, capture_output=True, timeout=60)  # noqa: S603  # as asked
     except (OSError, subprocess.TimeoutExpired):
-        raise click.ClickException(
-            "The program auth0 is missing or does not answer. See "
-            f"https://github.com/auth0/auth0-cli#installation\n{_LOG_IN}"
-        ) from None
+        where = "https://github.com/auth0/auth0-cli#installation"
+        told = f"The program auth0 is missing or does not answer. See {where}"
+        raise click.ClickException(f"{told}\n{_LOG_IN}") from None
     if done.returncode:
         told = done.stderr.decode(errors="replace").rstrip()
         raise click.ClickException(f"auth0 {words[0]} {words[1]}: {told}\n{_LOG_IN}")
@@ -223,7 +215,10 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield WARNING, f"{name} is no setting; {near} is. Correct its name."
     checks = {
         "routes: login, callback and logout are there": _routes(),
-        "guards: nothing stands between them and their routes": _guards(),
+        "guards: nothing stands between them and their routes": (
+            (WARNING, f"View {name}: {text}")
+            for name, text in covered_guards(current_app)
+        ),
     }
     if not settings.problems:
         checks |= {
@@ -248,10 +243,6 @@ def _routes() -> Iterator[Finding]:
             endpoints().require(role)
         except RuntimeError as error:
             yield WRONG, f"{role}: {error}"
-
-
-def _guards() -> Iterator[Finding]:
-    yield from ((WARNING, text) for text in covered_guards(current_app))
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:

@@ -221,5 +221,5 @@ def _warn_of_covered_guards() -> None:
     own = current_app.extensions[KEY]
     if not own.looked_at_guards:
         own.looked_at_guards = True
-        for text in covered_guards(current_app):
-            logger.warning(text)
+        for endpoint, text in covered_guards(current_app):
+            logger.warning("View %s: %s", endpoint, text)

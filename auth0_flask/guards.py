@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial, wraps
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, ismethod
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -40,10 +40,7 @@ logger = logging.getLogger(__name__)
 V = TypeVar("V", bound=Callable[..., Any])
 Check = Callable[[], object]
 
-_COVERED = (
-    "View {}: {} stands above a guard, and may answer before the guard is asked. Put "
-    "the guard above it."
-)
+_COVERED = "{} stands above a guard, and may answer before it. Put the guard on top."
 #: Seconds in which a second login for a second factor would go round.
 _ROUND_SECONDS = 60
 #: What a guard's wrapper calls; and the checks of guards by what they were given. Where
@@ -192,8 +189,8 @@ def before_view() -> Any:
     return None
 
 
-def covered_guards(app: Flask) -> Iterator[str]:
-    """Name what stands between a route and a guard, such as a cache."""
+def covered_guards(app: Flask) -> Iterator[tuple[str, str]]:
+    """Yield endpoints, and what stands between a route and a guard, such as a cache."""
     for endpoint, registered in app.view_functions.items():
         above: list[Any] = []
         view: Any = registered
@@ -203,7 +200,7 @@ def covered_guards(app: Flask) -> Iterator[str]:
                 for other in above[:-1]:
                     code = getattr(other, "__code__", None)
                     name = getattr(code, "co_qualname", type(other).__name__)
-                    yield _COVERED.format(endpoint, name)
+                    yield endpoint, _COVERED.format(name)
                 above = []
             view = getattr(view, "__wrapped__", None)
 
@@ -229,8 +226,9 @@ def _guard(check: Check) -> Callable[..., Any]:
                 return view(*args, **kwargs)
 
         _guarded[wrapper] = view
-        # one that a request makes closes nothing for later ones
-        inner = None if has_request_context() else view
+        # a guard that a request makes closes nothing for later ones; methods are equal
+        # without being the same, and no route has registered the one given here
+        inner = None if has_request_context() or ismethod(view) else view
         while inner is not None:
             _checks[inner] = (check, *_checks.get(inner, ()))
             inner = _guarded.get(inner)

@@ -336,7 +336,7 @@ def test_an_option_that_we_do_not_take_is_refused_at_start(
 ) -> None:
     given: dict[str, Any] = {option: value, "state_store": auth0.sessions}
 
-    with pytest.raises(SetupError, match=f"not {option}: it is for one domain"):
+    with pytest.raises(SetupError, match=f"not {option}. See docs/sdk.md"):
         Auth0Client(auth.settings, transaction_store=auth0.transactions, **given)
 
 
@@ -344,5 +344,5 @@ def test_a_resolver_of_domains_is_refused_at_start() -> None:
     given: dict[str, Any] = auth.settings.model_dump()
     given["domain"] = lambda context: "tenant.example"
 
-    with pytest.raises(ValidationError, match="is one domain; a resolver of several"):
+    with pytest.raises(ValidationError, match="a valid string"):
         Settings(**given)
