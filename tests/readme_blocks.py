@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from servers import BIN, ROOT, clean_environment
+from visitor import http_browser
 from watch import watch
 
 README = (ROOT / "README.md").read_text()
@@ -161,6 +162,7 @@ class Shell:
 
 def _is_served(site: str) -> bool:
     try:
-        return httpx.get(f"{site}/login", trust_env=False).has_redirect_location
+        with http_browser() as http:
+            return http.get(f"{site}/login").has_redirect_location
     except httpx.HTTPError:
         return False
