@@ -39,7 +39,8 @@ class _Ear(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         name = record.name.partition(".")[0]
-        if name in {"httpx", "httpcore"} and not _is_the_apps():
+        refreshes = threading.current_thread().name == "auth0-refresh"
+        if name in {"httpx", "httpcore"} and not (refreshes or has_request_context()):
             # the browser of a test, which is told what others must not be
             for cookie in _SET_COOKIE.findall(record.getMessage()):
                 _note_cookie(cookie)
@@ -48,11 +49,6 @@ class _Ear(logging.Handler):
         hear(f"the log of {name}", self.format(record))
         if record.exc_info and record.exc_info[1]:
             watch.hear_exception(record.exc_info[1])
-
-
-def _is_the_apps() -> bool:
-    refreshes = threading.current_thread().name == "auth0-refresh"
-    return refreshes or has_request_context()
 
 
 _ear = _Ear()
@@ -67,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger().setLevel(logging.DEBUG)
     logging.getLogger().addHandler(_ear)
     request_finished.connect(_answered)
-    _overhear(Flask, "handle_user_exception", _error_of_an_app)
+    _overhear(Flask, "handle_user_exception", lambda app, error: error)
     _overhear(pytest.RaisesExc, "__exit__", lambda raises, kind, error, *_: error)
     communicate = subprocess.Popen.communicate
 
@@ -82,24 +78,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _overhear(owner: type, name: str, error_in: Callable[..., Any]) -> None:
-    """Take in the exceptions that a method is called with."""
+    """Take in the exceptions that a method is called with, but for a tenant's."""
     method = getattr(owner, name)
 
     @wraps(method)
     def call(*args: Any) -> Any:
-        if error := error_in(*args):
+        if (error := error_in(*args)) and not _is_a_tenant(args[0]):
             watch.hear_exception(error)
         return method(*args)
 
     _patch.setattr(owner, name, call)
 
 
-def _error_of_an_app(app: Flask, error: Exception) -> Exception | None:
-    return None if _is_a_tenant(app) else error
-
-
-def _is_a_tenant(app: Flask) -> bool:
-    return app.import_name.startswith("auth0_flask.tenant")
+def _is_a_tenant(app: object) -> bool:
+    return getattr(app, "import_name", "").startswith("auth0_flask.tenant")
 
 
 def pytest_unconfigure() -> None:
@@ -153,37 +145,32 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _answered(sender: Flask, response: Response, **_: Any) -> None:
-    if _is_a_tenant(sender):
-        _note_what_is_sent()
-        _note_what_is_issued(response)
-    else:
-        _note_what_is_kept(sender, response)
-        _hear_what_is_shown(sender, response)
-
-
-def _note_what_is_sent() -> None:
     form = vars(request).get("form") or {}  # not where nobody has read it
-    for name in _SENT & form.keys():
-        watch.note(name, form[name])
-    credentials = request.headers.get("Authorization", "")
-    watch.note("credentials", credentials.partition(" ")[2])
-
-
-def _note_what_is_issued(response: Response) -> None:
-    query = parse_qs(urlsplit(response.headers.get("Location", "")).query)
-    watch.note("code", query.get("code", [""])[0])
-    answer = response.get_json(silent=True) if response.is_json else None
-    if isinstance(answer, dict):
-        for name in _ISSUED:
+    if _is_a_tenant(sender):
+        for name in _SENT & form.keys():
+            watch.note(name, form[name])
+        credentials = request.headers.get("Authorization", "")
+        watch.note("credentials", credentials.partition(" ")[2])
+        query = parse_qs(urlsplit(response.headers.get("Location", "")).query)
+        watch.note("code", query.get("code", [""])[0])
+        answer = response.get_json(silent=True) if response.is_json else None
+        for name in _ISSUED if isinstance(answer, dict) else ():
             watch.note(name, answer.get(name))
-
-
-def _note_what_is_kept(app: Flask, response: Response) -> None:
-    form = vars(request).get("form") or {}
+        return
     if "eyJ" in (token := form.get("logout_token", "")):  # and not what a fuzz made up
         watch.note("logout_token", token)
     for cookie in response.headers.getlist("Set-Cookie"):
         _note_cookie(cookie.partition(";")[0])
+    _note_settings(sender)
+    # pages and redirects of the app, not those that a test adds to it
+    view = sender.view_functions.get(request.endpoint or "")
+    if response.status_code >= 400 or getattr(view, "__module__", "") == "app":
+        watch.hear("a redirect", response.headers.get("Location", ""))
+        if not response.is_streamed:
+            watch.hear("a page", response.get_data(as_text=True))
+
+
+def _note_settings(app: Flask) -> None:
     for key in (app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or ())):
         watch.note("SECRET_KEY", key if isinstance(key, str) else repr(key))
     if installed := app.extensions.get("auth0"):
@@ -198,12 +185,3 @@ def _note_cookie(cookie: str) -> None:
     """Note what is secret of a cookie: a transaction's begins with its ``state``."""
     name, _, value = cookie.partition("=")
     watch.note("cookie", value.partition(".")[2] if "_auth0_tx" in name else value)
-
-
-def _hear_what_is_shown(app: Flask, response: Response) -> None:
-    """Take in pages and redirects of the app, not those that a test adds to it."""
-    view = app.view_functions.get(request.endpoint or "")
-    if response.status_code >= 400 or getattr(view, "__module__", "") == "app":
-        watch.hear("a redirect", response.headers.get("Location", ""))
-        if not response.is_streamed:
-            watch.hear("a page", response.get_data(as_text=True))

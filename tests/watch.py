@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from itertools import chain
 
 #: Characters in a row that count as a leak; fewer may be a coincidence.
@@ -56,47 +55,38 @@ class Watch:
 
     def hear_exception(self, error: BaseException) -> None:
         """Take in the texts of an exception and of all that led to it."""
-        seen, ahead = set[int](), [error]
+        ahead, seen = [error], set[int]()
         while ahead:
-            if id(link := ahead.pop()) in seen:
-                continue
-            seen.add(id(link))
-            text = "".join(traceback.format_exception_only(link))
-            self.hear("an exception", f"{link!r} {text}")
-            led_here = link.__cause__, link.__context__, getattr(link, "cause", None)
-            ahead += [e for e in led_here if isinstance(e, BaseException)]
+            if id(link := ahead.pop()) not in seen:
+                seen.add(id(link))
+                text = "".join(traceback.format_exception_only(link))
+                self.hear("an exception", f"{link!r} {text}")
+                led = link.__cause__, link.__context__, getattr(link, "cause", None)
+                ahead += [e for e in led if isinstance(e, BaseException)]
 
     def leaks(self) -> set[str]:
         """Name every secret that was said: its kind, where, and in which test."""
-        secret = self._blocks()
-        found = set()
-        for word, sources in self._said.items():
-            kinds = {secret.get(block) for block in _slices(word, 1)} - {None}
-            for kind in kinds:
-                for source, test in sources.items():
-                    found.add(f"{kind} in {source}, first in {test}")
-        return found
-
-    def _blocks(self) -> dict[str, str]:
-        """Cut the secrets up, so that a part of one is recognized as well."""
-        words = {s: _WORD.findall(s) for s in self.secrets}
+        # a secret is cut up, so that a part of it is recognized as well
         cut = {
-            secret: {block for word in found for block in _slices(word, _STRIDE)}
-            for secret, found in words.items()
+            s: {block for word in _WORD.findall(s) for block in _blocks(word, _STRIDE)}
+            for s in self.secrets
         }
         often = Counter(chain.from_iterable(cut.values()))
+        kinds = {
+            b: self.secrets[secret] for secret, found in cut.items() for b in found
+        }
         return {
-            block: self.secrets[secret]
-            for secret, blocks in cut.items()
-            for block in blocks
+            f"{kinds[block]} in {source}, first in {test}"
+            for word, sources in self._said.items()
+            for block in kinds.keys() & _blocks(word, 1)
             if often[block] < _IN_COMMON
+            for source, test in sources.items()
         }
 
 
-def _slices(word: str, stride: int) -> Iterator[str]:
+def _blocks(word: str, stride: int) -> set[str]:
     last = len(word) - BLOCK
-    starts = {*range(0, last + 1, stride), last}
-    return (word[start : start + BLOCK] for start in starts)
+    return {word[at : at + BLOCK] for at in (*range(0, last + 1, stride), last)}
 
 
 #: Of this run.
