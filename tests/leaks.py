@@ -30,7 +30,7 @@ _SENT = {
     *("code_verifier", "refresh_token", "subject_token", "token"),
     *("client_secret", "client_assertion"),
 }
-_ISSUED = ("access_token", "refresh_token", "id_token", "mfa_token")
+_ISSUED = {"access_token", "refresh_token", "id_token", "mfa_token"}
 _SET_COOKIE = re.compile(r"b'set-cookie', b'([^;']+)", re.I)
 
 
@@ -154,8 +154,9 @@ def _answered(sender: Flask, response: Response, **_: Any) -> None:
         query = parse_qs(urlsplit(response.headers.get("Location", "")).query)
         watch.note("code", query.get("code", [""])[0])
         answer = response.get_json(silent=True) if response.is_json else None
-        for name in _ISSUED if isinstance(answer, dict) else ():
-            watch.note(name, answer.get(name))
+        if isinstance(answer, dict):
+            for name in _ISSUED & answer.keys():
+                watch.note(name, answer[name])
         return
     if "eyJ" in (token := form.get("logout_token", "")):  # and not what a fuzz made up
         watch.note("logout_token", token)
