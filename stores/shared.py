@@ -218,6 +218,7 @@ class Lifetime:
 
     def __init__(self, *, domain: str, idle_seconds: int, max_seconds: int) -> None:
         self._domain, self._all = domain, f"{domain} all"
+        self._sub, self._sid = f"{domain} sub", f"{domain} sid"
         self.idle_seconds = idle_seconds
         self.max_seconds = max_seconds
 
@@ -242,7 +243,7 @@ class Lifetime:
         """Return the keys by which a session may be ended."""
         sub, sid = (state.get("user") or {}).get("sub"), state["internal"].get("sid")
         own = f"id {state['session']['id']}"
-        return [own, self._owner(sub), self._sid(sid), self._all]
+        return [own, f"{self._sub} {sub}", f"{self._sid} {sid}", self._all]
 
     def expires_at(self, state: Mapping[str, Any]) -> float:
         """Return when a session ends in any case, in seconds since 1970."""
@@ -256,13 +257,13 @@ class Lifetime:
 
         Where it cannot be noted yet, it raises `StoreUnavailable`, and is tried on.
         """
-        own = state["session"]
+        own, (key, owner, *_) = state["session"], self.keys(state)
         # should the setting be shorter today, it may be longer again tomorrow
         until = own["created_at"] + max(own.get("max_seconds", 0), self.max_seconds)
         if time.time() < until:
-            shared_store().revoke_eventually([f"id {own['id']}"], until=until)
+            shared_store().revoke_eventually([key], until=until)
         with suppress(StoreUnavailable):  # the list leaves out what has ended
-            shared_store().unregister(self._owner(state["user"]["sub"]), [own["id"]])
+            shared_store().unregister(owner, [own["id"]])
 
     def end_devices(self, session_ids: Sequence[str]) -> None:
         """End the sessions of some devices; see `end`."""
@@ -277,7 +278,9 @@ class Lifetime:
 
         Returns False, and changes nothing, if the logout token ``jti`` was taken.
         """
-        key = self._sid(sid) if sid else self._owner(sub) if sub else self._all
+        key = (
+            f"{self._sid} {sid}" if sid else f"{self._sub} {sub}" if sub else self._all
+        )
         shared, until = shared_store(), time.time() + self.max_seconds
         # what has ended at Auth0 itself is over whenever a login here says it began
         at = until if sid and jti else shared.now()
@@ -296,14 +299,14 @@ class Lifetime:
         times = begun_at, own["used_at"], self.expires_at(state)
         sid = str(state["internal"].get("sid"))
         device = Device(own["id"], sid, browser_in_words(user_agent), *times)
-        shared_store().register(self._owner(state["user"]["sub"]), device)
+        shared_store().register(f"{self._sub} {state['user']['sub']}", device)
 
     def devices(self, sub: str) -> list[Device]:
         """Return the sessions of a user that are not over, the last used one first."""
         shared, now = shared_store(), time.time()
-        owner, found, over = self._owner(sub), [], []
+        owner, found, over = f"{self._sub} {sub}", [], []
         devices = shared.devices(owner)
-        keys = {d.id: [f"id {d.id}", self._sid(d.sid)] for d in devices}
+        keys = {d.id: [f"id {d.id}", f"{self._sid} {d.sid}"] for d in devices}
         # one question where none has ended, as most often
         ended_at = shared.ended_at([owner, self._all, *chain(*keys.values())])
         for device in devices:
@@ -316,12 +319,6 @@ class Lifetime:
         if over:
             shared.unregister(owner, over)
         return found
-
-    def _owner(self, sub: str | None) -> str:
-        return f"{self._domain} sub {sub}"
-
-    def _sid(self, sid: str | None) -> str:
-        return f"{self._domain} sid {sid}"
 
     def _max_seconds(self, own: Mapping[str, Any]) -> float:
         """Return what it was at login, or is today if that is less.
