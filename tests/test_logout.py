@@ -6,7 +6,6 @@ import asyncio
 import io
 import os
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,44 +18,49 @@ import httpx
 import jwt
 import pytest
 from auth0_server_python.error import BackchannelLogoutError
+from click.testing import Result
 from flask import Flask, session
+from werkzeug.test import TestResponse
 
 import auth
 from app import create_app
-from auth0_flask.stores import SqliteStore
 from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Fault, Tenant
 from conftest import SITE, Clock
 from redis_server import RedisServer
-from servers import (
-    BIN,
-    GUNICORN,
-    ROOT,
-    Server,
-    clean_environment,
-    flask,
-    free_port,
-    serving,
-)
+from servers import flask, free_port
 from shop import copy_of_auth, make_shop
-from visitor import Shopper, Visitor
+from visitor import Shopper, Visitor, http_browser, sign_in
 
-Visitors = Callable[..., Visitor]
 SAME = {"Sec-Fetch-Site": "same-origin"}
 
 
 def shop_of(auth: Any, **options: Any) -> Flask:
-    """Make an app as the README has it, and a view that tells who is there."""
+    """Make an app as the README has it, and views that tell who is there."""
     app = make_shop(auth, **options)
     app.add_url_rule("/me", view_func=lambda: auth.auth_user.get("sub", "nobody"))
     app.add_url_rule("/keep", "keep", lambda: str(session.setdefault("a", "kept")))
+    app.add_url_rule("/session", "session", lambda: auth.auth0.read_session() or {})
     return app
 
 
 @pytest.fixture
 def shop(tenant: Tenant) -> Flask:
-    """An app as the README has it; it shares its file with the other app here."""
+    """An app as the README has it."""
     return shop_of(auth)
+
+
+def signed_in(shop: Flask, username: str = "alice") -> Shopper:
+    """Return somebody who has signed in."""
+    shopper = Shopper(shop, username)
+    shopper.login()
+    return shopper
+
+
+@pytest.fixture
+def alice(shop: Flask) -> Shopper:
+    """Alice, signed in."""
+    return signed_in(shop)
 
 
 def who(shopper: Shopper) -> str:
@@ -64,70 +68,9 @@ def who(shopper: Shopper) -> str:
     return shopper.client.get("/me").text
 
 
-def copy_of(visitor: Visitor, thief: Visitor) -> Visitor:
-    """Hand a copy of somebody's cookies to somebody else."""
-    for name, value in visitor.cookies.items():
-        thief.http.cookies.set(name, value, domain="localhost.local", path="/")
-    return thief
-
-
-@pytest.fixture
-def workers(tenant: Tenant) -> Iterator[Server]:
-    """The app on two workers."""
-    port = free_port()
-    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
-    with serving(GUNICORN, environment, port) as server:
-        yield server
-
-
-async def test_a_cookie_copied_before_logout_is_signed_out_after_it(
-    visitors: Visitors, workers: Server
-) -> None:
-    alice = visitors("alice", at=workers.site)
-    await alice.login()
-    thief = copy_of(alice, visitors(at=workers.site))
-    assert await thief.claims()
-
-    await alice.logout()
-
-    for _ in range(10):  # both workers answer one or another
-        await thief.http.aclose()
-        thief = copy_of(thief, visitors(at=workers.site))
-        assert await thief.claims() is None
-
-
-async def test_with_redis_it_is_signed_out_on_every_machine(
-    visitors: Visitors, tenant: Tenant, redis_server: RedisServer
-) -> None:
-    one, other = free_port(), free_port()
-    environment = tenant.environ(redirect_uri=f"http://localhost:{one}/callback")
-    environment["AUTH0_REDIS_URL"] = redis_server.url
-    with (
-        serving(GUNICORN, environment, one) as first,
-        serving(GUNICORN, environment, other) as second,
-    ):
-        alice = visitors("alice", at=first.site)
-        await alice.login()
-        thief = copy_of(alice, visitors(at=second.site))
-        assert await thief.claims()
-        await alice.logout()
-
-        assert await thief.claims() is None
-
-
-async def test_an_answer_later_than_the_logout_signs_nobody_in(
-    alice: Visitor, site: str, clock: Clock
-) -> None:
-    await alice.login()
-    clock.forward(5000)  # the next answer writes the session anew
-    late = await alice.http.get(f"{site}/api/me")
-    name, _, value = late.headers["Set-Cookie"].partition(";")[0].partition("=")
-    assert name == "session_auth0"
-    await alice.logout()
-    alice.http.cookies.set(name, value, domain="localhost.local", path="/")
-
-    assert await alice.claims() is None
-    assert name not in alice.cookies
+def claims_of(shopper: Shopper) -> dict[str, Any]:
+    """Return the claims in somebody's session."""
+    return dict((shopper.client.get("/session").json or {}).get("user", {}))
 
 
 @pytest.mark.parametrize("is_signed_in", [False, True])
@@ -174,10 +117,9 @@ def tenant_saw(tenant: Tenant, path: str) -> int:
 
 
 def test_only_the_logout_that_ends_a_session_revokes_and_tells_of_it(
-    shop: Flask, tenant: Tenant
+    alice: Shopper, shop: Flask, tenant: Tenant
 ) -> None:
-    alice, told, revoked = Shopper(shop), [], tenant_saw(tenant, "/oauth/revoke")
-    alice.login()
+    told, revoked = [], tenant_saw(tenant, "/oauth/revoke")
     copies = [alice.twin() for _ in range(20)]
 
     def note(sender: Flask, user: dict[str, Any]) -> None:
@@ -193,12 +135,9 @@ def test_only_the_logout_that_ends_a_session_revokes_and_tells_of_it(
 
 @pytest.mark.parametrize("way", ["/logout", "/logout/everywhere"])
 def test_a_clock_that_is_behind_ends_what_began_elsewhere(
-    shop: Flask, clock: Clock, way: str
+    alice: Shopper, shop: Flask, clock: Clock, way: str
 ) -> None:
-    alice, elsewhere = Shopper(shop), Shopper(shop)
-    for each in (alice, elsewhere):
-        each.login()
-    copy = alice.twin() if way == "/logout" else elsewhere
+    copy = alice.twin() if way == "/logout" else signed_in(shop)
 
     clock.forward(-30)
     method = "GET" if way == "/logout" else "POST"
@@ -209,10 +148,8 @@ def test_a_clock_that_is_behind_ends_what_began_elsewhere(
 
 
 def test_a_session_is_over_before_auth0_has_revoked_its_token(
-    shop: Flask, tenant: Tenant
+    alice: Shopper, tenant: Tenant
 ) -> None:
-    alice = Shopper(shop)
-    alice.login()
     copy, revoked = alice.twin(), tenant_saw(tenant, "/oauth/revoke")
     may_answer = hold(tenant, "revoke")
 
@@ -247,8 +184,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 def test_a_logout_gets_out_of_the_browser_and_to_auth0_whatever_redis_says(
     tenant: Tenant, own_redis: RedisServer, spoil: str, mend: str
 ) -> None:
-    alice = Shopper(shop_of(auth, redis=connect(own_redis.url)))
-    alice.login()
+    alice = signed_in(shop_of(auth, redis=connect(own_redis.url)))
     copy = alice.twin()
     assert who(copy) == "auth0|alice"
 
@@ -267,40 +203,31 @@ def test_a_logout_gets_out_of_the_browser_and_to_auth0_whatever_redis_says(
         time.sleep(0.1)
 
 
-async def test_a_login_ends_the_session_it_replaces(
-    alice: Visitor, visitors: Visitors
-) -> None:
-    await alice.login()
-    old = copy_of(alice, visitors())
-    await alice.login("/login?prompt=login")
+def test_a_login_ends_the_session_it_replaces(alice: Shopper) -> None:
+    old = alice.twin()
+    alice.login("/login?prompt=login")
 
-    assert await alice.claims()
-    assert await old.claims() is None
+    assert (who(alice), who(old)) == ("auth0|alice", "nobody")
 
 
-async def test_logout_without_a_session_still_reaches_auth0(alice: Visitor) -> None:
-    answer = await alice.get("/logout?federated")
+def test_logout_without_a_session_still_reaches_auth0(shop: Flask) -> None:
+    address = httpx.URL(shop.test_client().get("/logout?federated").location)
 
-    address = httpx.URL(answer.headers["Location"])
     assert address.path == "/v2/logout"
-    assert address.params["returnTo"] == f"{alice.site}/"
+    assert address.params["returnTo"] == f"{SITE}/"
     assert "federated" in address.params
 
 
-async def test_signing_out_on_all_devices(alice: Visitor, visitors: Visitors) -> None:
-    phone, bob = visitors("alice"), visitors("bob")
-    for visitor in (alice, phone, bob):
-        await visitor.login()
+def test_signing_out_on_all_devices(alice: Shopper, shop: Flask) -> None:
+    phone, bob = signed_in(shop), signed_in(shop, "bob")
 
-    answer = await alice.http.post(f"{alice.site}/logout/everywhere", headers=SAME)
+    answer = alice.client.post("/logout/everywhere", headers=SAME)
 
     assert answer.status_code == 303
-    assert "/v2/logout" in answer.headers["Location"]
-    assert await alice.claims() is None
-    assert await phone.claims() is None
-    assert await bob.claims()
-    await phone.login()
-    assert await phone.claims()  # at once
+    assert "/v2/logout" in answer.location
+    assert [who(each) for each in (alice, phone, bob)] == [*["nobody"] * 2, "auth0|bob"]
+    phone.login()
+    assert who(phone) == "auth0|alice"  # at once
 
 
 def test_logins_that_work_do_not_count_as_a_loop(shop: Flask) -> None:
@@ -314,216 +241,172 @@ def test_logins_that_work_do_not_count_as_a_loop(shop: Flask) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "can"),
     [
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-        {"Sec-Fetch-Site": "none"},
-        {"Origin": "https://evil.example.com"},
-        {"Origin": "null"},
-        {},
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Origin": "https://evil.example.com"}, False),
+        ({"Origin": "null"}, False),
+        ({}, False),
+        ({"Origin": SITE}, True),  # from an old browser
+        ({**SAME, "Origin": "null"}, True),  # with Referrer-Policy: no-referrer
     ],
-    ids=str,
+    ids=[
+        *("cross-site", "same-site", "none", "evil", "null", "nothing"),
+        "old",
+        "ours",
+    ],
 )
-async def test_another_site_cannot_press_that_button(
-    alice: Visitor, headers: dict[str, str]
+def test_another_site_cannot_press_that_button(
+    shop: Flask, headers: dict[str, str], *, can: bool
 ) -> None:
-    await alice.login()
+    alice = Shopper(shop)
+    auth.login_as(alice.client, sub="auth0|alice")
 
-    answer = await alice.http.post(f"{alice.site}/logout/everywhere", headers=headers)
+    answer = alice.client.post("/logout/everywhere", headers=headers, base_url=SITE)
 
-    assert answer.status_code == 403
-    assert await alice.claims()
-
-
-@pytest.mark.parametrize("headers", [{"Origin": SITE}, {**SAME, "Origin": "null"}])
-async def test_an_old_browser_and_a_page_without_referrer_can(
-    alice: Visitor, headers: dict[str, str]
-) -> None:
-    """With ``Referrer-Policy: no-referrer`` a form's origin is null."""
-    await alice.login()
-
-    answer = await alice.http.post(f"{alice.site}/logout/everywhere", headers=headers)
-
-    assert answer.status_code == 303
-    assert await alice.claims() is None
+    assert answer.status_code == (303 if can else 403)
+    assert who(alice) == ("nobody" if can else "auth0|alice")
 
 
-async def post_token(site: str, token: str | None, **more: Any) -> httpx.Response:
+# From Auth0
+
+
+def tell(shop: Flask, token: str | None) -> TestResponse:
     """Do what Auth0 does when a session ends there."""
-    async with httpx.AsyncClient(timeout=5) as auth0:
-        data = {"logout_token": token} if token is not None else {}
-        return await auth0.post(f"{site}/backchannel-logout", data=data, **more)
+    data = {"logout_token": token} if token is not None else {}
+    return shop.test_client().post("/backchannel-logout", data=data)
 
 
-async def test_back_channel_logout_by_sid_ends_one_session_by_sub_all(
-    visitors: Visitors, tenant: Tenant, site: str
+def test_back_channel_logout_by_sid_ends_one_session_by_sub_all(
+    alice: Shopper, shop: Flask, tenant: Tenant
 ) -> None:
-    laptop, phone = visitors("alice"), visitors("alice")
-    await laptop.login()
-    await phone.login()
-    claims = await laptop.claims() or {}
+    phone, claims = signed_in(shop), claims_of(alice)
+    copy = phone.twin()
 
     both = tenant.logout_token(sid=claims["sid"], sub=claims["sub"])
-    assert (await post_token(site, both)).status_code == 200
-    assert await laptop.claims() is None
-    assert await phone.claims()
-
-    copy = copy_of(phone, visitors())
-    by_sub = tenant.logout_token(sub=claims["sub"])
-    answer = await post_token(site, by_sub)
-    assert (answer.status_code, answer.content) == (200, b"")
+    assert tell(shop, both).status_code == 200
+    assert (who(alice), who(phone)) == ("nobody", "auth0|alice")
+    answer = tell(shop, tenant.logout_token(sub=claims["sub"]))
+    assert (answer.status_code, answer.data) == (200, b"")
     assert answer.headers["Cache-Control"] == "no-store"
-    assert await phone.claims() is None
-
-    again = laptop.login("/login?prompt=login"), phone.login()
-    await asyncio.gather(*again)  # in the same second
-    assert await laptop.claims()
-    assert await phone.claims()
-    assert await copy.claims() is None
+    assert who(phone) == "nobody"
+    phone.login()  # in the same second
+    assert (who(phone), who(copy)) == ("auth0|alice", "nobody")
 
 
-async def test_a_session_that_ended_at_auth0_begins_no_more_here(
-    alice: Visitor, tenant: Tenant, site: str
+def test_a_session_that_ended_at_auth0_begins_no_more_here(
+    shop: Flask, tenant: Tenant
 ) -> None:
     """A code may be under way when the logout token of its session comes."""
-    await alice.login()
-    sid = (await alice.claims() or {})["sid"]
-    answer = await alice.get("/login")
-    while not answer.headers["Location"].startswith(f"{site}/callback"):
-        answer = await alice.http.get(answer.headers["Location"])
+    alice = Shopper(shop)
+    with http_browser() as browser:
+        alice.client.get(sign_in(browser, alice.start(), "alice"))
+        sid = claims_of(alice)["sid"]
+        late = browser.get(alice.start()).headers["Location"]
 
-    assert (await post_token(site, tenant.logout_token(sid=sid))).status_code == 200
-    page = await alice.follow(answer)
+    assert tell(shop, tenant.logout_token(sid=sid)).status_code == 200
+    page = alice.client.get(late)
 
     assert page.status_code == 400
     assert "logged_out_meanwhile" in page.text
-    assert await alice.claims() is None
-    await alice.login("/login?prompt=login")
-    assert (await alice.claims() or {})["sid"] != sid
+    assert who(alice) == "nobody"
+    alice.login()
+    assert claims_of(alice)["sid"] != sid
 
 
 async def test_the_provider_itself_signs_somebody_out(
-    visitors: Visitors, tenant: Tenant, site: str
+    visitors: Callable[..., Visitor], tenant: Tenant, site: str
 ) -> None:
     tenant.backchannel_logout_uri = f"{site}/backchannel-logout"
     laptop, phone = visitors("alice"), visitors("alice")
     await laptop.login()
     await phone.login()
-    copy = copy_of(laptop, visitors())
     await laptop.http.get(f"{tenant.origin}/v2/logout")
     assert await asyncio.to_thread(tenant.finish_backchannel)
 
     assert tenant.backchannel_answers == [200]
-    assert await copy.claims() is None
     assert await laptop.claims() is None
     assert await phone.claims()
 
 
+def by_the_sdk(shop: Flask, token: str) -> None:
+    with shop.app_context():
+        asyncio.run(auth.auth0.handle_backchannel_logout(token))
+
+
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
+FORGED = (
+    *("signature", "unknown_key", "algorithm", "none", "issuer", "audience"),
+    *("expired", "no_iat"),
+)
+CLAIMS: list[dict[str, Any]] = [
+    *({"iat": -125}, {"iat": 65}),
+    *({"exp": None}, {"iss": "in capitals"}, {"nonce": "n"}),
+    *({"sub": None}, {"sub": 7}, {"sid": 7}),
+    *({"jti": None}, {"jti": ""}, {"jti": 7}),
+    *({"events": None}, {"events": {}}, {"events": EVENT}, {"events": [EVENT]}),
+    {"events": {EVENT: None}},
+]
+HEADERS = ({"typ": "JWT"}, {"typ": "at+jwt"}, {"alg": "RS512"})
 
 
 @pytest.mark.parametrize(
     ("forge", "claims", "header"),
     [
-        ("signature", {}, {}),
-        ("unknown_key", {}, {}),
-        ("algorithm", {}, {}),
-        ("none", {}, {}),
-        ("issuer", {}, {}),
-        ("audience", {}, {}),
-        ("expired", {}, {}),
-        ("no_iat", {}, {}),
-        (None, {"iat": -125}, {}),
-        (None, {"iat": 65}, {}),
-        (None, {"iss": "in capitals"}, {}),
-        (None, {"exp": None}, {}),
-        (None, {"sub": None}, {}),
-        (None, {"sub": 7}, {}),
-        (None, {"sid": 7}, {}),
-        (None, {"events": None}, {}),
-        (None, {"events": {}}, {}),
-        (None, {"events": EVENT}, {}),
-        (None, {"events": {EVENT: None}}, {}),
-        (None, {"events": [EVENT]}, {}),
-        (None, {"nonce": "n"}, {}),
-        (None, {"jti": None}, {}),
-        (None, {"jti": ""}, {}),
-        (None, {"jti": 7}, {}),
-        (None, {}, {"typ": "JWT"}),
-        (None, {}, {"typ": "at+jwt"}),
-        (None, {}, {"alg": "RS512"}),
+        *((kind, {}, {}) for kind in FORGED),
+        *((None, claims, {}) for claims in CLAIMS),
+        *((None, {}, header) for header in HEADERS),
     ],
     ids=str,
 )
-async def test_every_step_of_the_validation_refuses(
-    alice: Visitor,
-    tenant: Tenant,
-    site: str,
-    app: Flask,
-    forge: str | None,
-    claims: dict[str, Any],
-    header: dict[str, Any],
+def test_every_step_of_the_validation_refuses(
+    shop: Flask, tenant: Tenant, forge: str | None, claims: Any, header: dict[str, str]
 ) -> None:
-    await alice.login()
-    if isinstance(claims.get("iat"), int):
+    alice = Shopper(shop)
+    auth.login_as(alice.client, sub="auth0|alice")
+    if "iat" in claims:  # seconds from now
         claims = {"iat": int(time.time()) + claims["iat"]}
     if "iss" in claims:
         claims = {"iss": tenant.issuer.upper()}
-    token = tenant.logout_token(
-        sub="auth0|alice", forge=forge, claims=claims, header=header
-    )
+    wrong: Any = {"forge": forge, "claims": claims, "header": header}
+    token = tenant.logout_token(sub="auth0|alice", **wrong)
 
-    answer = await post_token(site, token)
+    answer = tell(shop, token)
 
     assert answer.status_code == 400
-    assert answer.json()["error"] == "invalid_request"
+    assert (answer.json or {})["error"] == "invalid_request"
     assert answer.headers["Cache-Control"] == "no-store"
-    with app.app_context(), pytest.raises((BackchannelLogoutError, jwt.PyJWTError)):
-        await auth.auth0.handle_backchannel_logout(token)  # as the SDK calls it
-    assert await alice.claims()
+    with pytest.raises((BackchannelLogoutError, jwt.PyJWTError)):
+        by_the_sdk(shop, token)
+    assert who(alice) == "auth0|alice"
 
 
-@pytest.mark.parametrize("header", [{"typ": None}, {"typ": "LOGOUT+JWT"}], ids=str)
-async def test_the_type_may_be_absent_and_in_any_case(
-    alice: Visitor, tenant: Tenant, site: str, header: dict[str, Any]
+@pytest.mark.parametrize("typ", [None, "LOGOUT+JWT"])
+def test_the_type_may_be_absent_and_in_any_case(
+    alice: Shopper, shop: Flask, tenant: Tenant, typ: str | None
 ) -> None:
-    await alice.login()
-
-    answer = await post_token(
-        site, tenant.logout_token(sub="auth0|alice", header=header)
-    )
-
-    assert answer.status_code == 200
-    assert await alice.claims() is None
+    token = tenant.logout_token(sub="auth0|alice", header={"typ": typ})
+    assert tell(shop, token).status_code == 200
+    assert who(alice) == "nobody"
 
 
-async def test_the_sdks_own_handler_ends_the_session_as_well_and_once(
-    alice: Visitor, tenant: Tenant, app: Flask
+def test_a_logout_token_counts_once(
+    alice: Shopper, shop: Flask, tenant: Tenant
 ) -> None:
-    await alice.login()
-    claims = await alice.claims() or {}
-    token = tenant.logout_token(sub=claims["sub"], sid=claims["sid"])
+    by_route, by_sdk = [tenant.logout_token(sub="auth0|alice") for _ in range(2)]
+    assert tell(shop, by_route).status_code == 200
+    assert who(alice) == "nobody"
+    alice.login()
+    by_the_sdk(shop, by_sdk)
+    assert who(alice) == "nobody"
+    alice.login()
 
-    with app.app_context():
-        await auth.auth0.handle_backchannel_logout(token)
-        assert await alice.claims() is None
-        with pytest.raises(BackchannelLogoutError, match="used before"):
-            await auth.auth0.handle_backchannel_logout(token)
-
-
-async def test_a_logout_token_counts_once(
-    alice: Visitor, tenant: Tenant, site: str
-) -> None:
-    await alice.login()
-    token = tenant.logout_token(sub="auth0|alice")
-    assert (await post_token(site, token)).status_code == 200
-    await alice.login()
-
-    again = await post_token(site, token)
-
-    assert again.status_code == 400
-    assert await alice.claims()
+    assert tell(shop, by_route).status_code == 400
+    with pytest.raises(BackchannelLogoutError, match="used before"):
+        by_the_sdk(shop, by_sdk)
+    assert who(alice) == "auth0|alice"
 
 
 def test_a_key_that_auth0_withdrew_is_good_for_ten_minutes_at_most(
@@ -542,24 +425,19 @@ def test_a_key_that_auth0_withdrew_is_good_for_ten_minutes_at_most(
     assert answer(tokens[1]) == 400
 
 
-async def test_an_id_token_signs_nobody_out(
-    alice: Visitor, tenant: Tenant, site: str, app: Flask
-) -> None:
-    await alice.login()
-    pairs = "; ".join(f"{name}={value}" for name, value in alice.cookies.items())
-    with app.test_request_context(headers={"Cookie": pairs}):
-        id_token = (auth.auth0.read_session() or {})["id_token"]
+def test_an_id_token_signs_nobody_out(alice: Shopper, shop: Flask) -> None:
+    kept = alice.client.get("/session").json or {}
 
-    assert (await post_token(site, id_token)).status_code == 400
-    assert await alice.claims()
+    assert tell(shop, kept["id_token"]).status_code == 400
+    assert who(alice) == "auth0|alice"
 
 
 @pytest.mark.parametrize("token", [None, "", "garbage", "a.b.c", "x" * 9000, "é"])
-async def test_whatever_else_is_posted_is_refused(site: str, token: str | None) -> None:
-    answer = await post_token(site, token)
+def test_whatever_else_is_posted_is_refused(shop: Flask, token: str | None) -> None:
+    answer = tell(shop, token)
 
     assert answer.status_code == 400
-    assert answer.json()["error"] == "invalid_request"
+    assert (answer.json or {})["error"] == "invalid_request"
 
 
 class Endless(io.RawIOBase):
@@ -598,19 +476,16 @@ def test_of_a_long_body_nothing_is_kept(shop: Flask, length: dict[str, Any]) -> 
     assert body.taken < 100_000
 
 
-async def test_it_touches_no_session_of_the_request(
-    alice: Visitor, tenant: Tenant, site: str
-) -> None:
-    await alice.login()
-
-    answer = await alice.http.post(
-        f"{site}/backchannel-logout",
-        data={"logout_token": tenant.logout_token(sub="auth0|bob")},
-    )
+def test_it_touches_no_session_of_the_request(alice: Shopper, tenant: Tenant) -> None:
+    form = {"logout_token": tenant.logout_token(sub="auth0|bob")}
+    answer = alice.client.post("/backchannel-logout", data=form)
 
     assert answer.status_code == 200
     assert "Set-Cookie" not in answer.headers
-    assert await alice.claims()
+    assert who(alice) == "auth0|alice"
+
+
+# What cannot be written down
 
 
 @contextmanager
@@ -623,33 +498,17 @@ def locked() -> Iterator[None]:
     connection.close()
 
 
-async def test_where_it_cannot_be_written_down_the_browser_is_signed_out_and_told(
-    alice: Visitor, visitors: Visitors
-) -> None:
-    await alice.login()
-    copy = copy_of(alice, visitors())
-    with locked():
-        home = await alice.logout()
-
-    assert home.url.path == "/"
-    assert "They stay valid until they expire" in home.text
-    assert set(alice.cookies) == {"signed_out_here_only"}
-    give_up = time.monotonic() + 10
-    while await copy.claims():  # it is tried on
-        assert time.monotonic() < give_up
-        await asyncio.sleep(0.1)
-
-
 @pytest.mark.parametrize(
     ("secure", "name"),
     [(False, "signed_out_here_only"), (True, "__Host-signed_out_here_only")],
 )
 def test_what_tells_of_that_is_as_safe_as_the_session(secure: bool, name: str) -> None:
     site = f"{'https' if secure else 'http'}://localhost"
-    client = create_app({"SESSION_COOKIE_SECURE": secure}).test_client()
-    auth.login_as(client)
+    alice = Shopper(create_app({"SESSION_COOKIE_SECURE": secure}))
+    auth.login_as(alice.client)
+    copy = alice.twin()
     with locked():
-        away = client.get("/logout", base_url=site)
+        away = alice.client.get("/logout", base_url=site)
 
     told = [c for c in away.headers.getlist("Set-Cookie") if c.startswith(f"{name}=1;")]
     assert len(told) == 1
@@ -657,102 +516,79 @@ def test_what_tells_of_that_is_as_safe_as_the_session(secure: bool, name: str) -
     safe = {"Expires", "Max-Age", "HttpOnly", "Path", "SameSite"}
     assert attributes == (safe | {"Secure"} if secure else safe)
     assert "Path=/;" in told[0]
-    home = client.get("/", base_url=site)
+    home = alice.client.get("/", base_url=site)
     assert "They stay valid until they expire" in home.text
-    auth.login_as(client)  # and again, within the minute
-    home = client.get("/", base_url=site)
+    give_up = time.monotonic() + 10
+    while copy.client.get("/api/me", base_url=site).status_code == 200:
+        assert time.monotonic() < give_up  # it is tried on
+        time.sleep(0.1)
+    auth.login_as(alice.client)  # and again, within the minute
+    home = alice.client.get("/", base_url=site)
     assert "They stay valid until they expire" not in home.text
 
 
-async def test_a_logout_token_that_cannot_be_written_down_may_come_again(
-    alice: Visitor, tenant: Tenant, site: str
+def test_a_logout_token_that_cannot_be_written_down_may_come_again(
+    alice: Shopper, shop: Flask, tenant: Tenant
 ) -> None:
-    await alice.login()
     token = tenant.logout_token(sub="auth0|alice")
     with locked():
-        assert (await post_token(site, token)).status_code == 503
+        assert tell(shop, token).status_code == 503
 
-    assert (await post_token(site, token)).status_code == 200
-    assert await alice.claims() is None
+    assert tell(shop, token).status_code == 200
+    assert who(alice) == "nobody"
 
 
-async def test_a_file_that_vanishes_under_the_app_ends_older_sessions_everywhere(
-    visitors: Visitors, tenant: Tenant, tmp_path: Path
+def test_a_file_that_vanishes_under_the_app_ends_older_sessions(
+    tenant: Tenant, tmp_path: Path
 ) -> None:
     path = tmp_path / "revocations.sqlite3"
-    port = free_port()
-    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
-    environment["AUTH0_REVOCATIONS_PATH"] = str(path)
-    with serving(GUNICORN, environment, port) as server:
-        alice = visitors("alice", at=server.site)
-        await alice.login()
-        copies = [copy_of(alice, visitors(at=server.site)) for _ in range(8)]
-        assert all([await copy.claims() for copy in copies])
-        path.unlink()
+    own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)})
+    alice = signed_in(shop_of(own))
+    assert who(alice) == "auth0|alice"
+    path.unlink()
 
-        assert not any([await copy.claims() for copy in copies])
-        await alice.login()
-        assert all([await alice.claims() for _ in range(8)])  # both workers agree
+    assert who(alice) == "nobody"
+    alice.login()
+    assert who(alice) == "auth0|alice"
     assert path.exists()
 
 
-async def test_a_folder_that_cannot_be_written_is_told_at_start(
+def test_a_folder_that_cannot_be_written_is_told_at_start(
     tenant: Tenant, tmp_path: Path
 ) -> None:
-    in_the_way = tmp_path / "file"
-    in_the_way.write_text("not a folder")
-    environment = {
-        **tenant.environ(),
-        "AUTH0_REVOCATIONS_PATH": str(in_the_way / "revocations.sqlite3"),
-    }
+    (tmp_path / "file").write_text("not a folder")
+    path = str(tmp_path / "file" / "revocations.sqlite3")
+    environment = {**tenant.environ(), "AUTH0_REVOCATIONS_PATH": path}
 
     ended = flask(["run", "--port", str(free_port())], environment)
 
     assert ended.returncode == 1
-    assert "AUTH0_REVOCATIONS_PATH" in ended.stderr
-    assert "cannot be written" in ended.stderr
+    assert f"AUTH0_REVOCATIONS_PATH: {path} cannot be written" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("is_new", [True, False])
-def test_a_full_disk_is_told_at_start(
-    tenant: Tenant, tmp_path: Path, *, is_new: bool
-) -> None:
-    path = str(tmp_path / "revocations.sqlite3")
-    if not is_new:
-        SqliteStore(path).check()
-    ended = subprocess.run(
-        ["bash", "-c", f"ulimit -f 0; exec {BIN}/flask run --port {free_port()}"],
-        cwd=ROOT,
-        env=clean_environment({**tenant.environ(), "AUTH0_REVOCATIONS_PATH": path}),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+# By an operator
 
-    assert ended.returncode == 1
-    assert f"AUTH0_REVOCATIONS_PATH: {path} cannot be written" in ended.stderr
+
+def revoke(shop: Flask, *words: str) -> Result:
+    return shop.test_cli_runner().invoke(args=["auth0", "revoke", *words])
 
 
 @pytest.mark.parametrize("whose", ["--sub", "--sid", "--all"])
-async def test_an_operator_ends_sessions(
-    alice: Visitor, visitors: Visitors, tenant: Tenant, whose: str
+def test_an_operator_ends_sessions(
+    alice: Shopper, shop: Flask, tenant: Tenant, whose: str
 ) -> None:
-    bob = visitors("bob")
-    await alice.login()
-    await bob.login()
-    claims = await alice.claims() or {}
+    bob, claims = signed_in(shop, "bob"), claims_of(alice)
     words = {"--sub": [claims["sub"]], "--sid": [claims["sid"]], "--all": []}[whose]
 
-    ended = flask(["auth0", "revoke", whose, *words], tenant.environ())
+    ended = revoke(shop, whose, *words)
 
-    assert ended.returncode == 0, ended.stderr
-    assert "Ended: all sessions" in ended.stdout
-    assert await alice.claims() is None
-    assert (await bob.claims() is None) == (whose == "--all")
-    await alice.login()
-    assert await alice.claims()
+    assert ended.exit_code == 0, ended.output
+    assert "Ended: all sessions" in ended.output
+    assert who(alice) == "nobody"
+    assert who(bob) == ("nobody" if whose == "--all" else "auth0|bob")
+    alice.login()
+    assert who(alice) == "auth0|alice"
 
 
 @pytest.mark.parametrize(
@@ -769,25 +605,20 @@ def test_what_began_at_the_very_moment_is_over_and_another_tenants_is_not(
     auth.login_as(ours, sub=sub)
     assert ours.get("/me").text == theirs.get("/me").text == sub
 
-    shop.test_cli_runner().invoke(args=["auth0", "revoke", *whose])
+    revoke(shop, *whose)
 
     assert ours.get("/me").text == "nobody"
     assert theirs.get("/me").text == sub
 
 
-@pytest.mark.parametrize("words", [[], ["--all", "--sub", "x"]], ids=str)
-def test_an_operator_has_to_say_whose(tenant: Tenant, words: list[str]) -> None:
-    ended = flask(["auth0", "revoke", *words], tenant.environ())
-
-    assert ended.returncode == 2
-    assert "one of --sub SUB, --sid SID and --all" in ended.stderr
-
-
-def test_an_operator_is_told_where_nobody_remembers(tenant: Tenant) -> None:
-    environment = {**tenant.environ(), "AUTH0_REVOCATIONS_PATH": "none"}
-
-    ended = flask(["auth0", "revoke", "--all"], environment)
-
-    assert ended.returncode == 1
-    assert "AUTH0_REVOCATIONS_PATH is none" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_an_operator_is_told_what_is_wrong(shop: Flask) -> None:
+    forgetful = shop_of(copy_of_auth({"AUTH0_REVOCATIONS_PATH": "none"}))
+    which = "one of --sub SUB, --sid SID and --all"
+    for app, words, code, told in (
+        (shop, (), 2, which),
+        (shop, ("--all", "--sub", "x"), 2, which),
+        (forgetful, ("--all",), 1, "AUTH0_REVOCATIONS_PATH is none"),
+    ):
+        ended = revoke(app, *words)
+        assert ended.exit_code == code
+        assert told in ended.output
