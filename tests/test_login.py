@@ -344,14 +344,22 @@ def test_claims_become_json_as_any_mapping(shop: Flask, tenant: Tenant) -> None:
 
 def test_what_login_passes_on_and_what_it_does_not(shop: Flask, tenant: Tenant) -> None:
     passed = {
-        "screen_hint": "signup", "connection": "github", "prompt": "login",
-        "login_hint": "a@b.example", "max_age": "60",
-        "organization": "org_1", "invitation": "inv_1",
+        "screen_hint": "signup",
+        "connection": "github",
+        "prompt": "login",
+        "login_hint": "a@b.example",
+        "max_age": "60",
+        "organization": "org_1",
+        "invitation": "inv_1",
     }
     made_up = {
-        "redirect_uri": "https://evil.example.com", "scope": "admin",
-        "client_id": "x", "state": "fixed", "response_type": "token",
-        "audience": "https://evil.example.com", "nonce": "fixed",
+        "redirect_uri": "https://evil.example.com",
+        "scope": "admin",
+        "client_id": "x",
+        "state": "fixed",
+        "response_type": "token",
+        "audience": "https://evil.example.com",
+        "nonce": "fixed",
     }
     answer = shop.test_client().get(
         "/login",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import re
@@ -18,21 +16,11 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from auth0_flask.tenant import Tenant
 from screenshots import chromium
 from servers import ROOT, clean_environment, free_port
-
-VERIFIER = "v" * 43
-CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
-
-
-@pytest.fixture(scope="module")
-def tenant() -> Iterator[Tenant]:
-    with Tenant() as own:
-        yield own
-
 
 # The environment
 
@@ -47,16 +35,13 @@ def tenant() -> Iterator[Tenant]:
     ],
 )
 def test_the_environment_names_the_tenant_as_reached_without_a_proxy(
-    tenant: Tenant,
-    monkeypatch: pytest.MonkeyPatch,
-    given: dict[str, str],
-    expected: str,
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str
 ) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    environment = tenant.environ()
+    environment = Tenant().environ()
     assert environment["NO_PROXY"] == environment["no_proxy"] == expected
 
 
@@ -78,20 +63,6 @@ def run_with_tenant(
     )
 
 
-def test_no_proxy_comes_between_an_app_and_the_tenant() -> None:
-    ask = (
-        "import httpx, os; "
-        "url = f'https://{os.environ[\"AUTH0_DOMAIN\"]}/.well-known/jwks.json'; "
-        "print(httpx.get(url).status_code)"
-    )
-    nobody = f"http://localhost:{free_port()}"
-    proxies = {"HTTPS_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": nobody}
-
-    ended = run_with_tenant(sys.executable, "-c", ask, more=proxies)
-
-    assert ended.stdout == "200\n", ended.stderr
-
-
 DOTENV = """
 AUTH0_DOMAIN=theirs.eu.auth0.com
 AUTH0_CLIENT_ID=theirs
@@ -103,53 +74,11 @@ AUTH0_ORGANIZATION=org_theirs
 AUTH0_REDIS_URL=redis://theirs.example/0
 DATABASE_URL=sqlite://
 """
-SHOW = """
+OWN = """
 import json
 import os
 
-from flask import Flask
-
-app = Flask(__name__)
-
-
-@app.cli.command()
-def show():
-    print(json.dumps(dict(os.environ)))
-"""
-
-
-def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / ".env").write_text(DOTENV)
-    (tmp_path / "app.py").write_text(SHOW)
-
-    ended = run_with_tenant("flask", "show", cwd=tmp_path)
-    asked = run_with_tenant(
-        "flask",
-        "show",
-        more={
-            "AUTH0_REDIS_URL": "redis://localhost/1",
-            "AUTH0_REDIRECT_URI": "http://localhost:5001/auth/callback",
-        },
-        cwd=tmp_path,
-    )
-
-    assert ended.returncode == asked.returncode == 0, ended.stderr
-    shown = json.loads(ended.stdout)
-    assert [n for n, v in shown.items() if "theirs" in v] == []
-    assert shown["AUTH0_DOMAIN"].startswith("localhost:")
-    assert shown["AUTH0_ORGANIZATION"] == shown["AUTH0_REDIS_URL"] == ""
-    assert shown["AUTH0_REDIRECT_URI"] == "http://localhost:5000/callback"
-    assert shown["DATABASE_URL"] == "sqlite://"
-    shown = json.loads(asked.stdout)
-    assert shown["AUTH0_REDIS_URL"] == "redis://localhost/1"
-    assert shown["AUTH0_REDIRECT_URI"] == "http://localhost:5001/auth/callback"
-
-
-OWN = """
-import os
-
+import httpx
 from flask import Flask
 
 app = Flask(__name__)
@@ -157,24 +86,62 @@ app = Flask(__name__)
 
 @app.get("/")
 def home():
-    return {name: os.environ[name] for name in ("AUTH0_DOMAIN", "DATABASE_URL")}
+    return dict(os.environ)
+
+
+@app.cli.command()
+def show():
+    url = f"https://{os.environ['AUTH0_DOMAIN']}/.well-known/jwks.json"
+    print(json.dumps({**os.environ, "keys": httpx.get(url).status_code}))
 """
 
 
-def test_alone_it_serves_any_app_of_the_folder(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of an app that has a ``.env`` of its own."""
     (tmp_path / ".env").write_text(DOTENV)
     (tmp_path / "app.py").write_text(OWN)
+    return tmp_path
+
+
+def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
+    folder: Path,
+) -> None:
+    ended = run_with_tenant("flask", "show", cwd=folder)
+
+    assert ended.returncode == 0, ended.stderr
+    shown = json.loads(ended.stdout)
+    assert [n for n, v in shown.items() if "theirs" in str(v)] == []
+    assert shown["AUTH0_DOMAIN"].startswith("localhost:")
+    assert shown["AUTH0_ORGANIZATION"] == shown["AUTH0_REDIS_URL"] == ""
+    assert shown["AUTH0_REDIRECT_URI"] == "http://localhost:5000/callback"
+    assert shown["DATABASE_URL"] == "sqlite://"
+
+
+def test_what_the_environment_has_stays_and_no_proxy_comes_between(
+    folder: Path,
+) -> None:
+    more = {
+        "AUTH0_REDIS_URL": "redis://localhost/1",
+        "AUTH0_REDIRECT_URI": "http://localhost:5001/auth/callback",
+    }
+    nobody = f"http://localhost:{free_port()}"
+    proxies = {"HTTPS_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": nobody}
+
+    ended = run_with_tenant("flask", "show", more=more | proxies, cwd=folder)
+
+    assert ended.returncode == 0, ended.stderr
+    assert {**more, "keys": 200}.items() <= json.loads(ended.stdout).items()
+
+
+def test_alone_it_serves_any_app_of_the_folder(folder: Path) -> None:
     environment = clean_environment({"PYTHONPATH": str(ROOT)})
     del environment["FLASK_SKIP_DOTENV"], environment["PYTHON_DOTENV_DISABLED"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "auth0_flask.tenant"],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    with process.stdout:
+    command = [sys.executable, "-m", "auth0_flask.tenant"]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
         site = re.search(r"http://localhost:\d+", process.stdout.readline())
         assert site
         shown = httpx.get(site[0], trust_env=False).json()
@@ -185,19 +152,16 @@ def test_alone_it_serves_any_app_of_the_folder(tmp_path: Path) -> None:
     assert shown["DATABASE_URL"] == "sqlite://"
 
 
-def test_without_an_app_it_says_what_to_do(tmp_path: Path) -> None:
+def test_it_says_what_to_do_without_an_app_or_trustme(tmp_path: Path) -> None:
     ended = run_with_tenant(cwd=tmp_path)
     assert ended.returncode == 1
     assert "There is no app.py in this folder." in ended.stderr
     assert "python -m auth0_flask.tenant flask" in ended.stderr
     assert "Traceback" not in ended.stderr
 
-
-def test_without_trustme_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "trustme.py").write_text("raise ModuleNotFoundError(name='trustme')")
-    ended = run_with_tenant(
-        "true", more={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    )
+    paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    ended = run_with_tenant("true", more=paths)
     assert ended.returncode == 1
     [sentence] = ended.stderr.splitlines()
     assert "pip install 'auth0-flask-login[testing]'" in sentence
@@ -282,7 +246,7 @@ ADDOPTS = '[tool.pytest.ini_options]\naddopts = "-p auth0_flask.tenant.pytest_pl
 
 
 def run_pytest(
-    folder: Path, *options: str, more: Mapping[str, str] | None = None
+    folder: Path, *options: str, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the tests in a folder, in an environment without a tenant."""
     kept = clean_environment({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})  # it is slow
@@ -291,7 +255,7 @@ def run_pytest(
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
         cwd=folder,
-        env={**kept, "PYTHONPATH": paths, **(more or {})},
+        env={**kept, "PYTHONPATH": paths, **more},
         capture_output=True,
         text=True,
         timeout=120,
@@ -313,85 +277,53 @@ def test_a_conftest_may_import_the_app_at_its_top_in_several_processes(
     (tmp_path / "pyproject.toml").write_text(ADDOPTS)
     (tmp_path / "conftest.py").write_text(EARLY)
     (tmp_path / "test_it.py").write_text(STORIES)
-    callback = {"AUTH0_REDIRECT_URI": "https://localhost:5000/callback"}
-    ran = run_pytest(tmp_path, "-p", "xdist", "-n", "2", more=callback)
+    callback = "https://localhost:5000/callback"
+    ran = run_pytest(tmp_path, *["-p", "xdist", "-n", "2"], AUTH0_REDIRECT_URI=callback)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "4 passed" in ran.stdout
 
 
-# An app with a login of its own, which reads its settings when it is imported.
+# The login under another path; settings are read when it is imported.
 SHOP = """
-import os
-import httpx
-from flask import Blueprint, Flask, redirect, request, session, url_for
+import auth
+from flask import Flask
 
-ISSUER = f"https://{os.environ['AUTH0_DOMAIN']}"
-CALLBACK = os.environ["AUTH0_REDIRECT_URI"]
-CLIENT = (os.environ["AUTH0_CLIENT_ID"], os.environ["AUTH0_CLIENT_SECRET"])
-CHALLENGE, VERIFIER = "@CHALLENGE@", "@VERIFIER@"
-account = Blueprint("account", __name__, url_prefix="/account")
-
-
-@account.get("/login")
-def login():
-    url = f"{ISSUER}/.well-known/openid-configuration"
-    url = httpx.URL(httpx.get(url).json()["authorization_endpoint"])
-    query = {"client_id": CLIENT[0], "redirect_uri": CALLBACK, "response_type": "code"}
-    query |= {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    return redirect(str(url.copy_merge_params(query)))
-
-
-@account.get("/callback")
-def callback():
-    form = {"grant_type": "authorization_code", "code": request.args["code"]}
-    form |= {"redirect_uri": CALLBACK, "code_verifier": VERIFIER}
-    tokens = httpx.post(f"{ISSUER}/oauth/token", data=form, auth=CLIENT).json()
-    token = {"Authorization": f"Bearer {tokens['access_token']}"}
-    session["user"] = httpx.get(f"{ISSUER}/userinfo", headers=token).json()
-    return redirect(url_for("account.home"))
-
-
-@account.get("/")
-def home():
-    return session["user"]["name"]
-
-
-app = Flask(__name__)
-app.secret_key = "x"
-app.register_blueprint(account)
-""".replace("@CHALLENGE@", CHALLENGE.rstrip(b"=").decode()).replace(
-    "@VERIFIER@", VERIFIER
-)
+app = auth.init_app(Flask(__name__))
+app.register_blueprint(auth.routes, url_prefix="/account")
+name = auth.login_required(lambda: auth.auth_user["name"])
+app.add_url_rule("/account/", "home", name)
+"""
 SHOPPING = """
 import os
 from shop import app
 from auth0_flask.tenant.pytest_plugin import complete_login
 
 def test_bob():
-    answer = complete_login(app.test_client(), "/account/login", "bob")
+    answer = complete_login(app.test_client(), "/account/", "bob")
     assert (answer.request.path, answer.text) == ("/account/", "Bob")
     print(os.environ["AUTH0_REDIRECT_URI"])
 """
 
 
+OTHER = "http://127.0.0.1:8000/account/callback"
+
+
 @pytest.mark.parametrize(
     ("given", "used"),
     [
-        (None, "http://localhost/account/callback"),
-        ("http://127.0.0.1:8000/account/callback",) * 2,
+        ({}, "http://localhost/account/callback"),
+        ({"AUTH0_REDIRECT_URI": OTHER}, OTHER),
     ],
 )
 def test_the_callback_may_be_anywhere_in_the_app(
-    tmp_path: Path, given: str | None, used: str
+    tmp_path: Path, given: dict[str, str], used: str
 ) -> None:
     callback = 'auth0_callback = "http://localhost/account/callback"\n'
     (tmp_path / "pyproject.toml").write_text(ADDOPTS + callback)
     (tmp_path / "shop.py").write_text(SHOP)
     (tmp_path / "conftest.py").write_text("import shop\n")
     (tmp_path / "test_it.py").write_text(SHOPPING)
-    ran = run_pytest(
-        tmp_path, "-s", more={"AUTH0_REDIRECT_URI": given} if given else None
-    )
+    ran = run_pytest(tmp_path, "-s", **given)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert used in ran.stdout
 
@@ -408,31 +340,31 @@ def test_the_plugin_says_that_trustme_is_missing(tmp_path: Path) -> None:
 # By hand
 
 
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+
+def assert_accessible(page: Page) -> None:
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        assert Axe().run(page).response["violations"] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
 @pytest.fixture
-def browser() -> Iterator[Browser]:
+def context() -> Iterator[BrowserContext]:
     with chromium() as browser:
-        yield browser
+        yield browser.new_context(viewport={"width": 320, "height": 700})
 
 
 def test_whoever_is_asked_for_something_can_read_and_answer_it(
-    browser: Browser, tenant: Tenant
+    context: BrowserContext, tenant: Tenant
 ) -> None:
-    tenant.reset()
-    context = browser.new_context(viewport={"width": 320, "height": 700})
     page, inbox = context.new_page(), context.new_page()
-
-    def assert_accessible(page: Page) -> None:
-        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-        for scheme in schemes:
-            page.emulate_media(color_scheme=scheme)
-            assert Axe().run(page).response["violations"] == []
-            assert page.evaluate("document.documentElement.scrollWidth") <= 320
-
     query = {
         "client_id": tenant.client_id,
         "response_type": "code",
         "redirect_uri": f"{tenant.origin}/u/session",
-        "code_challenge": CHALLENGE.decode().rstrip("="),
+        "code_challenge": "x" * 43,
         "code_challenge_method": "S256",
         "acr_values": "http://schemas.openid.net/pape/policies/2007/06/multi-factor",
     }
@@ -464,12 +396,6 @@ def test_whoever_is_asked_for_something_can_read_and_answer_it(
     assert_accessible(inbox)
     inbox.get_by_role("button", name="Approve").click()
     expect(inbox.get_by_role("button")).to_have_count(0)
-    form = {
-        **app,
-        "grant_type": "urn:openid:params:grant-type:ciba",
-        "auth_req_id": name,
-    }
-    assert "id_token" in httpx.post(f"{tenant.origin}/oauth/token", data=form).json()
-    token = httpx.post(f"{tenant.origin}/oauth/token", data=form)
-    assert token.json()["error"] == "expired_token"
-    context.close()
+    grant = {"grant_type": "urn:openid:params:grant-type:ciba", "auth_req_id": name}
+    answer = httpx.post(f"{tenant.origin}/oauth/token", data={**app, **grant})
+    assert "id_token" in answer.json()
