@@ -6,7 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 from auth0_server_python.auth_server.server_client import ServerClient
@@ -18,69 +18,51 @@ from auth0_flask import Auth0Client, Settings, SetupError
 from auth0_flask.tenant import Tenant
 from servers import ROOT, clean_environment
 
+OVERRIDDEN = {
+    "_get_http_client": ["self", "kwargs"],
+    "_get_oidc_metadata_cached": ["self", "domain"],
+    "_get_jwks_cached": ["self", "domain", "metadata"],
+    "_verify_and_decode_jwt": ["self", "token", "jwks", "audience"],
+}
 #: All of the SDK that may send something to where discovery says.
-SENDERS = [
-    ServerClient.start_interactive_login,
-    ServerClient.complete_interactive_login,
-    ServerClient.get_token_by_refresh_token,
-    ServerClient.get_token_for_connection,
-]
+SENDERS = {
+    *("start_interactive_login", "complete_interactive_login"),
+    *("get_token_by_refresh_token", "get_token_for_connection"),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("_get_http_client", ["self", "kwargs"]),
-        ("_get_oidc_metadata_cached", ["self", "domain"]),
-        ("_get_jwks_cached", ["self", "domain", "metadata"]),
-        ("_verify_and_decode_jwt", ["self", "token", "jwks", "audience"]),
-    ],
-)
-def test_the_sdk_still_has_the_private_methods_that_we_override(
-    name: str, parameters: list[str]
-) -> None:
-    theirs, ours = getattr(ServerClient, name), getattr(Auth0Client, name)
-
-    assert list(inspect.signature(theirs).parameters) == parameters
-    assert inspect.iscoroutinefunction(theirs) == inspect.iscoroutinefunction(ours)
-    assert theirs is not ours
-    assert f"self.{name}(" in inspect.getsource(ServerClient)
-
-
-def test_the_sdk_still_has_the_private_attributes_that_we_use() -> None:
-    """Its OAuth client, which ours stands in for, and the headers of one."""
-    made = inspect.getsource(ServerClient.__init__)
-
-    assert "self._oauth = AsyncOAuth2Client(" in made
-    assert "headers=self._telemetry_headers" in made
-    assert all(isinstance(value, str) for value in auth0._telemetry_headers.values())
+def test_the_sdk_still_has_the_private_methods_that_we_override_and_calls_them() -> (
+    None
+):
+    """It asks for discovery before it sends a credential, and verifies ID tokens."""
+    for name, parameters in OVERRIDDEN.items():
+        theirs, ours = getattr(ServerClient, name), getattr(Auth0Client, name)
+        assert list(inspect.signature(theirs).parameters) == parameters
+        assert inspect.iscoroutinefunction(theirs) == inspect.iscoroutinefunction(ours)
+        assert theirs is not ours
+        assert f"self.{name}(" in inspect.getsource(ServerClient)
+    for name in SENDERS:
+        sender = inspect.getsource(getattr(ServerClient, name))
+        assert "self._get_oidc_metadata_cached(" in sender, name
+    completes = inspect.getsource(ServerClient.complete_interactive_login)
+    assert "self._verify_and_decode_jwt(" in completes
 
 
 def test_the_sdk_uses_its_shared_oauth_client_for_logins_only() -> None:
-    """Its connections and its token belong to whoever came last."""
+    """Its connections and its token belong to whoever came last; ours stands in."""
+    made = inspect.getsource(ServerClient.__init__)
+    assert "self._oauth = AsyncOAuth2Client(" in made
+    assert "headers=self._telemetry_headers" in made
+    assert all(isinstance(value, str) for value in auth0._telemetry_headers.values())
     used = {
         name: set(re.findall(r"self\._oauth\.(\w+)", inspect.getsource(method)))
         for name, method in inspect.getmembers(ServerClient, inspect.isfunction)
         if name != "__init__"
     }
-
     assert {name: found for name, found in used.items() if found} == {
         "start_interactive_login": {"metadata", "create_authorization_url"},
         "complete_interactive_login": {"metadata", "fetch_token"},
     }
-
-
-@pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.__name__)
-def test_the_sdk_asks_us_for_discovery_before_it_sends_a_credential(
-    sender: Callable[..., object],
-) -> None:
-    assert "self._get_oidc_metadata_cached(" in inspect.getsource(sender)
-
-
-def test_the_sdk_verifies_id_tokens_by_the_method_that_we_override() -> None:
-    source = inspect.getsource(ServerClient.complete_interactive_login)
-
-    assert "self._verify_and_decode_jwt(" in source
 
 
 async def test_without_settings_every_use_says_so_but_in_tests_none() -> None:
@@ -91,13 +73,11 @@ async def test_without_settings_every_use_says_so_but_in_tests_none() -> None:
     )
     app = auth.init_app(Flask("shop"))
 
-    with app.test_request_context(), pytest.raises(SetupError, match="AUTH0_DOMAIN"):
+    missing = partial(pytest.raises, SetupError, match="AUTH0_DOMAIN")
+    with app.test_request_context(), missing():
         unset.read_session()
     for use in (unset.logout, unset.get_user, unset.get_session):
-        with (
-            app.test_request_context(),
-            pytest.raises(SetupError, match="AUTH0_DOMAIN"),
-        ):
+        with app.test_request_context(), missing():
             await use()
     app.testing = True
     with app.test_request_context():
@@ -144,14 +124,9 @@ def test_a_forked_child_of_a_process_that_logged_somebody_in_can_do_so_too(
     tenant.access_token_lifetime = 0
     more = {"AUTH0_SCOPE": "openid offline_access", "PYTHONPATH": "tests"}
 
-    ended = subprocess.run(
-        [sys.executable, "-c", _FORK],
-        cwd=ROOT,
-        env=clean_environment({**tenant.environ(), **more}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = clean_environment({**tenant.environ(), **more})
+    command = [sys.executable, "-c", _FORK]
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
     assert ended.returncode == 0, ended.stderr
     assert tenant.count("/oauth/token") == 6
