@@ -83,19 +83,7 @@ def guest(shop: Flask, tenant: Tenant) -> Iterator[Guest]:
 ROUND = ["/goods", "/login", "/callback", "/goods"]
 
 
-def test_who_is_signed_in_at_auth0_is_signed_in_here_without_a_question(
-    guest: Guest,
-) -> None:
-    guest.sign_in_elsewhere()
-
-    assert guest.visit("/goods?sort=price&%C3%A4=1") == "Alice"
-
-    assert guest.way == ROUND
-    assert guest.visit("/goods") == "Alice"
-    assert guest.way == ["/goods"]
-
-
-def test_a_guest_sees_the_page_and_is_asked_once_an_hour(
+def test_a_guest_sees_the_page_and_is_asked_once_an_hour_until_they_sign_in(
     guest: Guest, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[auth.LoginError] = []
@@ -111,48 +99,41 @@ def test_a_guest_sees_the_page_and_is_asked_once_an_hour(
     for path in ("/goods", "/", "/goods"):
         assert guest.visit(path) == "nobody"
         assert guest.way == [path]
-    guest.an_hour_later()
-    guest.sign_in_elsewhere()
-    assert guest.visit("/goods") == "Alice"
     assert heard == []  # a guest is no failure
     assert "login_required" not in caplog.text
 
-
-def test_who_signs_out_is_not_signed_in_again(guest: Guest) -> None:
-    guest.sign_in_elsewhere()
-    guest.visit("/goods")
     guest.an_hour_later()
-
+    guest.sign_in_elsewhere()
+    assert guest.visit("/goods?sort=price&%C3%A4=1") == "Alice"
+    assert guest.way == ROUND
+    assert guest.visit("/goods") == "Alice"
+    assert guest.way == ["/goods"]
+    guest.an_hour_later()
     guest.visit("/logout")
+    assert guest.visit("/goods") == "nobody"  # they are not signed in again
 
-    assert guest.visit("/goods") == "nobody"
+
+NO_PAGES: list[tuple[str, dict[str, str]]] = [
+    ("POST", {}),
+    ("HEAD", {}),
+    ("GET", {"Accept": "application/json"}),
+    ("GET", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}),
+    ("GET", {"Sec-Fetch-Dest": "iframe"}),
+    ("GET", {"Sec-Fetch-Dest": ""}),
+    ("GET", {"Sec-Purpose": "prefetch;prerender"}),
+    ("GET", {"Authorization": "Bearer x"}),
+    ("GET", {"User-Agent": "Mozilla/5.0 (compatible; Googlebot/2.1)"}),
+]
 
 
-@pytest.mark.parametrize(
-    ("method", "headers"),
-    [
-        ("POST", {}),
-        ("HEAD", {}),
-        ("GET", {"Accept": "application/json"}),
-        ("GET", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}),
-        ("GET", {"Sec-Fetch-Dest": "iframe"}),
-        ("GET", {"Sec-Fetch-Dest": ""}),
-        ("GET", {"Sec-Purpose": "prefetch;prerender"}),
-        ("GET", {"Authorization": "Bearer x"}),
-        ("GET", {"User-Agent": "Mozilla/5.0 (compatible; Googlebot/2.1)"}),
-    ],
-    ids=str,
-)
-def test_only_pages_in_browsers_try_it(
-    guest: Guest, method: str, headers: dict[str, str]
+def test_only_pages_in_browsers_try_it_and_none_too_long_to_come_back_to(
+    guest: Guest,
 ) -> None:
-    answer = guest.client.open("/goods", method=method, headers={**BROWSER, **headers})
-
-    assert answer.status_code == 200
-    assert "Set-Cookie" not in answer.headers
-
-
-def test_a_page_too_long_to_come_back_to_is_shown_at_once(guest: Guest) -> None:
+    for method, headers in NO_PAGES:
+        sent = {**BROWSER, **headers}
+        answer = guest.client.open("/goods", method=method, headers=sent)
+        assert answer.status_code == 200, (method, headers)
+        assert "Set-Cookie" not in answer.headers, (method, headers)
     assert guest.visit(f"/goods?q={'x' * 3000}") == "nobody"
     assert guest.way == ["/goods"]
 
@@ -167,12 +148,7 @@ def test_a_page_too_long_to_come_back_to_is_shown_at_once(guest: Guest) -> None:
     ids=["discovery", "token", "credentials"],
 )
 def test_an_outage_keeps_nobody_from_the_page(
-    guest: Guest,
-    nothing_discovered: None,
-    tenant: Tenant,
-    endpoint: str,
-    fault: Fault,
-    way: list[str],
+    guest: Guest, tenant: Tenant, endpoint: str, fault: Fault, way: list[str]
 ) -> None:
     guest.sign_in_elsewhere()
     auth.auth0.verifier.forget()
@@ -210,12 +186,11 @@ def test_a_browser_without_cookies_ends_on_a_page_and_does_not_go_round(
     assert guest.way == ROUND[:3]
 
 
-@pytest.mark.parametrize("query", ["", "&silent=1", "&silent=2"])
-def test_a_link_says_whether_its_failure_is_an_error(guest: Guest, query: str) -> None:
-    shown = guest.visit(f"/login?prompt=none&return_to=/goods{query}")
-
-    assert (shown == "nobody") == (query == "&silent=1")
-    assert ("login_required" in shown) == (query != "&silent=1")
+def test_a_link_says_whether_its_failure_is_an_error(guest: Guest) -> None:
+    for query in ("", "&silent=1", "&silent=2"):
+        shown = guest.visit(f"/login?prompt=none&return_to=/goods{query}")
+        assert (shown == "nobody") == (query == "&silent=1")
+        assert ("login_required" in shown) == (query != "&silent=1")
 
 
 def test_it_may_begin_at_another_name_of_this_machine(guest: Guest) -> None:
