@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from flask import Flask
     from playwright.sync_api import Browser
 
+    from sdk_calls import Caller
+
 pytest_plugins = ["leaks"]
 
 #: Files that take long: they come first, so that the end does not wait for one of them.
@@ -117,6 +119,14 @@ def shop() -> Flask:
     shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
     shop.add_url_rule("/session", "session", lambda: auth.auth0.read_session() or {})
     return shop
+
+
+@pytest.fixture
+def caller(shop: Flask, tenant: Tenant) -> Caller:
+    """Somebody at a browser of the shop, for whom it calls the SDK."""
+    from sdk_calls import Caller
+
+    return Caller(shop, tenant)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from visitor import Shopper, http_browser
 
 Work = Callable[[], Awaitable[Any]]
 LEGACY = "urn:acme:legacy"
+#: To sign in by a call; each is a method below.
+WAYS = ("by_code", "by_passkey", "by_exchange", "by_approval", "by_second_factor")
 
 
 class Caller(Shopper):

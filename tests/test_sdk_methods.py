@@ -15,7 +15,6 @@ import respx
 from auth0_server_python import auth_server as clients
 from auth0_server_python import auth_types as types
 from auth0_server_python import error as sdk
-from flask import Flask
 from pydantic import ValidationError
 
 import auth
@@ -24,7 +23,7 @@ from auth0_flask import Auth0Client, Settings, SetupError
 from auth0_flask.tenant import Tenant
 from auth0_flask.verification import _tls_context
 from passkey import Passkey
-from sdk_calls import LEGACY, Caller, hint, path_of
+from sdk_calls import LEGACY, WAYS, Caller, hint, path_of
 from servers import ROOT
 
 CLIENTS: dict[str, type[Any]] = {
@@ -34,12 +33,6 @@ CLIENTS: dict[str, type[Any]] = {
     "my_account.": clients.MyAccountClient,
     "anonymous.": clients.AnonymousClient,
 }
-
-
-@pytest.fixture
-def caller(shop: Flask, tenant: Tenant) -> Caller:
-    """Somebody at a browser of the shop."""
-    return Caller(shop, tenant)
 
 
 def test_the_table_has_every_method_and_option_and_each_row_its_test() -> None:
@@ -284,23 +277,22 @@ def test_a_guest_has_a_session_until_they_sign_in(
         ("/me/v1/connected-accounts/accounts", None),
     ],
 )
-@pytest.mark.parametrize("status", [429, 503])
 def test_an_outage_of_other_endpoints_than_oauths_is_an_outage_too(
-    path: str, ask: Any, status: int, caller: Caller, elsewhere: respx.MockRouter
+    path: str, ask: Any, caller: Caller, elsewhere: respx.MockRouter
 ) -> None:
-    answer = {"error": "invalid_request", "title": "x", "status": 400}
-    elsewhere.route(path=path).respond(
-        status, json=answer, headers={"Retry-After": "9"}
+    down, answer = (
+        elsewhere.route(path=path),
+        {"error": "invalid_request", "title": "x"},
     )
     elsewhere.route().pass_through()
     caller.login()
-
-    work = partial(ask, caller, "bob") if ask else auth0.list_connected_accounts
-    page = caller.call(work)
-
-    assert isinstance(caller.raised, sdk.Auth0Error)
-    assert (page.status_code, page.headers["Retry-After"]) == (502, "9"), page.text
-    assert caller.user["sub"] == "auth0|alice"
+    for status in (429, 503):
+        down.respond(status, json=answer, headers={"Retry-After": "9"})
+        work = partial(ask, caller, "bob") if ask else auth0.list_connected_accounts
+        page = caller.call(work)
+        assert isinstance(caller.raised, sdk.Auth0Error)
+        assert (page.status_code, page.headers["Retry-After"]) == (502, "9"), page.text
+        assert caller.user["sub"] == "auth0|alice"
 
 
 def test_one_tls_context_serves_every_client_that_the_sdk_opens(
@@ -319,30 +311,19 @@ def test_one_tls_context_serves_every_client_that_the_sdk_opens(
     caller.ask(auth0.list_connected_accounts)
     caller.ask(partial(auth0.get_access_token, scope="another"))
     caller.call(auth0.anonymous.create_session)
-    ways = ("by_code", "by_passkey", "by_exchange", "by_approval", "by_second_factor")
-    for way in ways:
+    for way in WAYS:
         assert caller.come_in(way, "bob").status_code == 200
     caller.client.get("/logout")
 
     assert len(made) == 1
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("enterprise_connect", True), ("use_mtls", True), ("mfa_token_ttl", 60)],
-)
-def test_an_option_that_we_do_not_take_is_refused_at_start(
-    option: str, value: object
-) -> None:
-    given: dict[str, Any] = {option: value, "state_store": auth0.sessions}
-
-    with pytest.raises(SetupError, match=f"not {option}. See docs/sdk.md"):
-        Auth0Client(auth.settings, transaction_store=auth0.transactions, **given)
-
-
-def test_a_resolver_of_domains_is_refused_at_start() -> None:
-    given: dict[str, Any] = auth.settings.model_dump()
-    given["domain"] = lambda context: "tenant.example"
-
+def test_what_is_for_several_domains_is_refused_at_start() -> None:
+    refused = {"enterprise_connect": True, "use_mtls": True, "mfa_token_ttl": 60}
+    for option, value in refused.items():
+        given: dict[str, Any] = {option: value, "state_store": auth0.sessions}
+        with pytest.raises(SetupError, match=f"not {option}. See docs/sdk.md"):
+            Auth0Client(auth.settings, transaction_store=auth0.transactions, **given)
+    domains: dict[str, Any] = {"domain": lambda context: "tenant.example"}
     with pytest.raises(ValidationError, match="a valid string"):
-        Settings(**given)
+        Settings(**(auth.settings.model_dump() | domains))
