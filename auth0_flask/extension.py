@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from auth0_server_python.error import Auth0Error, MfaRequiredError
 from flask import Flask, current_app
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
-from werkzeug.local import LocalProxy
 
 from .cli import auth0_commands
 from .client import Auth0Client, current_client
@@ -49,13 +47,26 @@ class Auth0Extension:
 
 
 def _claims() -> Mapping[str, Any]:
-    state = current_client().read_session()
-    return MappingProxyType((state or {}).get("user") or {})
+    return (current_client().read_session() or {}).get("user") or {}
+
+
+class _AuthUser(Mapping[str, Any]):
+    def __getitem__(self, name: str) -> Any:
+        return _claims()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_claims())
+
+    def __len__(self) -> int:
+        return len(_claims())
+
+    def __repr__(self) -> str:
+        return repr(_claims())
 
 
 #: The claims of the user who is signed in, a mapping that is empty (so falsy) when
 #: nobody is. The session is read when it is first asked for, once a request.
-auth_user = cast(Mapping[str, Any], LocalProxy(_claims))
+auth_user = _AuthUser()
 
 
 def init_app(
@@ -200,7 +211,7 @@ def _let_json_take_auth_user(app: Flask) -> None:
     """Let ``jsonify(auth_user)`` and ``{{ auth_user|tojson }}`` work."""
     if isinstance(app.json, DefaultJSONProvider):
         default = app.json.default  # Flask documents that it can be replaced
-        app.json.default = lambda v: dict(_claims()) if v is auth_user else default(v)
+        app.json.default = lambda v: _claims() if v is auth_user else default(v)
 
 
 def _warn_at_start(app: Flask) -> None:

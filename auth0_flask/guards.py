@@ -15,8 +15,6 @@ from auth0_server_python import error as sdk
 from auth0_server_python.utils.helpers import validate_org_claims
 from flask import (
     Flask,
-    Response,
-    after_this_request,
     current_app,
     has_request_context,
     request,
@@ -26,7 +24,6 @@ from werkzeug.exceptions import Forbidden
 from .client import current_client
 from .errors import ProblemResponse
 from .redirects import (
-    KEY,
     endpoints,
     login_again,
     try_silent_login,
@@ -175,11 +172,11 @@ def step_up(error: sdk.MfaRequiredError) -> Any:
 
 def before_view() -> Any:
     """Answer early, or enforce guards that stand above the route; before every view."""
-    view = current_app.view_functions.get(request.endpoint or "")
+    endpoint = request.endpoint
+    view = current_app.view_functions.get(endpoint or "")
     if view is None:
         return None
-    own = current_app.extensions[KEY].endpoints
-    if role := own.role(request.endpoint):
+    if role := endpoints().role(endpoint):
         return answer_early(role)
     if getattr(view, "is_passive", False):
         request_state().passive = True
@@ -262,18 +259,14 @@ def _try_silently() -> None:
 
 def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:
     """Return the claims of the user who is signed in; otherwise lead to login."""
-    request_state().never_redirect |= not redirect
+    known = request_state()
+    known.never_redirect |= not redirect
     user: Mapping[str, Any] = (current_client().read_session() or {}).get("user") or {}
     if user:
-        after_this_request(_not_stored)
+        known.guarded = True
         with suppress(sdk.OrganizationTokenValidationError):
             if organization := wanted.get("organization"):
                 validate_org_claims(dict(user), organization)
             if not unproved(user, wanted):
                 return user
     raise login_again(**wanted)
-
-
-def _not_stored(response: Response) -> Response:
-    response.headers.setdefault("Cache-Control", "private, no-store")
-    return response

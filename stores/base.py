@@ -33,6 +33,7 @@ class RequestState:
     loaded_at: float = 0.0  # on the monotonic clock
     copy: Json | None = None  # for views, made once
     passive: bool = False  # the request does not count as use of it
+    guarded: bool = False  # somebody saw what only they may see
     # when it was ended, by the names in Redis of what may have ended it
     ended: dict[str, Any] = field(default_factory=dict)
     # a login that is being completed

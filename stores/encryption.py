@@ -8,7 +8,8 @@ import os
 import re
 import time
 import zlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from string import ascii_letters, digits
@@ -33,6 +34,7 @@ _COMPACT = re.compile(r"([\w-]+)\.\.([\w-]{16})\.([\w-]+)\.([\w-]{22})", re.ASCI
 #: What base64url may end with, by length modulo 4: a spare bit is 0, so that there is
 #: one spelling of a value.
 _ENDS = (f"{ascii_letters}{digits}-_", "", "AQgw", "AEIMQUYcgkosw048")
+_FROM_URLSAFE = bytes.maketrans(b"-_", b"+/")
 _old_secret_logged_at = -60.0
 
 
@@ -83,11 +85,14 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     try:
         if any(part[-1] not in _ENDS[len(part) % 4] for part in encoded):
             raise ValueError
-        nonce, ciphertext, tag = (urlsafe_b64decode(f"{part}==") for part in encoded)
+        nonce, ciphertext, tag = (
+            a2b_base64(part.encode().translate(_FROM_URLSAFE) + b"==")
+            for part in encoded
+        )
         cipher = _cipher(secret, identifier)
         plain = cipher.decrypt(nonce, ciphertext + tag, header.encode())
         inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-        data = json.loads(inflate.decompress(plain, _MAX_PLAINTEXT))
+        data = json.loads(inflate.decompress(plain, _MAX_PLAINTEXT).decode())
     except (InvalidTag, ValueError, zlib.error) as error:
         raise DecryptionError("it was changed, or made for another use") from error
     if secret != secrets[0]:

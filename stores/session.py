@@ -18,6 +18,7 @@ from auth0_flask.errors import StoreUnavailable
 
 from .base import (
     EncryptedStore,
+    RequestState,
     SessionTooLarge,
     as_dict,
     drop_duplicate_claims,
@@ -120,7 +121,10 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         It is decrypted and checked once a request, and noted as used. Whatever a
         browser sent, this does not raise; `StoreUnavailable` it may.
         """
-        encrypted, known = session.get(STATE_KEY), request_state()
+        return self._load(request_state())
+
+    def _load(self, known: RequestState) -> Json | None:
+        encrypted = session.get(STATE_KEY)
         if encrypted is None:
             return None
         if known.encrypted == encrypted:
@@ -218,13 +222,12 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         for key in [key for key in session if not is_ours(key)]:
             del session[key]
 
-    def note_use(self) -> None:
+    def note_use(self, known: RequestState) -> None:
         """Write `used_at`, at the end of a request that has loaded the session.
 
         Seldom, so that most responses set no cookie, and not in a slow request,
         which may have loaded a session that another one has changed meanwhile.
         """
-        known = request_state()
         if (data := known.session) is None or known.passive:
             return
         kept = current_app.permanent_session_lifetime.total_seconds()
@@ -241,9 +244,9 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def view(self) -> Json | None:
         """Return a copy of the session, one a request, for views to read."""
-        if (data := self.load()) is None:
-            return None
         known = request_state()
+        if (data := self._load(known)) is None:
+            return None
         if known.copy is None:
             copied = {name: v for name, v in data.items() if name != "internal"}
             known.copy = copied = _copy_json(copied)
