@@ -771,6 +771,13 @@ def test_a_session_that_is_moved_within_redis_is_none(
     alice.post("/state", json=alices())
     mallory.post("/own", json={"cart": 1})
     hers, mine = (record_of(cookies_of(c)["session"]) for c in (alice, mallory))
+    parts = redis_server.say(f"GET {hers}"), redis_server.say(f"GET {mine}")
+    ours, rest = (part.split(b"\n")[1].decode().strip() for part in parts)
+    mixed = f"{ours.partition('~')[0]}~{rest.partition('~')[2]}"
+    assert redis_server.say(f"SET {mine} {mixed}").strip() == b"+OK"
+
+    assert user_of(mallory) is None
+
     assert redis_server.say(f"COPY {hers} {mine} REPLACE").strip() == b":1"
 
     assert user_of(mallory) is None
