@@ -19,7 +19,7 @@ from flask import Flask, has_request_context
 from flask.sessions import SessionInterface, SessionMixin, session_json_serializer
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
-from redis.exceptions import LockError, NoScriptError
+from redis.exceptions import LockError
 from redis.lock import Lock
 from redis.retry import Retry
 
@@ -162,7 +162,7 @@ class RedisStore(SharedStore):
             self._redis.set(key, word, px=5_000)
             if _text(self._redis.get(key)) != word:
                 return ("Redis does not return what was written: is it a cluster?",)
-            self._redis.register_script(_FETCH)([key])
+            self._redis.eval(_FETCH, 1, key)
             self._redis.delete(key)
         self.revoke([f"check {word}"], at=time.time(), until=until, jti=word)
         if release := self.lock(word, 5.0):
@@ -173,10 +173,10 @@ class RedisStore(SharedStore):
         self.register(word, Device(word, word, word, until, until, until))
         self.devices(word)
         self.unregister(word, [word])
-        policy = "noeviction"
+        found = {}
         with suppress(RedisError):  # many a provider does not allow the question
             found = self._redis.config_get("maxmemory-policy")
-            policy = found.get("maxmemory-policy") or policy
+        policy = found.get("maxmemory-policy") or "noeviction"
         if policy == "noeviction":
             return ()
         return (
@@ -220,6 +220,7 @@ class RedisSession(SessionMixin):
     """
 
     modified = False
+    was_used = property(lambda self: "data" in vars(self))  # it was fetched
 
     def __init__(
         self, interface: RedisSessionInterface, sids: list[str], cookies: OwnCookies
@@ -251,11 +252,6 @@ class RedisSession(SessionMixin):
         """Have what may have ended this session fetched with it."""
         self.names = [_key("revoked", key) for key in keys]
 
-    @property
-    def was_used(self) -> bool:
-        """Whether it was fetched."""
-        return "data" in vars(self)
-
     def __getitem__(self, key: str) -> Any:
         return self._of(key)[key]
 
@@ -268,9 +264,6 @@ class RedisSession(SessionMixin):
         self.is_signed_out = self.is_signed_out or key == STATE_KEY
         self.modified = self.modified or not key.startswith(TRANSACTION_PREFIX)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._of(str(key))
-
     def __iter__(self) -> Iterator[str]:
         return iter({**self.data, **self.transactions})
 
@@ -278,7 +271,8 @@ class RedisSession(SessionMixin):
         return len(self.data) + len(self.transactions)
 
     def _of(self, key: str) -> Json:
-        return self.transactions if key.startswith(TRANSACTION_PREFIX) else self.data
+        is_in_cookies = str(key).startswith(TRANSACTION_PREFIX)
+        return self.transactions if is_in_cookies else self.data
 
 
 class RedisSessionInterface(SessionInterface):
@@ -289,14 +283,12 @@ class RedisSessionInterface(SessionInterface):
 
     def __init__(self, client: Redis, *, secrets: Sequence[str], seconds: int) -> None:
         self._redis, self._secrets, self._seconds = client, tuple(secrets), seconds
-        self._fetch = client.register_script(_FETCH)
 
     def open_session(self, app: Flask, request: Request) -> RedisSession:
         """Note which session a request came with; called by Flask."""
         sent = request.cookies.getlist(self.get_cookie_name(app))
         sids = [sid for sid in sent if _ID.fullmatch(sid)][:8]
-        cookies = OwnCookies(self, app, request.cookies)
-        return RedisSession(self, sids, cookies)
+        return RedisSession(self, sids, OwnCookies(self, app, request.cookies))
 
     def save_session(
         self, app: Flask, session: SessionMixin, response: Response
@@ -312,11 +304,11 @@ class RedisSessionInterface(SessionInterface):
         try:
             self._save(app, session, response)
         except RedisError as cause:
+            name, attributes = self.get_cookie_name(app), session.cookies.attributes
             if session.is_signed_out:  # the browser forgets it whatever Redis says
-                name = self.get_cookie_name(app)
-                response.delete_cookie(name, **session.cookies.attributes)
-                return
-            _answer_instead(app, response, StoreUnavailable(_SESSIONS, cause))
+                response.delete_cookie(name, **attributes)
+            else:
+                _answer_instead(app, response, StoreUnavailable(_SESSIONS, cause))
 
     def bytes_left(self, app: Flask, session: RedisSession) -> int:
         """Return how many more bytes fit; negative if too many."""
@@ -336,11 +328,7 @@ class RedisSessionInterface(SessionInterface):
         """
         key = _key("session", sid)
         with _asking(_SESSIONS):
-            try:  # what `Script` does, in two thirds of the time
-                ask: Any = self._redis.execute_command
-                found = ask("EVALSHA", self._fetch.sha, 1, key)
-            except NoScriptError:
-                found = self._fetch([key])
+            found = self._redis.eval(_FETCH, 1, key)
         if not found[0]:
             return None, []
         value, *names = str(_text(found[0])).split(" ")
@@ -349,18 +337,15 @@ class RedisSessionInterface(SessionInterface):
         if mark and kept["of"] != digest(f"{key} {ours}"):
             raise DecryptionError("it is another session's")
         session = session_json_serializer.loads(kept["session"])
-        if ours:
-            session[STATE_KEY] = ours
         if has_request_context():
             request_state().ended = dict(zip(names, found[1:], strict=True))
-        return session, names
+        return {**session, STATE_KEY: ours} if ours else session, names
 
     def _save(self, app: Flask, session: RedisSession, response: Response) -> None:
         name, attributes = self.get_cookie_name(app), session.cookies.attributes
         if session.is_abandoned:
             response.delete_cookie(name, **attributes)
-            return
-        if not session.was_used:
+        if session.is_abandoned or not session.was_used:
             return
         is_gone = session.sid and not session.is_foreign and is_page()
         if not session.data and (session.modified or is_gone):
