@@ -1,9 +1,8 @@
 """The app with views that hand out access tokens, to look at them in tests."""
 
 import os
-import threading
 
-from flask import Flask, Response, jsonify, request, session
+from flask import Flask, Response, jsonify, request
 
 import auth
 from app import create_app
@@ -12,7 +11,6 @@ from auth import auth0
 
 def add_views(app: Flask) -> Flask:
     """Add the views."""
-    has_begun, may_end = app.extensions["slow"] = threading.Event(), threading.Event()
 
     @app.get("/token")
     async def token() -> str:
@@ -39,15 +37,6 @@ def add_views(app: Flask) -> Flask:
     @app.get("/worker")
     def worker() -> Response:
         return jsonify(pid=os.getpid(), user=auth.auth_user)
-
-    @app.get("/slow")
-    def slow() -> str:
-        """Be slow, and write into the session, as an app does."""
-        user = str(auth.auth_user.get("sub"))
-        has_begun.set()
-        may_end.wait(timeout=60)
-        session["was_here"] = True
-        return user
 
     return app
 
