@@ -38,6 +38,7 @@ from test_stores import (
     noise,
     of_version_1,
     our_app,
+    signed_in,
     user_of,
 )
 from visitor import Shopper
@@ -51,8 +52,9 @@ def alice(shop: Flask, tenant: Tenant) -> Shopper:
     return Shopper(add_views(shop, auth.auth0))
 
 
-def ours() -> FlaskClient:
-    return our_app().test_client()
+def ours(**user: Any) -> FlaskClient:
+    """Return a client of our own cookies, and of Alice's where there is more of her."""
+    return signed_in(our_app(), **user) if user else our_app().test_client()
 
 
 def header_of(client: FlaskClient) -> str:
@@ -67,35 +69,18 @@ def set_cookies(answer: TestResponse) -> dict[str, Any]:
     return dict(found)
 
 
-def test_a_session_grows_from_one_cookie_to_three_and_back() -> None:
-    client = ours()
-    for length, number in [(100, 1), (4000, 2), (6500, 3), (4000, 2), (100, 1)]:
-        client.post("/state", json=alices(bio=noise(length)))
-        state = client.get("/state").get_json()
-
-        assert state["user"]["bio"] == noise(length)
-        assert len(cookies_of(client)) == number, length
-
-
-def test_every_cookie_is_one_that_browsers_keep() -> None:
-    client = ours()
-
-    answer = client.post("/state", json=alices(bio=noise(6500)))
-
-    cookies = answer.headers.getlist("Set-Cookie")
-    assert len(cookies) == 3
-    assert all(len(cookie) < 4093 for cookie in cookies)
-    assert len(header_of(client)) <= TOTAL_BYTES
-
-
-def test_an_answer_that_proxies_may_refuse_is_warned_of_once(
+def test_every_cookie_is_one_that_browsers_keep(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     client = ours()
-    for _ in range(3):
-        client.post("/state", json=alices(bio=noise(4000)))
+    for length, number in [(100, 1), (4000, 2), (6500, 3), (4000, 2), (100, 1)]:
+        answer = client.post("/state", json=alices(bio=noise(length)))
 
-    assert caplog.text.count("proxy_buffer_size") == 1
+        assert all(len(each) < 4093 for each in answer.headers.getlist("Set-Cookie"))
+        assert (user_of(client) or {})["bio"] == noise(length)
+        assert len(cookies_of(client)) == number, length
+        assert len(header_of(client)) <= TOTAL_BYTES
+    assert caplog.text.count("proxy_buffer_size") == 1  # proxies may refuse it
 
 
 def id_token_of(claims: dict[str, Any]) -> str:
@@ -143,50 +128,30 @@ def test_a_site_that_needs_no_raw_id_token_has_smaller_cookies() -> None:
     assert len(header_of(client)) - len(header_of(smaller)) > 340
 
 
-def test_deleting_clears_every_cookie() -> None:
-    client = ours()
-    client.post("/state", json=alices(bio=noise(6500)))
-    client.delete("/state")
-
-    assert cookies_of(client) == {}
-
-
-def test_a_session_that_is_over_clears_every_cookie(clock: Clock) -> None:
-    client = ours()
-    client.post("/state", json=alices(bio=noise(6500)))
+@pytest.mark.parametrize("way", ["deleted", "over"])
+def test_deleting_clears_every_cookie(clock: Clock, way: str) -> None:
+    client = ours(bio=noise(6500))
+    if way == "deleted":
+        client.delete("/state")
     clock.forward(DAY)
 
     assert user_of(client) is None
     assert cookies_of(client) == {}
 
 
-def test_a_set_with_a_missing_piece_is_no_session_until_the_next_login() -> None:
-    client = ours()
-    client.post("/state", json=alices(bio=noise(6500)))
+def test_pieces_that_do_not_belong_together_are_no_session() -> None:
+    client, other = ours(bio=noise(6500)), ours(bio=noise(6501))
+    whole = cookies_of(client)
+    client.set_cookie("session_auth0.1", cookies_of(other)["session_auth0.1"])
+    assert user_of(client) is None
     client.delete_cookie("session_auth0.1")
-
     assert user_of(client) is None
     client.post("/state", json=alices())
     assert user_of(client)
     assert list(cookies_of(client)) == ["session_auth0"]
 
-
-def test_a_piece_of_another_session_makes_it_none() -> None:
-    one, other = ours(), ours()
-    one.post("/state", json=alices(bio=noise(6500)))
-    other.post("/state", json=alices(bio=noise(6501)))
-    one.set_cookie("session_auth0.1", cookies_of(other)["session_auth0.1"])
-
-    assert user_of(one) is None
-
-
-def test_a_piece_left_over_from_a_longer_session_does_no_harm() -> None:
-    client = ours()
-    client.post("/state", json=alices(bio=noise(6500)))
-    stale = cookies_of(client)["session_auth0.2"]
     client.post("/state", json=alices(bio=noise(4000)))
-    client.set_cookie("session_auth0.2", stale)
-
+    client.set_cookie("session_auth0.2", whole["session_auth0.2"])  # left over
     assert user_of(client)
 
 
@@ -251,8 +216,7 @@ def test_clearing_flasks_session_signs_out() -> None:
         session.clear()
         return "cleared"
 
-    client = app.test_client()
-    client.post("/state", json=alices())
+    client = signed_in(app)
     client.post("/own", json={"cart": 1})
     client.post("/clear")
 
@@ -322,22 +286,16 @@ def test_a_cookie_that_ends_with_the_browsers_window_goes_on_doing_so(
         assert (cookie["max-age"], cookie["expires"]) == ("", "")
 
 
-def test_the_lifetime_that_an_app_chose_for_its_cookie_stays() -> None:
-    app = Flask("shop")
-    app.config["PERMANENT_SESSION_LIFETIME"] = 60
-    auth.init_app(app)
-
-    assert app.permanent_session_lifetime.total_seconds() == 60
-
-
-def test_a_cookie_lives_no_longer_than_the_identity_provider_says(
+def test_a_cookie_lives_no_longer_than_the_app_or_the_identity_provider_says(
     clock: Clock,
 ) -> None:
+    app = Flask("shop")
+    app.config["PERMANENT_SESSION_LIFETIME"] = 60
+    assert auth.init_app(app).permanent_session_lifetime.total_seconds() == 60
+
     state = alices()
     state["internal"]["session_expires_at"] = int(clock.time()) + 600
-
     answer = ours().post("/state", json=state)
-
     assert int(set_cookies(answer)["session_auth0"]["max-age"]) <= 600
 
 
@@ -399,17 +357,12 @@ def test_a_transaction_that_a_sibling_planted_is_not_taken(tenant: Tenant) -> No
 def test_transactions_started_at_the_same_moment_do_not_overwrite_one_another() -> None:
     app, client = our_app(), ours()
     for name in "ab":
-        for cookie, value in cookies_of(_started(app, name)).items():
+        tab = app.test_client()
+        tab.post(f"/transaction/{name}")
+        for cookie, value in cookies_of(tab).items():
             client.set_cookie(cookie, value)
 
-    assert client.get("/transaction/a").get_json()
-    assert client.get("/transaction/b").get_json()
-
-
-def _started(app: Flask, name: str) -> FlaskClient:
-    client = app.test_client()
-    client.post(f"/transaction/{name}")
-    return client
+    assert all(client.get(f"/transaction/{name}").get_json() for name in "ab")
 
 
 @pytest.mark.parametrize("page", ["/", "/reports/" + noise(1900)], ids=["/", "long"])
@@ -434,31 +387,19 @@ def test_however_many_logins_start_at_the_same_moment_servers_take_the_cookies(
     assert cookies_of(client) == {}
 
 
-def test_a_long_session_and_transactions_stay_below_the_limit_together() -> None:
-    client = ours()
-    client.post("/state", json=alices(bio=noise(6300)))
+def test_a_transaction_that_does_not_fit_leaves_a_long_session_alone() -> None:
+    client = ours(bio=noise(6300))
+    assert client.post("/transaction/one", json=[noise(2500)]).status_code == 500
+    assert user_of(client)
+
     for number in range(5):
         started = client.post(f"/transaction/{number}", json={"return_to": "/" * 99})
-
         assert started.status_code == 200
         assert len(header_of(client)) <= TOTAL_BYTES
         assert client.get(f"/transaction/{number}").get_json()
     assert user_of(client)
 
-
-def test_a_transaction_that_does_not_fit_leaves_a_long_session_alone() -> None:
-    client = ours()
-    client.post("/state", json=alices(bio=noise(6300)))
-
-    assert client.post("/transaction/one", json=[noise(2500)]).status_code == 500
-    assert user_of(client)
-
-
-def test_abandoned_transactions_make_room_for_a_long_session() -> None:
-    client = ours()
-    for number in range(4):
-        client.post(f"/transaction/{number}")
-
+    # abandoned ones make room
     assert client.post("/state", json=alices(bio=noise(6500))).status_code == 200
     assert user_of(client)
 
@@ -499,8 +440,7 @@ def test_an_apps_own_session_beyond_the_budget_keeps_nobody_signed_in() -> None:
         await app.extensions["auth0"].client.sessions.delete(STATE)
         return "left"
 
-    client = app.test_client()
-    client.post("/state", json=alices())
+    client = signed_in(app)
     client.post("/leave")
 
     assert cookies_of(client) == {}
