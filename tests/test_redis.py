@@ -5,44 +5,44 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 import auth
 from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Tenant
+from conftest import _tenant
 from redis_server import DURABLE, RedisServer
-from servers import GUNICORN, Server, free_port, serving
+from servers import GUNICORN, free_port, serving
 from shop import make_shop
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
 
 
-@pytest.fixture
-def durable(tmp_path: Path) -> Iterator[RedisServer]:
-    """A redis-server of this test's own, that writes everything down at once."""
-    server = RedisServer(tmp_path, *DURABLE).start()
+@pytest.fixture(scope="module")
+def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server of these tests' own, that writes everything down at once."""
+    server = RedisServer(tmp_path_factory.mktemp("durable"), *DURABLE).start()
     yield server
     server.thaw()
     server.kill()
 
 
-@pytest.fixture
-def server(tenant: Tenant, durable: RedisServer) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def site(durable: RedisServer) -> Iterator[str]:
     """The app on two workers, with its sessions in Redis."""
     port = free_port()
-    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    environment = _tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
     environment["AUTH0_REDIS_URL"] = durable.url
     with serving(GUNICORN, environment, port) as server:
-        yield server
+        yield server.site
 
 
 async def test_the_whole_login_with_an_id_in_the_cookie_and_nothing_else(
-    server: Server, visitors: Visitors
+    visitors: Visitors,
 ) -> None:
-    alice, bob = visitors("alice", at=server.site), visitors("bob", at=server.site)
+    alice, bob = visitors("alice"), visitors("bob")
     await alice.login("/profile")
     await bob.login()
 
@@ -84,11 +84,11 @@ def test_a_request_asks_redis_once_also_where_the_session_was_ended(
 
 @pytest.mark.parametrize("outage", ["kill", "freeze"])
 async def test_an_outage_is_told_soon_and_signs_nobody_out(
-    server: Server, durable: RedisServer, visitors: Visitors, outage: str
+    durable: RedisServer, visitors: Visitors, outage: str
 ) -> None:
-    alice, bob = visitors("alice", at=server.site), visitors("bob", at=server.site)
+    alice, bob = visitors("alice"), visitors("bob")
     await alice.login()
-    elsewhere = visitors("alice", at=server.site)
+    elsewhere = visitors("alice")
     await elsewhere.login()
     page = await bob.start()
     getattr(durable, outage)()
@@ -111,23 +111,16 @@ async def test_an_outage_is_told_soon_and_signs_nobody_out(
     assert "/v2/logout?" in out.headers["Location"]
     assert "session" not in elsewhere.cookies
 
-    _bring_back(durable, outage)
+    durable.thaw() if outage == "freeze" else durable.start()
     assert await alice.claims()
     await bob.login()
     assert await bob.claims()
 
 
-def _bring_back(durable: RedisServer, outage: str) -> None:
-    if outage == "freeze":
-        durable.thaw()
-    else:
-        durable.start()
-
-
 async def test_a_replica_that_takes_no_writes_lets_nobody_in_and_everybody_out(
-    server: Server, durable: RedisServer, visitors: Visitors
+    durable: RedisServer, visitors: Visitors
 ) -> None:
-    alice, bob = visitors("alice", at=server.site), visitors("bob", at=server.site)
+    alice, bob = visitors("alice"), visitors("bob")
     await alice.login()
     durable.say(f"REPLICAOF 127.0.0.1 {free_port()}")
 
@@ -146,20 +139,16 @@ async def test_a_replica_that_takes_no_writes_lets_nobody_in_and_everybody_out(
 
 
 async def test_redis_killed_under_load_and_started_again_loses_nobody(
-    server: Server, durable: RedisServer, visitors: Visitors, tenant: Tenant
+    durable: RedisServer, visitors: Visitors, tenant: Tenant
 ) -> None:
     everybody = []
     for number in range(10):
         tenant.add_user(f"user{number}")
-        everybody.append(visitors(f"user{number}", at=server.site))
+        everybody.append(visitors(f"user{number}"))
     await asyncio.gather(*(visitor.login() for visitor in everybody))
 
     async def wave(interrupt: Callable[[], object]) -> list[int]:
-        asked = [
-            asyncio.create_task(visitor.get("/api/me"))
-            for _ in range(10)
-            for visitor in everybody
-        ]
+        asked = [asyncio.create_task(v.get("/api/me")) for v in everybody * 10]
         for done in list(asked)[:5]:
             await done
         await asyncio.to_thread(interrupt)
