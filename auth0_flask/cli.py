@@ -30,7 +30,7 @@ from werkzeug.test import create_environ
 from .client import current_client
 from .errors import StoreUnavailable
 from .guards import covered_guards
-from .redirects import ROLES, endpoints
+from .redirects import ROLES, extension
 from .settings import (
     Settings,
     SetupError,
@@ -45,10 +45,6 @@ from .verification import rs256_keys
 OK, WARNING, WRONG, SKIPPED = "ok", "warning", "wrong", "skipped"
 #: One of the four, and what there is to say.
 Finding = tuple[str, str]
-#: Seconds for an answer of the tenant; that clocks may differ without a warning.
-_SECONDS, _CLOCK_WARNING = 5, 10
-#: Bytes of a secret, compressed: fewer are left of one that can be guessed.
-_FEW_BYTES = 32
 _NO_TENANT = "Is AUTH0_DOMAIN the domain of an Auth0 tenant? The dashboard shows it."
 _CURES = "See AUTH0_DOMAIN, HTTPS_PROXY, SSL_CERT_FILE and the firewall (port 443)."
 #: What an application at Auth0 gives.
@@ -108,7 +104,7 @@ def check() -> None:
     settings, wrong = current_client().settings, False
     for status, text in _findings(settings):
         click.echo(f"{status:<9}{text}")
-        wrong = wrong or status == WRONG
+        wrong |= status == WRONG
     if not settings.problems:
         click.echo("\nFor https://manage.auth0.com, Applications, yours, Settings:")
         for name, value in _dashboard_addresses(settings).items():
@@ -142,7 +138,7 @@ def _local_callback() -> str:
     """Return the address of the app's callback under ``flask run``."""
     urls = current_app.url_map.bind("localhost:5000")
     with suppress(BuildError):
-        return urls.build(endpoints().name("callback"), force_external=True)
+        return urls.build(extension().endpoints.name("callback"), force_external=True)
     return "http://localhost:5000/callback"
 
 
@@ -240,13 +236,13 @@ def _findings(settings: Settings) -> Iterator[Finding]:
 def _routes() -> Iterator[Finding]:
     for role in ROLES:
         try:
-            endpoints().require(role)
+            extension().endpoints.require(role)
         except RuntimeError as error:
             yield WRONG, f"{role}: {error}"
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
-    if any(len(zlib.compress(s.encode())) < _FEW_BYTES for s in settings.secrets):
+    if any(len(zlib.compress(s.encode())) < 32 for s in settings.secrets):
         what = "AUTH0_SECRET has few different characters or repeats itself."
         yield WARNING, f"{what} {Settings.model_fields['secrets'].description}"
 
@@ -295,14 +291,14 @@ def _clock(answer: httpx.Response) -> Iterator[Finding]:
     told = f"clock: this machine and the tenant are {apart:.0f} seconds apart"
     if apart > CLOCK_TOLERANCE:
         yield WRONG, f"{told}, so that logins are refused. Set this machine's by NTP."
-    elif apart > _CLOCK_WARNING:
+    elif apart > 10:
         yield WARNING, f"{told}. Set this machine's by NTP."
 
 
 def _fetch(what: str, url: Any) -> tuple[httpx.Response, dict[str, Any]]:
     """Fetch a JSON object; a ValueError says why it cannot be had, and the cure."""
     try:
-        answer = httpx.get(str(url), timeout=_SECONDS)
+        answer = httpx.get(str(url), timeout=5)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise ValueError(f"{what}: {error or type(error).__name__}. {_CURES}") from None
     if answer.status_code != 200:
@@ -314,12 +310,12 @@ def _fetch(what: str, url: Any) -> tuple[httpx.Response, dict[str, Any]]:
 
 
 def _callback(settings: Settings) -> Iterator[Finding]:
-    endpoint = endpoints().name("callback")
-    if endpoint not in current_app.view_functions:
+    try:
+        endpoint = extension().endpoints.require("callback")
+        _, prefix = _mounted(settings)
+    except RuntimeError:
         yield SKIPPED, "callback: the app has no such endpoint"
         return
-    try:
-        _, prefix = _mounted(settings)
     except HTTPException:
         yield WRONG, "TRUSTED_HOSTS of the app refuses the host of AUTH0_REDIRECT_URI."
         return
@@ -344,7 +340,8 @@ def _mounted(settings: Settings) -> tuple[MapAdapter, str | None]:
     path = unquote(settings.callback.path)
     for start in [i for i, character in enumerate(path) if character == "/"]:
         with suppress(HTTPException):
-            if adapter.match(path[start:], "GET")[0] == endpoints().name("callback"):
+            endpoint = adapter.match(path[start:], "GET")[0]
+            if extension().endpoints.role(endpoint) == "callback":
                 return adapter, path[:start]
     return adapter, None
 

@@ -61,7 +61,7 @@ class Auth0Client(ServerClient[Any]):
         connect = self._get_http_client
         self.settings = settings
         self.sessions, self.transactions = state_store, transaction_store
-        self.verifier = Verifier(settings.domain, settings.client_id, connect)
+        self.verifier = Verifier(settings, connect)
         self.refresher = Refresher(settings, state_store, self.verifier, connect)
         self._door = SessionDoor(settings, state_store, self.verifier)
         audience = {"audience": settings.audience} if settings.audience else {}

@@ -128,7 +128,9 @@ def init_app(
     app.error_handler_spec[None][None].setdefault(MfaRequiredError, step_up)
     app.error_handler_spec[None][None].setdefault(Auth0Error, answer_uncaught)
     app.context_processor(lambda: {"auth_user": auth_user})
-    _let_json_take_auth_user(app)
+    if isinstance(app.json, DefaultJSONProvider):  # jsonify(auth_user), and |tojson
+        default = app.json.default  # Flask documents that it can be replaced
+        app.json.default = lambda v: _claims() if v is auth_user else default(v)
     app.cli.add_command(auth0_commands)
     return app
 
@@ -205,13 +207,6 @@ def _is_serving() -> bool:
         return False
     command = click.get_current_context(silent=True)
     return command is None or command.info_name == "run"
-
-
-def _let_json_take_auth_user(app: Flask) -> None:
-    """Let ``jsonify(auth_user)`` and ``{{ auth_user|tojson }}`` work."""
-    if isinstance(app.json, DefaultJSONProvider):
-        default = app.json.default  # Flask documents that it can be replaced
-        app.json.default = lambda v: _claims() if v is auth_user else default(v)
 
 
 def _warn_at_start(app: Flask) -> None:

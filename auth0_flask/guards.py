@@ -23,11 +23,7 @@ from werkzeug.exceptions import Forbidden
 
 from .client import current_client
 from .errors import ProblemResponse
-from .redirects import (
-    endpoints,
-    login_again,
-    try_silent_login,
-)
+from .redirects import extension, login_again, try_silent_login
 from .routes import answer_early
 from .session_door import answer_uncaught
 from .stores import request_state
@@ -176,7 +172,7 @@ def before_view() -> Any:
     view = current_app.view_functions.get(endpoint or "")
     if view is None:
         return None
-    if role := endpoints().role(endpoint):
+    if role := extension().endpoints.role(endpoint):
         return answer_early(role)
     if getattr(view, "is_passive", False):
         request_state().passive = True
@@ -242,8 +238,8 @@ def _unless_public(check: Check, also_public: bool = False) -> None:
         return
     view = current_app.view_functions[endpoint]
     is_open = getattr(view, "is_public", False) and not also_public
-    is_open = is_open or hasattr(view, "auth0_role") or endpoints().role(endpoint)
-    if not is_open:
+    is_of_login = hasattr(view, "auth0_role") or extension().endpoints.role(endpoint)
+    if not (is_open or is_of_login):
         check()
 
 

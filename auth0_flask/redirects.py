@@ -112,15 +112,11 @@ def extension() -> Any:
         raise RuntimeError("Call auth.init_app(app) where the app is made.") from None
 
 
-def endpoints() -> Endpoints:
-    """Return the endpoints of the current app."""
-    found: Endpoints = extension().endpoints
-    return found
-
-
 def signed_out(**wanted: object) -> SignedOut:
     """Return the 401 for programs, which says where to sign in, and how."""
-    said: dict[str, str | None] = {"form-action": endpoints().path("login", **wanted)}
+    said: dict[str, str | None] = {
+        "form-action": extension().endpoints.path("login", **wanted)
+    }
     names = ("acr_values", "max_age")
     more = {n: str(wanted[n]) for n in names if wanted.get(n) is not None}
     if not more or request_state().session is None:
@@ -140,7 +136,7 @@ def login_again(**wanted: object) -> HTTPException:
         return signed_out(**wanted)
     shown = request.headers.get("HX-Current-URL")
     page = safe_return_to(shown) if is_htmx else this_page()
-    login = endpoints().path("login", return_to=page, **wanted)
+    login = extension().endpoints.path("login", return_to=page, **wanted)
     if is_htmx:
         return HTTPException(response=Response("", 401, {"HX-Redirect": login}))
     return HTTPException(response=redirect(login))
@@ -164,7 +160,7 @@ def try_silent_login(signed_in: Callable[[], object]) -> None:
     ):
         return
     note_silent_login()
-    login = endpoints().path("login", return_to=page, prompt="none", silent=1)
+    login = extension().endpoints.path("login", return_to=page, prompt="none", silent=1)
     abort(redirect(login))
 
 
@@ -225,7 +221,7 @@ def _checked(value: str) -> str | None:
         parts = urlsplit(value)
     except ValueError:
         return None
-    own = endpoints()
+    own = extension().endpoints
     if f"{parts.scheme}://{parts.netloc}" in own.settings.allowed_origins:
         return value
     path = urlunsplit(("", "", *parts[2:]))

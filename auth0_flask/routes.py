@@ -20,7 +20,6 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from .client import current_client
 from .errors import CheckFailed, LoginError, ProblemResponse, login_error
 from .redirects import (
-    endpoints,
     extension,
     home,
     is_prefetch,
@@ -107,7 +106,10 @@ def login_options() -> StartInteractiveLoginOptions:
         for name, value in request.args.items()
         if 0 < len(value.strip().encode("utf-8", "replace")) <= _MAX_BYTES
     }
-    organization, own = asked.get("organization"), endpoints().settings.organization
+    organization, own = (
+        asked.get("organization"),
+        extension().endpoints.settings.organization,
+    )
     if own and organization not in {None, own}:
         raise login_error(refused := CheckFailed("wrong_organization")) or refused
     if not asked.get("max_age", "").isdecimal():
@@ -151,7 +153,7 @@ def logout_options() -> LogoutOptions:
     """
     wanted = safe_return_to(request.args.get("return_to"))
     if wanted.startswith("/"):
-        wanted = f"{endpoints().settings.origin}{home()}"
+        wanted = f"{extension().endpoints.settings.origin}{home()}"
     return LogoutOptions(return_to=wanted, federated="federated" in request.args)
 
 
@@ -164,7 +166,7 @@ def refuse_cross_site() -> None:
         CrossSite: It came from elsewhere, or does not say where from.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    ours = {endpoints().settings.origin, request.host_url.rstrip("/")}
+    ours = {extension().endpoints.settings.origin, request.host_url.rstrip("/")}
     if not (origin in ours if site is None else site == "same-origin"):
         raise CrossSite
 
@@ -205,7 +207,7 @@ def answer_early(role: str) -> WerkzeugResponse | None:
     if is_prefetch():
         return Response(status=204, headers=_NOT_STORED)
     with suppress(ValueError):  # the request names no host
-        here, settings = urlsplit(request.host_url), endpoints().settings
+        here, settings = urlsplit(request.host_url), extension().endpoints.settings
         there = settings.callback
         is_local = is_loopback(here.hostname) and is_loopback(there.hostname)
         if role != "login":

@@ -54,7 +54,16 @@ def login_as(
         kind = "org_id" if organization.startswith("org_") else "org_name"
         user[kind] = organization
     app = _app_of(client)
-    for header in _cookies_for(app, user, _cookies_of(client)):
+    with app.test_request_context(headers={"Cookie": _cookies_of(client)}):
+        # the app's own stores and session interface make the cookies
+        auth0, response = extension().client, Response()
+        extension().shared_store.check()
+        internal = {"sid": "test-session", "created_at": now}
+        state = {"user": user, "token_sets": [], "internal": internal}
+        auth0.sessions.save({**state, "domain": auth0.settings.domain})
+        kept = session._get_current_object()  # type: ignore[attr-defined]  # Flask documents it
+        app.session_interface.save_session(app, kept, response)
+    for header in response.headers.getlist("Set-Cookie"):
         name, _, value = header.partition(";")[0].partition("=")
         if isinstance(client, FlaskClient):
             domain = (app.config["SERVER_NAME"] or "localhost").partition(":")[0]
@@ -84,21 +93,3 @@ def _cookies_of(client: Client) -> str:
         environ = client._request_from_builder_args((), {}).environ
         return str(environ.get("HTTP_COOKIE", ""))
     return "; ".join(f"{name}={value}" for name, value in client.cookies.items())
-
-
-def _cookies_for(app: Flask, user: dict[str, Any], cookies: str) -> list[str]:
-    """Let the app's own stores and session interface make the cookies."""
-    with app.test_request_context(headers={"Cookie": cookies}):
-        auth0, response = extension().client, Response()
-        extension().shared_store.check()
-        auth0.sessions.save(
-            {
-                "user": user,
-                "token_sets": [],
-                "domain": auth0.settings.domain,
-                "internal": {"sid": "test-session", "created_at": user["iat"]},
-            }
-        )
-        kept = session._get_current_object()  # type: ignore[attr-defined]  # Flask documents it
-        app.session_interface.save_session(app, kept, response)
-    return response.headers.getlist("Set-Cookie")

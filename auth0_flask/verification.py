@@ -23,6 +23,7 @@ from authlib.oauth2.client import OAuth2Client
 from pydantic import ValidationError
 
 from .errors import ClocksDiffer
+from .settings import Settings
 from .stores.cookies import CLOCK_TOLERANCE
 
 _MAX_BYTES = 1_000_000  # of an answer
@@ -112,12 +113,9 @@ class Verifier:
     """Discovers a tenant and verifies what it has signed."""
 
     def __init__(
-        self,
-        domain: str,
-        client_id: str,
-        open_client: Callable[[], httpx.AsyncClient],
+        self, settings: Settings, open_client: Callable[[], httpx.AsyncClient]
     ) -> None:
-        self._domain, self._client_id = domain, client_id
+        self._domain, self._client_id = settings.domain, settings.client_id
         self._open_client = open_client
         self._found: _Discovery | None = None
         self._refetched_at: deque[float] = deque(maxlen=_MAX_REFETCHES)
@@ -298,10 +296,8 @@ def rs256_keys(jwks: Mapping[str, Any], kid: str | None = None) -> list[jwt.PyJW
     """Return the keys that verify RS256: all, or those of an id (RFC 7517)."""
     keys, usable = jwks.get("keys"), []
     for key in keys if isinstance(keys, list) else []:
-        if not isinstance(key, dict) or (kid is not None and key.get("kid") != kid):
-            continue
-        kind = key.get("kty"), key.get("use", "sig"), key.get("alg", "RS256")
-        if kind == ("RSA", "sig", "RS256"):
-            with suppress(jwt.PyJWTError, ValueError, TypeError):
+        with suppress(jwt.PyJWTError, ValueError, TypeError, AttributeError):
+            kind = key.get("kty"), key.get("use", "sig"), key.get("alg", "RS256")
+            if kind == ("RSA", "sig", "RS256") and kid in {None, key.get("kid")}:
                 usable.append(jwt.PyJWK.from_dict(key, algorithm="RS256"))
     return usable

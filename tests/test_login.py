@@ -211,7 +211,7 @@ def test_a_logout_of_another_path_is_no_page_to_return_to(wanted: str) -> None:
 
     with app.test_request_context("/", base_url=f"{SITE}/sub"):
         assert auth.return_to({"app_state": {"return_to": wanted}}) == "/sub/"
-        away = wanted.removeprefix("/sub")  # of another app
+        away = wanted.replace("sub", "bus")  # of another app
         assert auth.return_to({"app_state": {"return_to": away}}) == away
 
 
