@@ -76,18 +76,8 @@ headers = [
 ]
 methods = [
     *(("of the route",) * 15),
-    *(
-        "GET",
-        "POST",
-        "HEAD",
-        "OPTIONS",
-        "PUT",
-        "PATCH",
-        "DELETE",
-        "TRACE",
-        "CONNECT",
-        "PROPFIND",
-    ),
+    *("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"),
+    "PROPFIND",
     *("get", "", "GET\r\nX-Mk: zq9", MARK),
 ]
 endings = [
@@ -124,25 +114,18 @@ def as_bytes(text: str) -> bytes:
 
 texts = (st.sampled_from(words) | st.text(max_size=30)).map(as_bytes)
 encoded = texts | texts.map(lambda text: quote(text).encode())
-addresses = st.lists(
-    st.sampled_from(
-        [
-            *("/", "/", "//", "\\", "@", ":", ".", "..", ";", "?", "#", "%2f", "%5c"),
-            *("https:", "http:", "evil.example", "profile", "login", "\t", "\r\n", " "),
-        ]
-    ),
-    max_size=6,
-).map("".join)
+parts = [
+    *("/", "/", "//", "\\", "@", ":", ".", "..", ";", "?", "#", "%2f", "%5c"),
+    *("https:", "http:", "evil.example", "profile", "login", "\t", "\r\n", " "),
+]
+addresses = st.lists(st.sampled_from(parts), max_size=6).map("".join)
 names = st.sampled_from(parameters).map(lambda name: quote(name).encode())
 logout_tokens = st.sampled_from(tokens).map(lambda token: quote(token).encode())
 pairs = st.tuples(names, encoded) | st.tuples(st.just(b"logout_token"), logout_tokens)
 forms = st.lists(pairs.map(b"=".join), max_size=4).map(b"&".join)
 #: Whose cookies, and what becomes of the first of them and of the others.
-cookies = st.tuples(
-    st.sampled_from(["alice", "bob", "under way"]),
-    st.sampled_from(changes),
-    st.sampled_from(changes),
-)
+whose = st.sampled_from(["alice", "bob", "under way"])
+cookies = st.tuples(whose, st.sampled_from(changes), st.sampled_from(changes))
 
 
 @dataclass(frozen=True)
@@ -186,7 +169,7 @@ def fuzzed(request: pytest.FixtureRequest) -> Iterator[Flask]:
 def test_whatever_is_sent_does_no_harm(fuzzed: Flask, tenant: Tenant) -> None:
     reached: Counter[object] = Counter()
 
-    @bounded(max_examples=1000)
+    @bounded(max_examples=600)
     @given(draft=drafts)
     def one(draft: Draft) -> None:
         jars, state = jars_for(fuzzed, draft)
@@ -211,7 +194,7 @@ def test_wherever_a_login_is_to_lead_it_leads_to_a_page_of_ours(
     there = httpx.Client(trust_env=False, verify=False, timeout=60)  # noqa: S501 - plain http
     reached = Counter[str]()
 
-    @bounded(max_examples=200)
+    @bounded(max_examples=80)
     @given(address=st.sampled_from(words) | addresses | addresses.map("/".__add__))
     def one(address: str) -> None:
         query = b"return_to=" + quote(as_bytes(address)).encode()
@@ -231,20 +214,15 @@ def test_wherever_a_login_is_to_lead_it_leads_to_a_page_of_ours(
     assert len(reached) > 1
 
 
-def test_every_run_tries_the_same_unless_it_is_given_a_seed(
-    pytestconfig: pytest.Config,
-) -> None:
-    given = pytestconfig.getoption("--hypothesis-seed") is not None
-
-    assert bounded(max_examples=1).derandomize is not given
-
-
 def test_nothing_else_says_what_a_logout_token_says() -> None:
     """What is secret in one place and said in another would count as a leak."""
     secret = [token for token in tokens if len(token) >= BLOCK]
 
     assert secret
     assert not [word for word in words for token in secret if token in word]
+
+
+SAFE = "; Path=/; SameSite=Lax"
 
 
 @pytest.mark.parametrize(
@@ -257,11 +235,8 @@ def test_nothing_else_says_what_a_logout_token_says() -> None:
         Answer("200 OK", [("X", BREAK)]),
         Answer("302 Found", [("Location", EVIL)]),
         Answer("302 Found", [("Location", "//evil.example/")]),
-        Answer("200 OK", [("Set-Cookie", "a=b; Path=/; SameSite=Lax")]),
-        Answer(
-            "200 OK",
-            [("Set-Cookie", f"a={'b' * 4000}; HttpOnly; Path=/; SameSite=Lax")],
-        ),
+        Answer("200 OK", [("Set-Cookie", f"a=b{SAFE}")]),
+        Answer("200 OK", [("Set-Cookie", f"a={'b' * 4000}; HttpOnly{SAFE}")]),
     ],
 )
 def test_these_checks_find_what_they_look_for(answer: Answer, tenant: Tenant) -> None:
@@ -275,32 +250,27 @@ def test_these_checks_find_what_they_look_for(answer: Answer, tenant: Tenant) ->
     "name",
     ["\r\nX-Mk: zq9", "\r", "\n", "\0", "\x01", "\x7f", "字", "<zq9", "x" * 3000],
 )
-@pytest.mark.parametrize("path", [b"/login", b"/logout", b"/callback?state=x"])
 def test_a_cookie_whose_name_is_none_of_ours_is_not_answered(
-    fuzzed: Flask, tenant: Tenant, path: bytes, name: str
+    fuzzed: Flask, tenant: Tenant, name: str
 ) -> None:
     cookie = as_bytes(
         f"session_a0_tx.{name}=x; session_a0_tx.y=x; session_auth0_tx{name}=x.x; "
         f"session_auth0_tx0={name}.x; session_auth0.{name}=x"
     )
+    for path in (b"/login", b"/logout", b"/callback?state=x"):
+        answer = send(fuzzed, Sent(path, headers=(("HTTP_COOKIE", cookie),)), host())
 
-    answer = send(fuzzed, Sent(path, headers=(("HTTP_COOKIE", cookie),)), host())
-
-    check_status(answer)
-    check_headers(answer, tenant)
-    assert not any(name in written for written in answer.all("set-cookie"))
+        check_status(answer)
+        check_headers(answer, tenant)
+        assert not any(name in written for written in answer.all("set-cookie"))
 
 
-@pytest.mark.parametrize("accept", [b"text/html", b"application/json"])
 @pytest.mark.parametrize("name", [b".x", b"a..b", b"x" * 64, b"..", b"[", b"\xe9"])
-def test_a_host_that_cannot_be_one_is_a_bad_request(
-    fuzzed: Flask, name: bytes, accept: bytes
-) -> None:
-    named = (("HTTP_HOST", name), ("HTTP_ACCEPT", accept))
-
-    answer = send(fuzzed, Sent(b"/nowhere", headers=named), host())
-
-    assert answer.code in {400, 404}
+def test_a_host_that_cannot_be_one_is_a_bad_request(fuzzed: Flask, name: bytes) -> None:
+    for accept in (b"text/html", b"application/json"):
+        named = (("HTTP_HOST", name), ("HTTP_ACCEPT", accept))
+        answer = send(fuzzed, Sent(b"/nowhere", headers=named), host())
+        assert answer.code in {400, 404}
 
 
 Jars = dict[str, tuple[str, dict[str, str]]]

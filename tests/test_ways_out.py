@@ -268,13 +268,18 @@ def a_callback_elsewhere(shop: Shop) -> Iterator[Meanwhile]:
         yield seen
 
 
+MEANWHILE = (nothing, a_slow_response, a_callback_here, a_callback_elsewhere)
+#: What goes on where; it is the same wherever the clocks of machines differ.
+SCENES = [
+    *((scene, where, 0) for scene in MEANWHILE for where in ("file", "redis")),
+    *((nothing, "redis", seconds) for seconds in (3, -3)),
+]
+
+
 @pytest.mark.parametrize(
-    ("where", "ahead"), [("file", 0), ("redis", 0), ("redis", 3), ("redis", -3)]
-)
-@pytest.mark.parametrize(
-    "meanwhile",
-    [nothing, a_slow_response, a_callback_here, a_callback_elsewhere],
-    ids=lambda meanwhile: meanwhile.__name__,
+    ("meanwhile", "where", "ahead"),
+    SCENES,
+    ids=[f"{scene.__name__}-{where}-{ahead}" for scene, where, ahead in SCENES],
 )
 @every_way
 def test_a_copied_cookie_is_signed_out(
