@@ -264,18 +264,19 @@ def _use(path: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
         _inside.append(None)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        while True:
-            opened = sqlite3.connect(path, timeout=0.004, isolation_level=None)
-            try:
-                with closing(opened):
-                    if not os.stat(path).st_size:  # SQLite has made it
-                        with suppress(PermissionError):
-                            os.chmod(path, 0o600)  # its journal follows it
-                    return work(opened)
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or time.monotonic() > give_up:
-                    raise
+        opened = sqlite3.connect(path, timeout=0.004, isolation_level=None)
+        with closing(opened) as sql:
+            if not os.stat(path).st_size:  # SQLite has made it
+                with suppress(PermissionError):
+                    os.chmod(path, 0o600)  # its journal follows it
+            while True:
+                try:
+                    return work(sql)
+                except sqlite3.OperationalError as error:
+                    is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                    if not is_busy or time.monotonic() > give_up:
+                        raise
+                    sql.rollback()
     except (sqlite3.Error, OSError) as error:
         where = sqlite3.OperationalError(f"{path}: {error}")
         raise StoreUnavailable("revocations_unavailable", where) from error
