@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 #: Seconds to wait for another process that writes.
-_PATIENCE = 2.0
+_PATIENCE = 5.0
 #: Seconds after which a process reads all anew, and so forgets what has expired.
 _RELOAD_SECONDS = 3_600.0
 _SCHEMA = (

@@ -23,6 +23,8 @@ BIN = Path(sys.executable).parent
 FLASK_RUN = [str(BIN / "flask"), "run", "--port", "{port}"]
 GUNICORN = [
     *(str(BIN / "gunicorn"), "--workers", "2", "--threads", "8", "--preload"),
+    # a browser of a test has no second try where a connection ends between two requests
+    *("--keep-alive", "600"),
     *("--bind", "127.0.0.1:{port}", "app:create_app()"),
 ]
 GRANIAN = [
