@@ -251,20 +251,6 @@ def a_guest_at_a_silent_login(browser: Browser) -> Answers:
 
 
 @situation
-def a_stale_callback(browser: Browser) -> Answers:
-    callback = browser.come_back(browser.start("/login?return_to=/reports"))
-    yield browser.get(callback)
-    again = browser.get(callback)
-    assert again.status_code == 302
-    yield again
-    yield browser.get(callback.replace("state=", "state=x"))
-    yield browser.get("/logout")
-    over = browser.get(callback)
-    assert over.status_code == 400
-    yield over
-
-
-@situation
 def two_tabs(browser: Browser) -> Answers:
     first, second = browser.start("/login?return_to=/a"), browser.start()
     signed_in = browser.get(browser.come_back(second))
@@ -306,23 +292,6 @@ def logout_everywhere(browser: Browser) -> Answers:
     yield browser.post("/logout")
     yield browser.post("/logout/everywhere", headers={"Sec-Fetch-Site": "same-origin"})
     yield phone.get("/reports")
-
-
-@situation
-def a_logout_that_comes_from_auth0(browser: Browser) -> Answers:
-    browser.login()
-    for fields in (
-        {},
-        {"logout_token": "x"},
-        {"logout_token": browser.tenant.logout_token(sub="auth0|bob", forge="issuer")},
-        {"logout_token": "x" * 9_000},
-        {"logout_token": browser.tenant.logout_token(sub="auth0|alice")},
-    ):
-        assert browser.get("/who").text == "auth0|alice"
-        yield browser.post("/backchannel-logout", data=fields)
-    over = browser.get("/reports")
-    assert over.status_code == 302
-    yield over
 
 
 @situation
@@ -374,34 +343,6 @@ def a_session_of_three_cookies(browser: Browser) -> Answers:
         refused = browser.open(callback, headers)
         assert refused.status_code == 500
         yield refused
-
-
-@situation
-def what_a_session_over_its_time_leaves(browser: Browser) -> Answers:
-    browser.login()
-    for seconds, status in [(7_200, 200), (50_000, 200), (91_000, 302)]:
-        browser.clock.forward(seconds)
-        answer = browser.get("/reports")
-        assert answer.status_code == status
-        yield answer
-    browser.tenant.clock_offset = -browser.clock.offset  # PyJWT has its own clock
-    browser.login()
-    for day in range(8):
-        browser.clock.forward(80_000)
-        answer = browser.get("/reports")
-        assert answer.status_code == (200 if day < 7 else 302)
-        yield answer
-
-
-@situation
-def cookies_that_nobody_can_open(browser: Browser) -> Answers:
-    browser.login()
-    for cookie in browser.kept():
-        forged = f"x{cookie.value[1:]}"
-        browser.client.set_cookie(cookie.key, forged, domain=cookie.domain)
-    yield browser.get("/reports")
-    yield browser.get("/who")
-    yield browser.get("/logout")
 
 
 @situation
