@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -47,22 +47,23 @@ PASSWORD = "hunter2-of-redis"
 def check(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Run the command in an app as the README has it.
 
-    With other settings, another configuration, other options of `init_app` and other
-    views.
+    With other settings, another configuration (as further settings that are none of
+    ours), other options of `init_app` and other views.
     """
 
     def run(
-        config: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
         views: dict[str, Callable[[], Any]] | None = None,
-        **more: str,
+        **more: Any,
     ) -> Result:
+        names = [n for n in more if not n.startswith(("AUTH0_", "SSL_"))]
+        config = {name: more.pop(name) for name in names}
         given = {**tenant.environ(), **GOOD, **more}
         with monkeypatch.context() as patch:
             for name, value in given.items():
                 patch.setenv(name, value)
             app = make_shop(copy_of_auth({}), **(options or {}))
-            app.config.update(config or {})
+            app.config.update(config)
             for name, view in (views or {}).items():
                 app.add_url_rule(f"/{name}", name, view)
             result = app.test_cli_runner().invoke(args=["auth0", "check"])
@@ -100,7 +101,7 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
     check: Check,
 ) -> None:
     result = check(
-        {"APPLICATION_ROOT": "/sub"},
+        APPLICATION_ROOT="/sub",
         AUTH0_REDIRECT_URI="http://localhost:5000/sub/callback",
         AUTH0_ALLOWED_ORIGINS="https://www.example.com https://m.example.com",
     )
@@ -118,7 +119,7 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
         "  Back-Channel Logout URI:  http://localhost:5000/sub/backchannel-logout",
     ]
     secure = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_NAME": "__Host-session"}
-    assert check(secure, **HTTPS).exit_code == 0
+    assert check(**secure, **HTTPS).exit_code == 0
 
 
 OTHER = "is not the app's, which is /callback"
@@ -126,32 +127,47 @@ NEAREST = "AUTH0_SESION_IDLE_SECONDS is no setting; AUTH0_SESSION_IDLE_SECONDS i
 NO_FILE = "/proc/nobody/revocations.sqlite3"
 REDIS = f"redis://:{PASSWORD}@localhost"
 WEAK = "secrets.token_hex(32)"
+HOST, PREFIX = "__Host-session", "NAME: browsers drop __"
+SECURE = {"SESSION_COOKIE_SECURE": True, **HTTPS}
+WITH_DOMAIN = {"SESSION_COOKIE_DOMAIN": "a.example", "SESSION_COOKIE_NAME": HOST}
+NONE = {"SESSION_COOKIE_SAMESITE": "None"}
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "status", "said"),
+    ("given", "status", "said"),
     [
-        ("SECRET", "a" * 40, "warning", WEAK),
-        ("SECRET", "ab" * 16, "warning", WEAK),
-        ("SECRET", "secret-word." * 3, "warning", WEAK),
-        ("SECRET", "change-me!" * 3 + "chan", "warning", WEAK),
-        ("SECRET", f"{GOOD['AUTH0_SECRET']} {'abcabd' * 7}", "warning", WEAK),
-        ("DOMAIN", "no-such-tenant.invalid", "wrong", "See AUTH0_DOMAIN"),
-        ("DOMAIN", "a..b", "wrong", "See AUTH0_DOMAIN"),
-        ("REDIRECT_URI", "http://localhost/auth/calback", "warning", OTHER),
-        ("REDIRECT_URI", "http://localhost/profile", "warning", OTHER),
-        ("REDIRECT_URI", "http://localhost", "warning", OTHER),
-        ("REDIRECT_URI", "http://localhost/a/callback", "warning", "'/a' in AUTH0_RE"),
-        ("REVOCATIONS_PATH", NO_FILE, "wrong", NO_FILE),
-        ("REDIS_URL", f"{REDIS}:port", "wrong", "AUTH0_REDIS_URL is not an address"),
-        ("REDIS_URL", f"{REDIS}:1", "wrong", "cannot be used"),
-        ("SESION_IDLE_SECONDS", "60", "warning", NEAREST),
+        ({"AUTH0_SECRET": "a" * 40}, "warning", WEAK),
+        ({"AUTH0_SECRET": "ab" * 16}, "warning", WEAK),
+        ({"AUTH0_SECRET": "secret-word." * 3}, "warning", WEAK),
+        ({"AUTH0_SECRET": "change-me!" * 3 + "chan"}, "warning", WEAK),
+        ({"AUTH0_SECRET": f"{GOOD['AUTH0_SECRET']} {'abcabd' * 7}"}, "warning", WEAK),
+        ({"AUTH0_DOMAIN": "no-such-tenant.invalid"}, "wrong", "See AUTH0_DOMAIN"),
+        ({"AUTH0_DOMAIN": "a..b"}, "wrong", "See AUTH0_DOMAIN"),
+        ({"AUTH0_REDIRECT_URI": "http://localhost/auth/calback"}, "warning", OTHER),
+        ({"AUTH0_REDIRECT_URI": "http://localhost/profile"}, "warning", OTHER),
+        ({"AUTH0_REDIRECT_URI": "http://localhost"}, "warning", OTHER),
+        ({"AUTH0_REDIRECT_URI": "http://localhost/a/callback"}, "warning", "'/a' in"),
+        ({"AUTH0_REVOCATIONS_PATH": NO_FILE}, "wrong", NO_FILE),
+        ({"AUTH0_REDIS_URL": f"{REDIS}:port"}, "wrong", "REDIS_URL is not an address"),
+        ({"AUTH0_REDIS_URL": f"{REDIS}:1"}, "wrong", "cannot be used"),
+        ({"AUTH0_SESION_IDLE_SECONDS": "60"}, "warning", NEAREST),
+        ({**SECURE, "SESSION_COOKIE_SECURE": False}, "warning", "SECURE is False, but"),
+        ({"SESSION_COOKIE_SECURE": True}, "warning", "SECURE is True, but"),
+        ({"SESSION_COOKIE_SAMESITE": "Strict"}, "wrong", "SAMESITE is Strict: logins"),
+        ({"SESSION_COOKIE_SAMESITE": None}, "warning", "SAMESITE is Not Set. Set"),
+        ({**NONE, **SECURE}, "warning", "SESSION_COOKIE_SAMESITE is None"),
+        ({"SESSION_COOKIE_HTTPONLY": False}, "warning", "is off: scripts can read"),
+        ({"SESSION_COOKIE_NAME": HOST}, "wrong", PREFIX),
+        ({"SESSION_COOKIE_NAME": "__Secure-session"}, "wrong", PREFIX),
+        ({**WITH_DOMAIN, **SECURE}, "wrong", PREFIX),
+        ({"SESSION_COOKIE_PATH": "/sub"}, "wrong", "is not below SESSION_COOKIE_PATH"),
+        ({"TRUSTED_HOSTS": ["app.example.com"]}, "wrong", "refuses the host of AUTH0_"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_told(
-    check: Check, name: str, value: str, status: str, said: str
+    check: Check, given: dict[str, Any], status: str, said: str
 ) -> None:
-    assert_said(check(**{f"AUTH0_{name}": value}), status, said)
+    assert_said(check(**given), status, said)
 
 
 NO_ADDRESS = "keys at the jwks_uri of discovery: Request URL is missing"
@@ -257,46 +273,11 @@ def test_a_route_under_another_name_is_asked_for(check: Check, route: str) -> No
     assert_said(result, "wrong", f'{told}auth.init_app(app, {route}="...")')
 
 
-HOST, PREFIX = "__Host-session", "NAME: browsers drop __"
-WITH_DOMAIN = {"COOKIE_NAME": HOST, "COOKIE_SECURE": True, "COOKIE_DOMAIN": "a.example"}
-NONE = {"COOKIE_SAMESITE": "None"}
+def test_samesite_none_without_secure_is_wrong(check: Check) -> None:
+    insecure = check(SESSION_COOKIE_SAMESITE="None")
 
-
-@pytest.mark.parametrize(
-    ("config", "more", "status", "said"),
-    [
-        ({"COOKIE_SECURE": False}, HTTPS, "warning", "COOKIE_SECURE is False, but"),
-        ({"COOKIE_SECURE": True}, {}, "warning", "COOKIE_SECURE is True, but"),
-        ({"COOKIE_SAMESITE": "Strict"}, {}, "wrong", "SAMESITE is Strict: logins"),
-        ({"COOKIE_SAMESITE": None}, {}, "warning", "SAMESITE is Not Set. Set"),
-        ({**NONE, "COOKIE_SECURE": True}, HTTPS, "warning", "COOKIE_SAMESITE is None"),
-        (
-            {"COOKIE_HTTPONLY": False},
-            {},
-            "warning",
-            "HTTPONLY is off: scripts can read",
-        ),
-        ({"COOKIE_NAME": HOST}, {}, "wrong", PREFIX),
-        ({"COOKIE_NAME": "__Secure-session"}, {}, "wrong", PREFIX),
-        (WITH_DOMAIN, HTTPS, "wrong", PREFIX),
-        ({"COOKIE_PATH": "/sub"}, {}, "wrong", "is not below SESSION_COOKIE_PATH"),
-    ],
-)
-def test_flags_of_the_cookie(
-    check: Check, config: dict[str, Any], more: Any, status: str, said: str
-) -> None:
-    config = {f"SESSION_{name}": value for name, value in config.items()}
-
-    assert_said(check(config, **more), status, said)
-
-
-def test_what_keeps_a_browser_or_the_app_from_taking_part(check: Check) -> None:
-    insecure = check({"SESSION_COOKIE_SAMESITE": "None"})
     assert "browsers drop SameSite=None" in lines(insecure, "wrong")[0]
-
-    refused = check({"TRUSTED_HOSTS": ["app.example.com"]})
-    assert_said(refused, "wrong", "refuses the host of AUTH0_REDIRECT_URI")
-    assert "Allowed Callback URLs" in refused.output
+    assert "Allowed Callback URLs" in insecure.output
 
 
 def test_what_the_store_is_for_is_told(
@@ -315,57 +296,42 @@ def test_what_the_store_is_for_is_told(
         check(AUTH0_REDIS_URL="redis://localhost:6379")
 
 
-def test_redis_that_hangs_is_given_up(check: Check, redis_server: RedisServer) -> None:
-    redis_server.freeze()
-    try:
-        began = time.monotonic()
-        assert_said(check(AUTH0_REDIS_URL=redis_server.url), "wrong", "cannot be used")
-        assert time.monotonic() - began < 15
-    finally:
-        redis_server.thaw()
+def test_redis_that_hangs_is_given_up(check: Check, own_redis: RedisServer) -> None:
+    own_redis.freeze()
+    began = time.monotonic()
+    assert_said(check(AUTH0_REDIS_URL=own_redis.url), "wrong", "cannot be used")
+    assert time.monotonic() - began < 15
 
 
-@pytest.fixture
-def configured(
-    redis_server: RedisServer, tmp_path: Path
-) -> Iterator[Callable[..., str]]:
-    """Start a redis-server that is up and of no use; return its address."""
-    started: list[RedisServer] = []
-
-    def start(*options: str) -> str:
-        started.append(RedisServer(tmp_path, *options).start())
-        return started[-1].url.replace("//", f"//limited:{PASSWORD}@")
-
-    yield start
-    for server in started:
-        server.kill()
+def limited(options: str) -> tuple[str, ...]:
+    return ("--user", "limited", "on", f">{PASSWORD}", *options.split())
 
 
 NO_EVICTION = "Set it to noevict"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("own_redis", "said"),
     [
-        ("~* +@all", None),
-        ("~auth0-flask:* +@all", None),
-        ("~auth0-flask:* +@all -config", None),
-        ("~app:* +@all", "permissions to access one of the keys"),
-        ("~* +@read", "no permissions to run the 'set' command"),
-        ("~* +@all -@scripting", "no permissions to run the 'evalsha'"),
-        ("~* +@all -mget", "no permissions to run the 'mget' command"),
-        ("~* +@all --replicaof 127.0.0.1 1", "read only replica"),
-        ("~* +@all --cluster-enabled yes", "Hash slot not served"),
-        ("~* +@all --maxmemory-policy allkeys-lru", NO_EVICTION),
-        ("~* +@all --maxmemory-policy volatile-ttl", NO_EVICTION),
-        ("~* +@all --maxmemory 1", "not allowed when used memory"),
+        (limited("~* +@all"), None),
+        (limited("~auth0-flask:* +@all"), None),
+        (limited("~auth0-flask:* +@all -config"), None),
+        (limited("~app:* +@all"), "permissions to access one of the keys"),
+        (limited("~* +@read"), "no permissions to run the 'set' command"),
+        (limited("~* +@all -@scripting"), "no permissions to run the 'eval"),
+        (limited("~* +@all -mget"), "no permissions to run the 'mget' command"),
+        (limited("~* +@all --replicaof 127.0.0.1 1"), "read only replica"),
+        (limited("~* +@all --cluster-enabled yes"), "Hash slot not served"),
+        (limited("~* +@all --maxmemory-policy allkeys-lru"), NO_EVICTION),
+        (limited("~* +@all --maxmemory-policy volatile-ttl"), NO_EVICTION),
+        (limited("~* +@all --maxmemory 1"), "not allowed when used memory"),
     ],
+    indirect=["own_redis"],
 )
 def test_redis_that_is_up_but_of_no_use(
-    check: Check, configured: Callable[..., str], options: str, said: str | None
+    check: Check, own_redis: RedisServer, said: str | None
 ) -> None:
-    url = configured("--user", "limited", "on", f">{PASSWORD}", *options.split())
-
+    url = own_redis.url.replace("//", f"//limited:{PASSWORD}@")
     result = check(AUTH0_REDIS_URL=url)
 
     if said:
