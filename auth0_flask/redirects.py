@@ -114,15 +114,14 @@ def extension() -> Any:
 
 def signed_out(**wanted: object) -> SignedOut:
     """Return the 401 for programs, which says where to sign in, and how."""
-    said: dict[str, str | None] = {
-        "form-action": extension().endpoints.path("login", **wanted)
-    }
+    said = {"form-action": extension().endpoints.path("login", **wanted)}
     names = ("acr_values", "max_age")
     more = {n: str(wanted[n]) for n in names if wanted.get(n) is not None}
-    if not more or request_state().session is None:
-        return SignedOut(www_authenticate=WWWAuthenticate("cookie", said))
-    said |= {"error": NotSteppedUp.error, **more}
-    return NotSteppedUp(www_authenticate=WWWAuthenticate("cookie", said))
+    kind = SignedOut
+    if more and request_state().session is not None:
+        kind = NotSteppedUp
+        said |= {"error": kind.error, **more}
+    return kind(www_authenticate=WWWAuthenticate("cookie", said))
 
 
 def login_again(**wanted: object) -> HTTPException:
