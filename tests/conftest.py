@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
 from werkzeug.serving import make_server
 
@@ -41,6 +40,9 @@ LONG = {
     "test_commands.py",
 }
 
+# each of a hundred processes would compile all anew
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # httpcore looks for it at every request, and whether it is there takes long to tell
 if not find_spec("sniffio"):
     sys.modules["sniffio"] = None  # type: ignore[assignment]  # this is how to say so
@@ -56,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Hypothesis tries the same in every run, however busy the machine is, unless it is
     given a seed by ``--hypothesis-seed``.
     """
+    import hypothesis
+
     fixed = config.getoption("--hypothesis-seed", None) is None
     hypothesis.settings.register_profile(
         "ours", derandomize=fixed, database=None, deadline=None, print_blob=True

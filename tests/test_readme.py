@@ -224,7 +224,7 @@ def test_its_tests_pass_in_an_empty_environment_and_with_the_tenant_too(
 def _pytest(folder: Path) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "asyncio"]
     own = {"PYTHONPATH": packages(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    env = clean_environment({**own, "PYTHONDONTWRITEBYTECODE": "1"})
+    env = clean_environment(own)
     return subprocess.run(
         command, cwd=folder, env=env, capture_output=True, text=True, check=False
     ).stdout
