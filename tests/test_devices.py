@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
@@ -120,37 +119,27 @@ def test_each_session_is_listed_with_its_browser_and_its_times(
     assert first["id"] == shop.id(laptop)
     assert second["id"] == shop.id(phone)
     assert first["sid"] == shop.session(laptop)["user"]["sid"]
-    assert (first["browser"], second["browser"]) == (
-        "Firefox, Linux",
-        "Chrome, Android",
-    )
+    assert first["browser"] == "Firefox, Linux"
+    assert second["browser"] == "Chrome, Android"
     assert [device["browser"] for device in shop.list("auth0|bob")] == ["Edge, Windows"]
     for device in (first, second):  # by the clock of Redis, which nobody set
         assert device["created_at"] == pytest.approx(began, abs=50)
     assert first["used_at"] == pytest.approx(began + 10_030, abs=20)
     assert second["used_at"] == pytest.approx(began + 30, abs=20)
-    assert first["until"] == pytest.approx(
-        began + shop.auth.settings.session_max_seconds, abs=50
-    )
+    until = began + shop.auth.settings.session_max_seconds
+    assert first["until"] == pytest.approx(until, abs=50)
 
 
-@pytest.mark.parametrize(
-    ("user_agent", "words"),
-    [
-        (IPHONE, "Safari, iPhone"),
-        ("curl/8.14.1", "curl"),
-        ("<script>", "An unknown browser"),
-        ("", "An unknown browser"),
-        ("Firefox" * 2_000, "Firefox"),
-    ],
-    ids=["iPhone", "curl", "script", "none", "long"],
-)
-def test_a_browser_is_named_in_words_of_ours(
-    shop: Shop, user_agent: str, words: str
-) -> None:
-    shop.browser(user_agent)
-
-    assert [device["browser"] for device in shop.list()] == [words]
+@pytest.mark.parametrize("shop", ["file"], indirect=True)
+def test_a_browser_is_named_in_words_of_ours(shop: Shop) -> None:
+    for user_agent, words in {
+        IPHONE: "Safari, iPhone",
+        "curl/8.14.1": "curl",
+        "Firefox" * 2_000: "Firefox",
+        **dict.fromkeys(("<script>", ""), "An unknown browser"),
+    }.items():
+        shop.browser(user_agent)
+        assert shop.list()[0]["browser"] == words  # the last used one
 
 
 def test_one_is_ended_or_all_others_and_nobody_elses(shop: Shop) -> None:
@@ -183,6 +172,9 @@ def test_it_holds_no_token_and_names_nobody(shop: Shop) -> None:
         parts = [part for part in others or [first] if len(part) >= 16]
         assert not any(part in kept for part in parts)
     assert not any(word in kept for word in ("auth0|alice", "alice@", "Alice"))
+
+
+# How a session may end
 
 
 def by_logout(shop: Shop, alice: Shopper, **_: Any) -> None:
@@ -251,29 +243,19 @@ def test_it_is_gone_when_the_session_is(
     assert shop.ids() == ({shop.id(alice)} if end is by_another_login else set())
 
 
-def test_a_thousand_sessions_of_one_user_are_listed_and_ended(
+def test_hundreds_of_sessions_of_one_user_are_listed_and_ended(
     shop: Shop, clock: Clock
 ) -> None:
     one, bob = shop.browser(), shop.browser(username="bob")
-    store = shop.app.extensions["auth0"].shared_store
     state = shop.session(one)
     state["internal"] = {"sid": state["user"]["sid"]}
     with shop.app.test_request_context():
-        for number in range(999):
+        for number in range(299):
             own = {**state["session"], "id": f"device-{number}"}
             shop.auth.auth0.sessions.lifetime.register({**state, "session": own}, "x")
 
-    began = time.perf_counter()
-    assert len(shop.ids()) == 1_000
-    listed = time.perf_counter()
-    answer = one.client.post("/logout/everywhere", headers=SAME)
-    ended = time.perf_counter()
-    print(  # noqa: T201 - for who wonders
-        f"{type(store).__name__}: listed in {listed - began:.2f} s, "
-        f"ended in {ended - listed:.2f} s"
-    )
-
-    assert answer.status_code == 303
+    assert len(shop.ids()) == 300
+    assert one.client.post("/logout/everywhere", headers=SAME).status_code == 303
     assert shop.ids() == set()
     assert not shop.session(one)
     assert shop.ids("auth0|bob") == {shop.id(bob)}
@@ -356,9 +338,8 @@ def test_the_profile_page_signs_out_all_others_and_no_other_user(demo: Demo) -> 
 
 def test_nobody_signs_out_another_user(demo: Demo) -> None:
     laptop, phone = demo.browser(FIREFOX), demo.browser(ANDROID)
-    bob = demo.browser(EDGE, demo.bob)
-
     form = {"id": id_in(devices(laptop)[1])}
+    bob = demo.browser(EDGE, demo.bob)
     bob.client.post("/devices/end", data=form, headers=SAME)
 
     assert is_signed_in(phone)
