@@ -7,7 +7,6 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
@@ -493,21 +492,6 @@ def test_what_is_too_large_is_refused_and_named(
     assert "AUTH0_REDIS_URL" in caplog.text
     assert noise(500)[:20] not in caplog.text + answer.text
     assert (user_of(client) or {})["name"] == "before"
-
-
-def test_writes_at_the_same_moment_leave_one_of_them_whole(app_for: AppFor) -> None:
-    app = app_for()
-    client = signed_in(app)
-
-    def write(number: int) -> FlaskClient:
-        tab = copy_of(client, app)
-        assert tab.post("/own", json={"number": number}).status_code == 200
-        return tab
-
-    with ThreadPoolExecutor(8) as pool:
-        for tab in list(pool.map(write, range(24))):
-            assert (user_of(tab) or {})["sub"] == "auth0|alice"
-            assert tab.get("/own").get_json()["number"] in range(24)
 
 
 def test_what_a_view_does_to_the_user_is_not_kept(app_for: AppFor) -> None:
