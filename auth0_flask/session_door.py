@@ -54,11 +54,7 @@ class SessionDoor(StateStore):
     async def get(self, identifier: str, options: Json | None = None) -> Json | None:
         """Return a state, or None."""
         self._settings.require()
-        state, since = await self._sessions.get(identifier), request_state().renewing
-        if state and since and identifier == STATE_KEY:  # whatever there is, is old
-            own = {**state["session"], "renewed_at": since}
-            return {**state, "token_sets": [], "session": own}
-        return state
+        return await self._sessions.get(identifier)
 
     async def delete(self, identifier: str, options: Json | None = None) -> None:
         """Forget a state."""

@@ -27,7 +27,7 @@ from .base import (
     restore_claims,
 )
 from .cookies import STATE_KEY, is_ours, room_left
-from .encryption import MAX_CHARACTERS, DecryptionError, Json
+from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
 from .shared import Lifetime, SessionRejected, shared_store
 from .transactions import forget_transactions
 
@@ -82,17 +82,23 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         if identifier == STATE_KEY:
             self.save(as_dict(state))
         else:
-            session[identifier] = self.encrypt(identifier, as_dict(state))
+            session[identifier] = encrypt(identifier, as_dict(state), self._secrets)
 
     async def get(self, identifier: str, options: Json | None = None) -> Json | None:
         """Return a state as a plain dict of the caller's own, or None."""
         if identifier == STATE_KEY:
-            data = self.load()
-            return None if data is None else _copy_json(data)
+            known = request_state()
+            if (data := self._load(known)) is None:
+                return None
+            copied: Json = _copy_json(data)
+            if known.renewing:  # whatever tokens there are, are old
+                copied["token_sets"] = []
+                copied["session"]["renewed_at"] = known.renewing
+            return copied
         if identifier not in session:
             return None
         try:
-            return self.decrypt(identifier, session[identifier])
+            return decrypt(identifier, session[identifier], self._secrets)
         except DecryptionError:
             return None
 
@@ -131,7 +137,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             return known.session
         known.encrypted, known.session, known.copy = encrypted, None, None
         try:
-            data = restore_claims(self.decrypt(STATE_KEY, encrypted))
+            data = restore_claims(decrypt(STATE_KEY, encrypted, self._secrets))
         except DecryptionError as reason:
             # perhaps another machine's, which has a newer secret: it stays
             logger.info("Session ignored: %s.", reason)
@@ -154,7 +160,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         if STATE_KEY not in session:
             return None
         try:
-            return restore_claims(self.decrypt(STATE_KEY, session.get(STATE_KEY)))
+            data = decrypt(STATE_KEY, session[STATE_KEY], self._secrets)
+            return restore_claims(data)
         except DecryptionError:
             return None
 
@@ -306,7 +313,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def _fit(self, data: Json) -> tuple[str, float]:
         """Put a session into ``flask.session``; return it and the room that is left."""
-        encrypted = self.encrypt(STATE_KEY, drop_duplicate_claims(data))
+        encrypted = encrypt(STATE_KEY, drop_duplicate_claims(data), self._secrets)
         session[STATE_KEY] = encrypted
         return encrypted, min(MAX_CHARACTERS - len(encrypted), room_left())
 

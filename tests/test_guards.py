@@ -492,7 +492,7 @@ def test_a_page_that_does_not_ask_who_is_there_opens_no_session(
     app.add_url_rule("/plain", "plain", lambda: render_template_string("plain"))
     client = enter(app.test_client(), ALICE)
     assert client.get("/template").headers["Vary"] == "Cookie"
-    monkeypatch.setattr(auth.auth0.sessions, "decrypt", None)
+    monkeypatch.setattr(auth.auth0.sessions.lifetime, "check", None)
 
     assert "Vary" not in client.get("/plain").headers
 
