@@ -12,7 +12,6 @@ from functools import partial
 from secrets import token_hex
 from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
-import httpx
 import pytest
 from flask import Flask, jsonify, redirect, render_template_string, request, session
 from werkzeug.wrappers import Response
@@ -22,7 +21,7 @@ from auth import auth0
 from auth0_flask.stores.cookies import STATE_KEY
 from auth0_flask.tenant import Tenant
 from conftest import SITE, Clock
-from visitor import Shopper, Visitor, http_browser, on_site, sign_in
+from visitor import Shopper, Visitor, on_site
 
 Visitors = Callable[..., Visitor]
 
@@ -287,42 +286,6 @@ def test_a_login_that_took_too_long_still_knows_its_page(
     assert shopper.client.get(callback).json == ["missing_transaction", "/reports"]
     unknown = "/callback?state=unknown&code=x&return_to=/reports"
     assert shopper.client.get(unknown).json == ["missing_transaction", "/reports"]
-
-
-@pytest.mark.parametrize("accept", ["text/html", "application/json"])
-def test_a_silent_login_of_a_guest_is_refused_by_a_code_of_its_own(
-    shop: Flask, tenant: Tenant, accept: str
-) -> None:
-    client = shop.test_client()
-    at_tenant = client.get("/login?prompt=none").location
-    back = httpx.get(str(at_tenant), trust_env=False, timeout=60).headers["Location"]
-
-    answer = client.get(back, headers={"Accept": accept})
-
-    assert answer.status_code == 403
-    assert "login_required" in answer.text
-    assert answer.json is None or answer.json["code"] == "login_required"
-
-
-def test_an_app_can_try_a_silent_login_and_go_on_without_one(
-    shop: Flask, tenant: Tenant
-) -> None:
-    @shop.errorhandler(auth.LoginError)
-    def failed(error: auth.LoginError) -> Response | auth.LoginError:
-        silent = error.error in {"login_required", "consent_required"}
-        return redirect(auth.return_to(error)) if silent else error
-
-    client = shop.test_client()
-    at_tenant = client.get("/login?prompt=none&return_to=/reports").location
-    with http_browser() as http:
-        back = http.get(str(at_tenant)).headers["Location"]
-        assert client.get(back).location == "/reports"
-        sign_in(http, Shopper(shop).start(), "alice")  # at another app, say
-        at_tenant = client.get("/login?prompt=none&return_to=/reports").location
-        back = http.get(str(at_tenant)).headers["Location"]
-
-    assert client.get(back).location == "/reports"
-    assert dict(client.get("/me").json or {})["sub"] == "auth0|alice"
 
 
 def test_claims_become_json_as_any_mapping(shop: Flask, tenant: Tenant) -> None:

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,25 @@ def claims_of(shopper: Shopper) -> dict[str, Any]:
     return dict((shopper.client.get("/session").json or {}).get("user", {}))
 
 
+@contextmanager
+def held(
+    tenant: Tenant, endpoint: str, ask: Callable[[], TestResponse]
+) -> Iterator[Future[TestResponse]]:
+    """Ask for a page, and hold what the tenant answers until the block ends."""
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> None:
+        asked.set()
+        may_answer.wait(7)
+
+    tenant.fail(endpoint, Fault(wait))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask)
+        assert asked.wait(10)
+        yield answer
+        may_answer.set()
+
+
 @pytest.mark.parametrize("is_signed_in", [False, True])
 def test_a_logout_ends_a_login_whose_callback_is_being_answered(
     shop: Flask, tenant: Tenant, *, is_signed_in: bool
@@ -80,17 +99,11 @@ def test_a_logout_ends_a_login_whose_callback_is_being_answered(
     alice = Shopper(shop)
     if is_signed_in:
         alice.login()
-    callback = alice.sign_in()
-    may_answer = hold(tenant, "token")
-    seen, twin = tenant_saw(tenant, "/oauth/token"), alice.twin()
+    callback, twin = alice.sign_in(), alice.twin()
 
-    with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(twin.client.get, callback)
-        while tenant_saw(tenant, "/oauth/token") == seen:
-            time.sleep(0.01)
+    with held(tenant, "token", lambda: twin.client.get(callback)) as late:
         away = alice.client.get("/logout")
-        may_answer.set()
-        answer = late.result(timeout=15)
+    answer = late.result(timeout=15)
 
     assert "/v2/logout" in away.location
     assert answer.status_code == 400
@@ -100,26 +113,10 @@ def test_a_logout_ends_a_login_whose_callback_is_being_answered(
     assert who(alice) == "auth0|alice"
 
 
-def hold(tenant: Tenant, endpoint: str) -> threading.Event:
-    """Have the tenant's next answer wait for an event."""
-    may_answer = threading.Event()
-
-    def wait(*_: object) -> None:
-        may_answer.wait(7)
-
-    tenant.fail(endpoint, Fault(wait))
-    return may_answer
-
-
-def tenant_saw(tenant: Tenant, path: str) -> int:
-    """Count the requests of a path."""
-    return [seen.path for seen in tenant.requests].count(path)
-
-
 def test_only_the_logout_that_ends_a_session_revokes_and_tells_of_it(
     alice: Shopper, shop: Flask, tenant: Tenant
 ) -> None:
-    told, revoked = [], tenant_saw(tenant, "/oauth/revoke")
+    told, revoked = [], tenant.count("/oauth/revoke")
     copies = [alice.twin() for _ in range(20)]
 
     def note(sender: Flask, user: dict[str, Any]) -> None:
@@ -130,7 +127,7 @@ def test_only_the_logout_that_ends_a_session_revokes_and_tells_of_it(
             assert "/v2/logout" in each.client.get("/logout").location
 
     assert told == ["auth0|alice"]
-    assert tenant_saw(tenant, "/oauth/revoke") == revoked + 1
+    assert tenant.count("/oauth/revoke") == revoked + 1
 
 
 @pytest.mark.parametrize("way", ["/logout", "/logout/everywhere"])
@@ -150,27 +147,13 @@ def test_a_clock_that_is_behind_ends_what_began_elsewhere(
 def test_a_session_is_over_before_auth0_has_revoked_its_token(
     alice: Shopper, tenant: Tenant
 ) -> None:
-    copy, revoked = alice.twin(), tenant_saw(tenant, "/oauth/revoke")
-    may_answer = hold(tenant, "revoke")
+    copy = alice.twin()
 
-    with ThreadPoolExecutor(1) as pool:
-        logout = pool.submit(alice.client.get, "/logout")
-        while tenant_saw(tenant, "/oauth/revoke") == revoked:
-            time.sleep(0.01)
+    with held(tenant, "revoke", lambda: alice.client.get("/logout")) as logout:
         sub_of_copy = who(copy)
-        may_answer.set()
-        assert logout.result(timeout=15).location
 
+    assert logout.result(timeout=15).location
     assert sub_of_copy == "nobody"
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A redis-server of this test's own, that it may spoil."""
-    server = RedisServer(tmp_path).start()
-    yield server
-    server.thaw()
-    server.kill()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlencode
@@ -16,10 +16,9 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from auth0_flask.tenant import Tenant
-from screenshots import chromium
 from servers import ROOT, clean_environment, free_port
 
 # The environment
@@ -350,15 +349,10 @@ def assert_accessible(page: Page) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-@pytest.fixture
-def context() -> Iterator[BrowserContext]:
-    with chromium() as browser:
-        yield browser.new_context(viewport={"width": 320, "height": 700})
-
-
 def test_whoever_is_asked_for_something_can_read_and_answer_it(
-    context: BrowserContext, tenant: Tenant
+    browser: Browser, tenant: Tenant
 ) -> None:
+    context = browser.new_context(viewport={"width": 320, "height": 700})
     page, inbox = context.new_page(), context.new_page()
     query = {
         "client_id": tenant.client_id,

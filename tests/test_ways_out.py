@@ -18,9 +18,10 @@ from flask import Flask, session
 from werkzeug.test import TestResponse
 
 from auth0_flask.stores.redis import connect
-from auth0_flask.tenant import Fault, Tenant
+from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
 from shop import copy_of_auth, make_shop
+from test_logout import held
 from visitor import Shopper
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -240,20 +241,11 @@ def a_slow_response(shop: Shop) -> Iterator[Meanwhile]:
 
 @contextmanager
 def a_callback(shop: Shop, browser: Shopper) -> Iterator[Meanwhile]:
-    asked, may_answer = Event(), Event()
-
-    def wait(*_: Any) -> None:
-        asked.set()
-        may_answer.wait(20)
-
     callback, late = browser.sign_in(), browser.twin()
-    shop.tenant.fail("token", Fault(wait))
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(late.client.get, callback)
-        assert asked.wait(10)
-        yield (seen := Meanwhile())
-        may_answer.set()
-        seen.login = late, answer.result(20)
+    seen = Meanwhile()
+    with held(shop.tenant, "token", lambda: late.client.get(callback)) as answer:
+        yield seen
+    seen.login = late, answer.result(20)
 
 
 @contextmanager
