@@ -163,7 +163,7 @@ def _tenant_logged_in_to() -> str:
         case [{"name": str(name)}] if _PLAIN.fullmatch(name):
             return name
         case [_, _, *_]:
-            told = "auth0 is logged in to several tenants: name one by --tenant."
+            told = "auth0 is logged in to several tenants: choose one with --tenant."
         case _:
             told = f"auth0 is not logged in. {_LOG_IN}"
     raise click.ClickException(told)
@@ -208,10 +208,10 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     """Yield what each check finds, or that it found nothing."""
     yield from ((WRONG, problem) for problem in settings.problems)
     for name, near in misspelled_settings().items():
-        yield WARNING, f"{name} is no setting; {near} is. Correct its name."
+        yield WARNING, f"{name} is not a setting. Did you mean {near}?"
     checks = {
-        "routes: login, callback and logout are there": _routes(),
-        "guards: nothing stands between them and their routes": (
+        "routes: login, callback and logout are registered": _routes(),
+        "guards: no decorator stands between a guard and its route": (
             (WARNING, f"View {name}: {text}")
             for name, text in covered_guards(current_app)
         ),
@@ -220,14 +220,14 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         checks |= {
             "AUTH0_SECRET: does not look guessable": _secrets(settings),
             "tenant: discovery, issuer, keys and clock": _tenant(settings),
-            "callback: AUTH0_REDIRECT_URI leads to the app's": _callback(settings),
+            "callback: AUTH0_REDIRECT_URI leads to the app": _callback(settings),
             "session cookie: its attributes, name and path": _cookie(settings),
             f"store: {shared_store().name}": _store(),
         }
     for ok, check in checks.items():
         yield from list(check) or [(OK, ok)]
     if settings.problems:
-        yield SKIPPED, "tenant, callback, cookies, store: once the settings are right"
+        yield SKIPPED, "tenant, callback, cookies, store: need correct settings first"
     else:
         wrong = "client_refused in the log says that they are wrong"
         yield SKIPPED, f"client ID and secret: only a login tries them; {wrong}"
@@ -302,11 +302,11 @@ def _fetch(what: str, url: Any) -> tuple[httpx.Response, dict[str, Any]]:
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise ValueError(f"{what}: {error or type(error).__name__}. {_CURES}") from None
     if answer.status_code != 200:
-        raise ValueError(f"{what}: the answer is {answer.status_code}. {_NO_TENANT}")
+        raise ValueError(f"{what}: the response is {answer.status_code}. {_NO_TENANT}")
     with suppress(ValueError):
         if isinstance(document := answer.json(), dict):
             return answer, document
-    raise ValueError(f"{what}: the answer is no JSON object. {_NO_TENANT}")
+    raise ValueError(f"{what}: the response is not a JSON object. {_NO_TENANT}")
 
 
 def _callback(settings: Settings) -> Iterator[Finding]:
@@ -324,8 +324,8 @@ def _callback(settings: Settings) -> Iterator[Finding]:
         told = f"AUTH0_REDIRECT_URI is not the app's, which is {rules}. Correct it"
         yield WARNING, f"callback: the path of {told}, unless a proxy changes paths."
     elif prefix not in {"", current_app.config["APPLICATION_ROOT"].rstrip("/")}:
-        told = f"{prefix!r} in AUTH0_REDIRECT_URI is not of the app. A proxy that takes"
-        cure = "it away has to send X-Forwarded-Prefix, for ProxyFix (x_prefix=1)."
+        told = f"{prefix!r} in AUTH0_REDIRECT_URI is unknown to the app. A proxy that"
+        cure = "strips it has to send X-Forwarded-Prefix, for ProxyFix (x_prefix=1)."
         yield WARNING, f"callback: {told} {cure}"
 
 

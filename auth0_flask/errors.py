@@ -41,8 +41,8 @@ _AGAIN = "Please sign in again."
 _OPERATOR = "Please tell the operator of this site; its log has the cause."
 _LATER = "Please try again in a moment. If you were signed in, you still are."
 
-_NOT_ALLOWED = ("Auth0 did not allow that.", _AGAIN)
-_NOT_ACCEPTED = ("That was not accepted, or took too long.", "You can try again.")
+_NOT_ALLOWED = ("Auth0 refused this request.", _AGAIN)
+_NOT_ACCEPTED = ("The code or passkey was refused or expired.", "You can try again.")
 
 #: By code: a sentence for the visitor, and what to do next.
 _TEXTS = {
@@ -63,12 +63,12 @@ _TEXTS = {
         "used, was started in another browser, or its cookie was blocked.",
         _AGAIN,
     ),
-    "incomplete_callback": ("The address you came back with is incomplete.", _AGAIN),
+    "incomplete_callback": ("The link back from Auth0 is incomplete.", _AGAIN),
     "code_refused": ("This sign-in was used before, or took too long.", _AGAIN),
     "invalid_token": ("Auth0's response could not be verified.", _AGAIN),
     "wrong_organization": ("That is not the organization to sign in with.", _AGAIN),
-    "not_fresh": ("Auth0 did not ask you again who you are.", _AGAIN),
-    "not_stepped_up": ("Auth0 did not ask for the proof this page needs.", _OPERATOR),
+    "not_fresh": ("Auth0 did not ask you to sign in again.", _AGAIN),
+    "not_stepped_up": ("This page needs a stronger sign-in than this one.", _OPERATOR),
     "login_refused_here": ("This site did not let you in.", _AGAIN),
     "logged_out_meanwhile": ("You signed out while this sign-in was running.", _AGAIN),
     "login_loop": (
@@ -77,17 +77,17 @@ _TEXTS = {
         "name: delete them. Or you opened this site under another host name than the "
         "one it signs in at, or a clock is wrong. Then wait a minute and try again.",
     ),
-    "session_over": ("Your session was over before it began.", _AGAIN),
-    "another_user": ("You are signed in as another user than that was for.", _AGAIN),
+    "session_over": ("Your session had expired before it began.", _AGAIN),
+    "another_user": ("This was started for another user.", _AGAIN),
     "signed_out": ("Sign in to see this.", _AGAIN),
-    "mfa_required": ("Auth0 needs a second proof of who you are.", _AGAIN),
+    "mfa_required": ("Auth0 requires a second factor.", _AGAIN),
     **dict.fromkeys(("mfa_refused", "passkey_refused"), _NOT_ACCEPTED),
     "passwordless_refused": _NOT_ACCEPTED,
     "token_refused": _NOT_ALLOWED,
     "exchange_refused": _NOT_ALLOWED,
     "my_account_refused": _NOT_ALLOWED,
     "request_refused": _NOT_ALLOWED,
-    "provider_unreachable": ("Auth0 does not answer right now.", _LATER),
+    "provider_unreachable": ("Auth0 cannot be reached right now.", _LATER),
     "provider_unavailable": ("Auth0 cannot sign you in right now.", _LATER),
     "invalid_response": ("Auth0 sent an invalid response.", _LATER),
 }
@@ -131,7 +131,7 @@ class StoreUnavailable(ProblemResponse, ServiceUnavailable):
         cause: What the store raised.
     """
 
-    title = "Out of order for a moment"
+    title = "Temporarily unavailable"
     description = "This site cannot look up who is signed in right now."
     hint = _LATER
     _logged_at: ClassVar[dict[str, float]] = {}
@@ -161,7 +161,7 @@ class LoginError(ProblemResponse):
         app_state: What the login was started with, or None.
     """
 
-    title = "That sign-in did not work"
+    title = "Sign-in failed"
 
     def __init__(self, error: str, *, detail: str | None = None) -> None:
         sentence, self.hint = _TEXTS[error]

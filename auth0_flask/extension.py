@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 App = TypeVar("App", bound=Flask)
 
 _STRICT = (
-    "SESSION_COOKIE_SAMESITE is Strict: browsers would keep the cookie back when Auth0 "
-    "sends somebody back, and login would go round in circles. Set it to Lax."
+    "SESSION_COOKIE_SAMESITE is Strict: browsers would not send the cookie when Auth0 "
+    "redirects back, and logins would loop. Set it to Lax."
 )
 
 
@@ -212,7 +212,7 @@ def _is_serving() -> bool:
 def _warn_at_start(app: Flask) -> None:
     """Warn of names that no setting has, of version 1.0, and of covered guards."""
     for name, near in misspelled_settings().items():
-        logger.warning("%s is no setting; %s is. Correct its name.", name, near)
+        logger.warning("%s is not a setting. Did you mean %s?", name, near)
     if os.path.exists(os.path.join(app.root_path, "login", "one_loop.py")):
         logger.warning(
             "The folders login/ and stores/ of version 1.0 are still in this app: "

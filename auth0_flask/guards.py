@@ -47,9 +47,9 @@ class NotAllowed(ProblemResponse, Forbidden):
     """Somebody is signed in who may not see this."""
 
     error = "not_allowed"
-    title = "Not for your account"
-    description = "You are signed in, but this is not for your account."
-    hint = "If you should be allowed to see it, please tell the operator of this site."
+    title = "Access denied"
+    description = "You are signed in, but your account has no access to this page."
+    hint = "If you should have access, please tell the operator of this site."
 
 
 def login_required(

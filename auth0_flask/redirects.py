@@ -57,7 +57,7 @@ class NotSteppedUp(SignedOut):
     """Somebody is signed in, who has yet to prove more (RFC 9470 section 3)."""
 
     error = "insufficient_user_authentication"
-    description = "Prove again who you are to see this."
+    description = "Sign in again, or with a second factor, to see this."
 
 
 class Endpoints:

@@ -118,7 +118,7 @@ class _LockedExchange:
                 # a provider hands out an old one again
                 again = ("after", str(replaced["began"]))
             time.sleep(_POLL)
-        raise TimeoutError("another request's refresh does not come to an end")
+        raise TimeoutError("another request's refresh did not finish in time")
 
     def _locked(self, token: str, release: Callable[[], object]) -> dict[str, Any]:
         is_rotated = False

@@ -45,8 +45,8 @@ class CrossSite(ProblemResponse, Forbidden):
     """A form was sent from another site."""
 
     error = "cross_site"
-    title = "Not from here"
-    description = "That button was pressed on another site, so nothing was done."
+    title = "Request refused"
+    description = "The request came from another site, so nothing was done."
 
 
 def create_blueprint() -> Blueprint:

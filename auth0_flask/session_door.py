@@ -145,14 +145,14 @@ class SessionDoor(StateStore):
                 self._sessions.lifetime.end(replaced)
             except StoreUnavailable:
                 logger.error(
-                    "A session that was replaced could not be ended: see above."
+                    "The session before a login could not be ended, see above."
                 )
             if replaced["user"]["sub"] != claims["sub"]:
                 await send(user_logged_out, user=replaced["user"])
 
     async def _claims_of(self, state: Json, known: RequestState) -> Json:
         if not (id_token := state.get("id_token")):
-            words = "There was no ID token, so nobody was signed in. Ask for openid."
+            words = "No ID token, so nobody was signed in. Add openid to the scope."
             raise ApiError("missing_id_token", words)
         claims = known.verified.get(id_token)
         return claims or await verify_id_token(self._verifier, id_token)
@@ -210,7 +210,9 @@ class SessionDoor(StateStore):
             self._sessions.lifetime.end(state)
         except StoreUnavailable:
             request_state().logout_incomplete = True
-            logger.error("A session was ended in its browser only: see above.")
+            logger.error(
+                "Logout incomplete: the session ended in its browser only, see above."
+            )
 
 
 class Passwordless(PasswordlessClient):

@@ -101,7 +101,7 @@ def _address(value: str) -> str:
     if not is_web or url.userinfo or url.fragment:
         raise ValueError("is not an address such as http://localhost:5000/callback")
     if url.scheme == "http" and not is_loopback(url.host):
-        raise ValueError("must begin with https:// anywhere but on localhost")
+        raise ValueError("must begin with https://, except on localhost")
     return str(url)
 
 

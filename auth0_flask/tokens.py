@@ -156,7 +156,7 @@ class Refresher:
                         self._sessions.save({**state, "refresh_token": newest})
             except Exception as error:  # the response itself is good
                 kind = type(error).__name__
-                logger.error("Is there a newer refresh token? Not known: %s", kind)
+                logger.error("A newer refresh token could not be looked up: %s", kind)
         known.responded = True
         return response
 
@@ -221,7 +221,7 @@ class Refresher:
     async def _exchanged(self, ask: AskAuth0, options: Options) -> Options:
         answer = dict(await ask(options))
         if not isinstance(answer["access_token"], str):
-            raise TypeError("there is no access token in the answer")
+            raise TypeError("the response has no access token")
         return {"answer": answer, "fresh_until": answer["expires_at"]}
 
     async def _claims_of(self, answer: Mapping[str, Any]) -> Options | None:
@@ -257,7 +257,7 @@ async def _answer_to(ask: AskAuth0, options: Options) -> Options:
     finally:
         token_responses.reset(reset)
     if not isinstance(found, dict) or not isinstance(found["access_token"], str):
-        raise TypeError("there is no access token in the answer")
+        raise TypeError("the response has no access token")
     return found
 
 

@@ -64,12 +64,12 @@ def _tls_context() -> SSLContext:
 async def _check(response: httpx.Response) -> None:
     """Limit the size of an answer; raise where it is an outage, whatever its body."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise httpx.ReadError("the answer is compressed, which was not asked for")
+        raise httpx.ReadError("the response is compressed, which was not requested")
     stream, body = cast(httpx.AsyncByteStream, response.stream), b""
     async for chunk in stream:
         body += chunk
         if len(body) > _MAX_BYTES:
-            raise httpx.ReadError("the answer is longer than a megabyte")
+            raise httpx.ReadError("the response is larger than 1 MB")
     await stream.aclose()
     response.stream = httpx.ByteStream(body)
     if response.status_code == 429 or response.status_code >= 500:
@@ -171,7 +171,7 @@ class Verifier:
         """
         typ = jwt.get_unverified_header(token).get("typ")
         if typ is not None and str(typ).lower() != "logout+jwt":
-            raise BackchannelLogoutError("The token is of another type.")
+            raise BackchannelLogoutError("The token has another typ.")
         claims = await self.verify(token)
         if time.time() - claims["iat"] > _LOGOUT_TOKEN_SECONDS:  # 4
             raise BackchannelLogoutError("The token is older than two minutes.")
@@ -181,7 +181,7 @@ class Verifier:
         events, jti = claims.get("events"), claims.get("jti")
         event = events.get(_LOGOUT_EVENT) if isinstance(events, dict) else None
         if not isinstance(event, dict):  # 6
-            raise BackchannelLogoutError("The token is not of a logout.")
+            raise BackchannelLogoutError("The token has no logout event.")
         if "nonce" in claims:  # 7
             raise BackchannelLogoutError("The token has a nonce, so it is an ID token.")
         if not isinstance(jti, str) or not jti:  # 8
@@ -194,7 +194,9 @@ class Verifier:
             url = f"https://{self._domain}/.well-known/openid-configuration"
             metadata = await self._fetch(url)
             if not self._is_our_issuer(metadata.get("issuer")):
-                raise ApiError("metadata_error", "discovery is of another issuer")
+                raise ApiError(
+                    "metadata_error", "the discovery document has another issuer"
+                )
             expires_at = time.monotonic() + _CACHE_SECONDS
             found = self._found = _Discovery(metadata, None, expires_at)
         return found
@@ -204,7 +206,7 @@ class Verifier:
             response = await client.get(url)
         found = response.raise_for_status().json()
         if not isinstance(found, dict):
-            raise ApiError("metadata_error", "the answer is no JSON object")
+            raise ApiError("metadata_error", "the response is not a JSON object")
         return found
 
     async def _key_of(self, token: str) -> jwt.PyJWK:
@@ -222,7 +224,7 @@ class Verifier:
             self.forget()
             keys = rs256_keys(await self.jwks(), kid)
         if len(keys) != 1:
-            raise jwt.InvalidTokenError("it is not clear which key has signed this")
+            raise jwt.InvalidTokenError("it is not clear which key has signed it")
         return keys[0]
 
     def _is_our_issuer(self, issuer: object) -> bool:
@@ -259,7 +261,7 @@ def unproved(user: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
 def claims_for_sdk(claims: dict[str, Any]) -> dict[str, Any]:
     """Return claims as the SDK's model takes them: others than text are left out."""
     if not isinstance(claims.get("sub"), str) or not claims["sub"]:
-        raise jwt.InvalidTokenError("it names nobody: there is no sub")
+        raise jwt.InvalidTokenError("it has no sub")
     try:
         UserClaims.model_validate(claims)
     except ValidationError as error:

@@ -108,8 +108,8 @@ class SessionTooLarge(ProblemResponse, InternalServerError):
     """
 
     error = "session_too_large"
-    title = "Too much to keep"
-    description = "Your account carries more data than this site can keep in cookies."
+    title = "Session too large"
+    description = "Your account has more data than this site can store in cookies."
 
     def __init__(self, state: Mapping[str, Any], excess: float) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class SessionTooLarge(ProblemResponse, InternalServerError):
         self.parts = sorted(sizes, key=lambda part: -part[1])[:3]
         named = ", ".join(f"{name} ({size} bytes)" for name, size in self.parts)
         self.hint = (
-            f"The heaviest parts are {named}. The operator of this site can ask for "
+            f"The largest parts are {named}. The operator of this site can ask for "
             "fewer claims or a smaller token, or set AUTH0_REDIS_URL, which moves "
             "sessions out of cookies."
         )

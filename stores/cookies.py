@@ -275,8 +275,8 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             return
         if (left := self.bytes_left(app, session)) < 0:
             logger.error(
-                "The session was not written: it is %d bytes longer than browsers and "
-                "servers take. AUTH0_REDIS_URL moves it out of cookies.",
+                "The session was not written: it is %d bytes too large for cookies. "
+                "Set AUTH0_REDIS_URL to store sessions in Redis.",
                 -left,
             )
         if left >= 0 and (writes_app or session.is_legacy):
@@ -311,7 +311,9 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             try:
                 data, signed_at = serializer.loads(value, return_timestamp=True)
             except BadData:
-                logger.info("A session cookie was rejected: its signature is not ours.")
+                logger.info(
+                    "A session cookie was rejected: not signed with this SECRET_KEY."
+                )
                 continue
             age = time.time() - signed_at.timestamp()
             if not -CLOCK_TOLERANCE <= age <= lifetime:

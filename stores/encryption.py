@@ -81,7 +81,7 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     # the header is compared and never parsed: the attacker chooses no algorithm
     secret = next((s for s in secrets if header == _header(s)), None)
     if secret is None:
-        raise DecryptionError("it was made under another secret")
+        raise DecryptionError("it was encrypted with another secret")
     try:
         if any(part[-1] not in _ENDS[len(part) % 4] for part in encoded):
             raise ValueError
@@ -94,7 +94,9 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
         inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         data = json.loads(inflate.decompress(plain, _MAX_PLAINTEXT).decode())
     except (InvalidTag, ValueError, zlib.error) as error:
-        raise DecryptionError("it was changed, or made for another use") from error
+        raise DecryptionError(
+            "it was changed, or encrypted for another purpose"
+        ) from error
     if secret != secrets[0]:
         _log_old_secret()
     if not isinstance(data, dict):
@@ -122,6 +124,6 @@ def _log_old_secret() -> None:
     if time.monotonic() - _old_secret_logged_at >= 60:
         _old_secret_logged_at = time.monotonic()
         logger.warning(
-            "Values encrypted with an old secret are still in use. When this line "
-            "stays away, the old ones can be removed from AUTH0_SECRET."
+            "Values encrypted with an old secret are still in use. When this line no "
+            "longer appears, remove the old secrets from AUTH0_SECRET."
         )

@@ -189,8 +189,8 @@ class SqliteStore(SharedStore):
             mine = object()
             if self._logged.setdefault(found.birth, mine) is mine:  # the first thread
                 logger.error(
-                    "%s was deleted or replaced: sessions older than the file that is "
-                    "there now are over.",
+                    "%s was deleted or replaced: all sessions older than the new file "
+                    "have ended.",
                     self.path,
                 )
         return found

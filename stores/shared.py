@@ -92,7 +92,7 @@ class SharedStore:
     #: Whether revocations are remembered.
     remembers = False
     #: What to call it in the check of a setup.
-    name = "none: each worker knows of its own refreshes only, and of no logout"
+    name = "none: workers share neither logouts nor refreshed tokens"
 
     def __init__(self) -> None:
         self._unwritten: dict[str, float] = {}
@@ -228,16 +228,16 @@ class Lifetime:
         if state["domain"] != self._domain:
             raise SessionRejected("of another Auth0 domain")
         if now - own["created_at"] >= self._max_seconds(own):
-            raise SessionRejected("at the end of its absolute lifetime")
+            raise SessionRejected("past its absolute lifetime")
         if now - own["used_at"] >= self.idle_seconds:
             raise SessionRejected("idle for too long")
         internal = state["internal"]
         if State.is_session_ceiling_reached(internal.get("session_expires_at")):
-            raise SessionRejected("at the end that the identity provider set")
+            raise SessionRejected("past the end that the identity provider set")
         keys = self.keys(state) + ([transaction] if transaction else [])
         ended_at = shared_store().ended_at(keys)
         if own.get("begun_at", own["created_at"]) <= ended_at:
-            raise SessionRejected("ended before its time")
+            raise SessionRejected("ended by a logout or revocation")
 
     def keys(self, state: Mapping[str, Any]) -> list[str]:
         """Return the keys by which a session may be ended."""

@@ -88,7 +88,7 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
             data = decrypt(identifier, session[identifier], self._secrets)
             return TransactionData.model_validate(data)
         except (DecryptionError, ValidationError):
-            logger.info("Transaction rejected: its cookie does not decrypt.")
+            logger.info("Transaction rejected: its cookie cannot be decrypted.")
             return None
 
     def _by_age(self) -> list[str]:

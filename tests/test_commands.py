@@ -123,7 +123,10 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
 
 
 OTHER = "is not the app's, which is /callback"
-NEAREST = "AUTH0_SESION_IDLE_SECONDS is no setting; AUTH0_SESSION_IDLE_SECONDS is"
+NEAREST = (
+    "AUTH0_SESION_IDLE_SECONDS is not a setting. "
+    "Did you mean AUTH0_SESSION_IDLE_SECONDS?"
+)
 NO_FILE = "/proc/nobody/revocations.sqlite3"
 REDIS = f"redis://:{PASSWORD}@localhost"
 WEAK = "secrets.token_hex(32)"
@@ -186,9 +189,9 @@ NO_ADDRESS = "keys at the jwks_uri of discovery: Request URL is missing"
         ({"jwks_uri": None}, NO_ADDRESS),
         ({"jwks_uri": "https://["}, "keys at the jwks_uri of discovery:"),
         ({"require_pushed_authorization_requests": True}, "must be true"),
-        (Fault.status(404), "the answer is 404. Is AUTH0_DOMAIN"),
-        (Fault.status(503), "the answer is 503"),
-        (Fault.broken_json(), "no JSON object"),
+        (Fault.status(404), "the response is 404. Is AUTH0_DOMAIN"),
+        (Fault.status(503), "the response is 503"),
+        (Fault.broken_json(), "not a JSON object"),
         (Fault.reset(), "Server disconnected"),
         (Fault.slow(7), "timed out. See AUTH0_DOMAIN"),
     ],
@@ -214,7 +217,7 @@ def test_keys_of_which_none_is_for_rs256(
     assert_said(check(), "wrong", "keys: none is for RS256")
 
     tenant.fail("jwks", Fault.status(404))
-    assert_said(check(), "wrong", "the jwks_uri of discovery: the answer is 404")
+    assert_said(check(), "wrong", "the jwks_uri of discovery: the response is 404")
 
 
 def test_a_certificate_that_is_not_trusted_and_a_port_that_does_not_speak_tls(
@@ -286,7 +289,7 @@ def test_what_the_store_is_for_is_told(
     one = f"store: the file {REVOCATIONS}, for one machine; several need Redis"
     assert lines(check(), "ok")[-1] == one
     none = lines(check(AUTH0_REVOCATIONS_PATH="none"), "ok")[-1]
-    assert "of no logout" in none
+    assert "share neither logouts" in none
     shared = lines(check(AUTH0_REDIS_URL=redis_server.url), "ok")[-1]
     assert shared == "store: Redis, for all machines that share it"
 
@@ -350,7 +353,7 @@ def test_wrong_settings_are_told_at_once_and_what_can_be_checked_is(
 
     wrong = [line.partition(" ")[0] for line in lines(result, "wrong")]
     assert wrong == ["AUTH0_DOMAIN", "AUTH0_CLIENT_ID", "AUTH0_SECRET"]
-    assert "routes: login, callback and logout are there" in lines(result, "ok")
+    assert "routes: login, callback and logout are registered" in lines(result, "ok")
     assert "tenant, callback, cookies, store" in lines(result, "skipped")[0]
     assert "Allowed Callback URLs:" not in result.output
     assert result.exit_code == 1
@@ -575,7 +578,7 @@ INJECTED = {**MADE, "client_id": "a\nAUTH0_AUDIENCE=b"}
         (None, (0, "", ""), f"auth0-cli#installation\n{LOG_IN}"),
         ("tenants list", (0, [], ""), f"not logged in. {LOG_IN}"),
         ("tenants list", (1, "", "config.json is missing"), f"is missing\n{LOG_IN}"),
-        ("tenants list", (0, TWO, ""), "several tenants: name one by --tenant"),
+        ("tenants list", (0, TWO, ""), "several tenants: choose one with --tenant"),
         ("tenants list", (0, [{"name": "a\nb"}], ""), "auth0 is not logged in"),
         ("tenants list", (0, "→ a.auth0.com", ""), "auth0 is not logged in"),
         ("apps list", (3, "", EXPIRED), f"auth0 apps list: {EXPIRED}\n{LOG_IN}"),

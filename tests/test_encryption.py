@@ -74,9 +74,9 @@ def test_an_old_secret_in_use_is_warned_of_once_a_minute(
 @pytest.mark.parametrize(
     ("identifier", "secrets", "reason"),
     [
-        ("transaction", [NEW], "made for another use"),
-        ("session", [OTHER], "made under another secret"),
-        ("session", [OTHER, OLD], "made under another secret"),
+        ("transaction", [NEW], "encrypted for another purpose"),
+        ("session", [OTHER], "encrypted with another secret"),
+        ("session", [OTHER, OLD], "encrypted with another secret"),
     ],
     ids=["another use", "another secret", "a secret that was dropped"],
 )

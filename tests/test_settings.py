@@ -258,6 +258,6 @@ def test_a_misspelled_setting_is_warned_of_with_the_nearest_name(
     auth.init_app(Flask("shop"))
 
     for name, right in wrong.items():
-        assert f"{name} is no setting; {right} is." in caplog.text
-    assert caplog.text.count("is no setting") == len(wrong)
+        assert f"{name} is not a setting. Did you mean {right}?" in caplog.text
+    assert caplog.text.count("is not a setting") == len(wrong)
     assert "the value" not in caplog.text
