@@ -29,7 +29,6 @@ from test_stores import (
     DOMAIN,
     SECRET,
     STATE,
-    OwnInterface,
     add_views,
     alices,
     client_with,
@@ -41,6 +40,7 @@ from test_stores import (
     signed_in,
     user_of,
 )
+from test_tokens import OwnInterface
 from visitor import Shopper
 
 HTTPS = "https://shop.example/callback"

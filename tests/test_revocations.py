@@ -312,13 +312,6 @@ def test_devices_in_redis_stay_as_long_as_each_lasts(
 # The SQLite file
 
 
-def test_the_check_says_that_a_file_is_for_one_machine(tenant: Tenant) -> None:
-    found = make_shop(auth).test_cli_runner().invoke(args=["auth0", "check"])
-
-    file = f"the file {os.environ['AUTH0_REVOCATIONS_PATH']}"
-    assert f"store: {file}, for one machine; several need Redis" in found.output
-
-
 def test_without_redis_installed_a_process_uses_the_file_and_leaves_no_log(
     path: Path,
 ) -> None:

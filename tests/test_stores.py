@@ -16,12 +16,10 @@ from typing import Any
 import pytest
 from auth0_server_python.auth_types import StateData, TransactionData
 from flask import Flask, jsonify, request, session
-from flask.sessions import SecureCookieSessionInterface, session_json_serializer
+from flask.sessions import session_json_serializer
 from flask.testing import FlaskClient
-from flask_session import Session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis import Redis
 
 from auth0_flask import Auth0Client, Settings, init_app
 from auth0_flask.stores import (
@@ -30,10 +28,10 @@ from auth0_flask.stores import (
     Lifetime,
 )
 from auth0_flask.stores.encryption import encrypt
-from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Tenant
 from conftest import Clock
 from redis_server import RedisServer
+from test_tokens import KINDS, flasks_own, in_redis, of_flask_session
 from visitor import Shopper
 
 SECRET, OLD = "s" * 32, "o" * 32
@@ -43,47 +41,14 @@ STATE = "_a0_session"  # the SDK's identifier of a session
 AppFor = Callable[..., Flask]
 
 
-class OwnInterface(SecureCookieSessionInterface):
-    """An interface of the app's own, which keeps all in one signed cookie."""
-
-
-def our_cookies(app: Flask, client: Auth0Client, _: pytest.FixtureRequest) -> None:
-    init_app(app, client)
-
-
-def one_cookie(app: Flask, client: Auth0Client, _: pytest.FixtureRequest) -> None:
-    app.session_interface = OwnInterface()
-    init_app(app, client)
-
-
-def in_redis(app: Flask, client: Auth0Client, request: pytest.FixtureRequest) -> None:
-    redis = connect(request.getfixturevalue("redis_server").url)
-    request.addfinalizer(redis.close)
-    init_app(app, client, redis=redis)
-
-
-def flask_session(
-    app: Flask, client: Auth0Client, request: pytest.FixtureRequest
-) -> None:
-    """The published way to keep Flask's session in Redis."""
-    redis = Redis.from_url(request.getfixturevalue("redis_server").url)
-    request.addfinalizer(redis.close)
-    app.config.update(SESSION_TYPE="redis", SESSION_REDIS=redis)
-    Session(app)  # type: ignore[no-untyped-call]  # it has no types
-    init_app(app, client)
-
-
-BACKENDS = [our_cookies, one_cookie, in_redis, flask_session]
-
-
-@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.__name__)
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
 def app_for(request: pytest.FixtureRequest) -> AppFor:
     """Make an app over each of the session interfaces."""
 
     def make(**options: Any) -> Flask:
         app, client = Flask(__name__), client_with(**options)
         app.secret_key = "of flask"
-        request.param(app, client, request)
+        init_app(app, client, **request.param(app, request))
         return add_views(app, client)
 
     return make
@@ -374,7 +339,7 @@ def test_a_session_ends_when_the_identity_provider_says(
     assert user_of(client) is None
 
 
-@only([our_cookies, in_redis, flask_session])
+@only([flasks_own, in_redis, of_flask_session])
 def test_a_machine_whose_clock_is_behind_signs_nobody_out(
     app_for: AppFor, clock: Clock
 ) -> None:
@@ -595,7 +560,7 @@ def test_a_copy_that_is_signed_out_again_and_again_takes_no_more_room(
     assert len(lengths) == 1
 
 
-@only([in_redis, flask_session])
+@only([in_redis, of_flask_session])
 def test_a_session_id_from_before_the_login_is_worth_nothing_after_it(
     app_for: AppFor,
 ) -> None:
