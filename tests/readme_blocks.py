@@ -100,19 +100,12 @@ def copy_project(folder: Path) -> Path:
 
 
 class Shell:
-    """A shell that runs a block, in a process group of its own.
-
-    Args:
-        code: What to run.
-        folder: Where.
-        environment: What else it has to know.
-    """
+    """A shell that runs a block in a folder, in a process group of its own."""
 
     def __init__(self, code: str, folder: Path, environment: Mapping[str, str]) -> None:
         self._log = folder / "output.log"
-        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         ours = {
-            "PATH": path,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
@@ -128,7 +121,6 @@ class Shell:
 
     @property
     def output(self) -> str:
-        """What it has said so far."""
         return self._log.read_text()
 
     def wait_for_site(self, *, minutes: float = 1) -> str | None:

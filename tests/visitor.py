@@ -6,8 +6,7 @@ import re
 import ssl
 from collections.abc import Callable
 from html import unescape
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -16,11 +15,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.test import TestResponse
 
-_FIELD = re.compile(
-    r'name="state"[^>]*?value="([^"]*)"|value="([^"]*)"[^>]*?name="state"'
-)
-
-
+_FIELD = re.compile(r'name="state" value="([^"]*)"')
 #: The pages of the tenant are plain http; httpx would read certificates each time.
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -34,17 +29,6 @@ class Visitor:
         self.http = httpx.AsyncClient(
             verify=verify, headers={"Accept": "text/html"}, timeout=60, trust_env=False
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.http.aclose()
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         """Ask for a page of the site and stay where it answers."""
@@ -149,11 +133,9 @@ def sign_in(
     return answer.headers["Location"]
 
 
-def _fill_in(
-    http: httpx.Client, answer: httpx.Response, **fields: str
-) -> httpx.Response:
-    assert answer.next_request, answer.text
-    page = answer.next_request.url  # which has all that its form has
+def _fill_in(http: httpx.Client, to: httpx.Response, **fields: str) -> httpx.Response:
+    assert to.next_request, to.text
+    page = to.next_request.url  # which has all that its form has
     form = {"state": page.params["state"], "action": "login", **fields}
     return http.post(page.copy_with(query=None), data=form)
 
@@ -162,7 +144,7 @@ def state_of(page: httpx.Response) -> str:
     """Return the hidden state of the tenant's login page."""
     found = _FIELD.search(page.text)
     assert found, page.text
-    return unescape(found[1] or found[2])
+    return unescape(found[1])
 
 
 def code_of(page: httpx.Response) -> str:
