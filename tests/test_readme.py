@@ -190,15 +190,6 @@ def _any_port(text: str) -> str:
     return re.sub(r":\d{4,5}\b", ":PORT", text)
 
 
-def test_ci_sets_up_and_tests_by_the_words_of_it() -> None:
-    pattern = re.search(r"grep -m1 '(.*)' README.md", (ROOT / ".ci/run").read_text())
-    assert pattern
-
-    found = re.findall(pattern[1], README, re.M)
-
-    assert [SETUP.sub("", words) for words in found] == ["pytest"]
-
-
 def test_its_tests_pass_in_an_empty_environment_and_with_the_tenant_too(
     tmp_path: Path,
 ) -> None:
@@ -283,10 +274,14 @@ def test_imports_go_the_way_that_is_drawn() -> None:
                 assert place[other] <= mine, f"{module} imports {other}"
 
 
-def test_the_quick_tests_are_those_of_the_table() -> None:
+def test_ci_and_the_quick_tests_are_by_the_words_of_it() -> None:
+    pattern = re.search(r"grep -m1 '(.*)' README.md", (ROOT / ".ci/run").read_text())
+    assert pattern
+    found = re.findall(pattern[1], README, re.M)
+    assert [SETUP.sub("", words) for words in found] == ["pytest"]
+
     quick = (ROOT / "tests/quick.txt").read_text().split()
     table = re.findall(r"^\| `(test_\w+\.py)` \|", PAGES["CONTRIBUTING.md"], re.M)
-
     assert quick == [f"tests/{name}" for name in table]
     assert all((ROOT / name).exists() for name in quick)
 
