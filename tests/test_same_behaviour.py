@@ -21,7 +21,6 @@ from flask import Flask, request, session
 from werkzeug.test import Cookie, TestResponse
 
 from auth0_flask.tenant import Fault, Tenant
-from conftest import Clock
 from shop import copy_of_auth, load
 from test_stores import noise
 from visitor import http_browser, sign_in
@@ -49,13 +48,13 @@ _CODE = re.compile(r"<code>(\w+)</code>|<p>([a-z_]+)(?:, reference \w+)?</p>")
 class Browser:
     """A browser at one of the two apps."""
 
-    def __init__(self, app: Flask, origin: str, tenant: Tenant, clock: Clock) -> None:
-        self.app, self.origin, self.tenant, self.clock = app, origin, tenant, clock
+    def __init__(self, app: Flask, origin: str, tenant: Tenant) -> None:
+        self.app, self.origin, self.tenant = app, origin, tenant
         self.client = app.test_client()
 
     def another(self) -> Browser:
         """Return another browser at the same app."""
-        return Browser(self.app, self.origin, self.tenant, self.clock)
+        return Browser(self.app, self.origin, self.tenant)
 
     def get(self, path: str, **headers: str) -> TestResponse:
         return self.open(path, {n.replace("_", "-"): headers[n] for n in headers})
@@ -426,7 +425,7 @@ Make = Callable[..., tuple[Browser, Browser]]
 
 
 @pytest.fixture
-def make(tenant: Tenant, clock: Clock, tmp_path: Path) -> Make:
+def make(tenant: Tenant, tmp_path: Path) -> Make:
     """Make both apps, each with a browser at it."""
 
     def make(origin: str, **config: Any) -> tuple[Browser, Browser]:
@@ -439,9 +438,7 @@ def make(tenant: Tenant, clock: Clock, tmp_path: Path) -> Make:
         auth.init_app(own)
         own.register_blueprint(auth.routes)
         apps = own, load("app", auth).create_app(config)
-        ours, theirs = (
-            Browser(add_views(a, auth), origin, tenant, clock) for a in apps
-        )
+        ours, theirs = (Browser(add_views(a, auth), origin, tenant) for a in apps)
         return ours, theirs
 
     return make
@@ -449,14 +446,11 @@ def make(tenant: Tenant, clock: Clock, tmp_path: Path) -> Make:
 
 @pytest.mark.parametrize("story", SITUATIONS, ids=lambda story: story.__name__)
 def test_the_demo_and_an_app_of_ones_own_answer_the_same(
-    story: Story, make: Make, clock: Clock, tenant: Tenant
+    story: Story, make: Make
 ) -> None:
     own, demo = make(LOCAL)
-    answers = [seen(answer) for answer in story(own)]
-    clock.offset = tenant.clock_offset = 0.0
-    theirs = [seen(answer) for answer in story(demo)]
 
-    for one, other in zip(answers, theirs, strict=True):
+    for one, other in zip(map(seen, story(own)), map(seen, story(demo)), strict=True):
         compare(one, other)
 
 
