@@ -39,9 +39,9 @@ class Auth0Client(ServerClient[Any]):
     Every method that its documentation shows is called in the same way.
 
     Args:
-        settings: Where they are wrong, every use raises `SetupError`.
-        state_store: Where sessions are.
-        transaction_store: Where transactions are.
+        settings: If they are wrong, every use raises `SetupError`.
+        state_store: Stores sessions.
+        transaction_store: Stores transactions.
 
     Raises:
         SetupError: ``SSL_CERT_FILE`` or a proxy in the environment is wrong, or another
@@ -150,19 +150,19 @@ class Auth0Client(ServerClient[Any]):
     async def complete_interactive_login(
         self, url: str, store_options: Json | None = None
     ) -> Json:
-        """Complete what Auth0 sends a browser back from, by the address with its query.
+        """Complete a login, by the callback's address with its query.
 
-        That is a login, or an account that was linked, unlinked or connected, and then
-        the session stays. A login that fails has used its transaction up. A callback
-        that is requested twice at once has the same result twice.
+        Or an account that was linked, unlinked or connected; then the session stays.
+        A login that fails uses up its transaction. A callback that is requested twice
+        at once has the same result twice.
 
         Returns:
             What the SDK returns; with ``connected_account`` where one was connected.
 
         Raises:
             LoginError: It failed; ``app_state`` is what it was started with.
-            HTTPException: It is a stale callback of a user who is signed in, who is
-                redirected to the app's root.
+            HTTPException: The callback is stale, and the user is signed in already: a
+                redirect to the app's root.
         """
         query = {n: v[0] for n, v in parse_qs(urlsplit(url).query).items()}
         state, known = query.get("state", ""), request_state()
@@ -218,7 +218,7 @@ class Auth0Client(ServerClient[Any]):
     async def login_backchannel(
         self, options: Json, store_options: Json | None = None
     ) -> Json:
-        """Sign in whoever approves it on a device of theirs (OpenID Connect CIBA).
+        """Sign in the user who approves it on their device (OpenID Connect CIBA).
 
         The SDK would merge what comes into the session of who was signed in before.
         """
@@ -282,7 +282,7 @@ class Auth0Client(ServerClient[Any]):
             await signals.send(signals.session_revoked, sub=sub, sid=None)
 
     async def sessions_of(self, sub: str) -> list[Device]:
-        """Return the sessions of a user: begun and last used when, in which browser.
+        """Return the sessions of a user, with their times and browsers.
 
         The one of this request has the id ``read_session()["session"]["id"]``.
 
@@ -308,7 +308,7 @@ class Auth0Client(ServerClient[Any]):
     async def handle_backchannel_logout(
         self, logout_token: str, store_options: Json | None = None
     ) -> None:
-        """Verify a logout token and end what it names.
+        """Verify a logout token and end the sessions it names.
 
         Raises:
             BackchannelLogoutError: It is not valid, or was used before.
@@ -330,18 +330,18 @@ class Auth0Client(ServerClient[Any]):
         audience: str | None = None,
         scope: str | None = None,
     ) -> str:
-        """Return an access token, refreshed shortly before it ends.
+        """Return an access token, refreshed shortly before it expires.
 
         Args:
-            store_options: For the stores; ours take none.
+            store_options: Not needed.
             audience: The API it is for; that of the settings if left out.
-            scope: What it is to allow, beyond the scope of the settings.
+            scope: Scopes beyond those of the settings.
 
         Raises:
             AccessTokenError: There is no refresh token, or Auth0 refuses.
             MfaRequiredError: Auth0 asks for a second factor.
-            HTTPException: The session was over, and is ended (RFC 6749 section
-                5.2, ``invalid_grant``): a redirect to login, or 401 for a program.
+            HTTPException: The refresh token was revoked or expired (``invalid_grant``),
+                so the session ended: a redirect to login, or 401 for a program.
             ProviderDown: Nothing has changed; the next try may work.
         """
         try:
@@ -353,11 +353,11 @@ class Auth0Client(ServerClient[Any]):
         return token
 
     async def refresh_user(self) -> Json:
-        """Get the user's claims and tokens anew from Auth0, and return the claims.
+        """Fetch new claims and tokens of the user from Auth0; return the claims.
 
-        As after a change of role. Nothing older than the call is returned; calls that
-        wait for each other share an answer, whichever worker has them. Raised is what
-        `get_access_token` raises.
+        Call it after a change of role, for example. It returns nothing older than the
+        call; calls at the same time share a response, also among workers. It raises
+        what `get_access_token` raises.
         """
         known = request_state()
         known.renewing = shared_store().now()

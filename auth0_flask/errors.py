@@ -122,7 +122,7 @@ class ProblemResponse(HTTPException):
 
 
 class StoreUnavailable(ProblemResponse, ServiceUnavailable):
-    """A store of this site cannot be used; nobody is signed out by that.
+    """A store of this site cannot be used; this signs nobody out.
 
     Its ``__cause__`` is the error of the store, which is logged once a minute.
 
@@ -226,7 +226,7 @@ def login_error(error: Exception, *, doing: str = "Login") -> LoginError | None:
 
 
 def prefers_json() -> bool:
-    """Tell whether a program asks, rather than a browser going to a page."""
+    """Tell whether to answer with JSON, rather than with a page."""
     headers = request.headers
     if (
         headers.get("Sec-Fetch-Mode", "navigate") != "navigate"

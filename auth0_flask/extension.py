@@ -80,11 +80,11 @@ def init_app(
 ) -> App:
     """Add the login to an app.
 
-    The app's own configuration stays. What it leaves open: a missing ``SECRET_KEY`` is
+    The app's own configuration stays. These are the defaults: ``SECRET_KEY`` is
     derived from ``AUTH0_SECRET``; cookies are SameSite=Lax, and Secure if the
-    callback is https; Flask's own session interface gives way to one that keeps the
-    login in cookies of its own; a permanent session lasts as long as the login may,
-    and is not sent again with every response.
+    callback is https; the session interface stores the login in cookies of its own,
+    beside Flask's; a permanent session lasts as long as the login may, and its cookie
+    is not sent again with every response.
 
     Args:
         app: The app.
@@ -99,8 +99,8 @@ def init_app(
         The same app.
 
     Raises:
-        SetupError: The settings are wrong, and this is neither a test nor another
-            ``flask`` command than ``run``.
+        SetupError: The settings are wrong; not raised in tests, and of all ``flask``
+            commands only in ``run``.
         TypeError: ``redis`` is no client of redis-py for sync code.
     """
     if before := app.extensions.get(KEY):

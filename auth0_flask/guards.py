@@ -71,11 +71,11 @@ def login_required(
 
     Args:
         view: The view; left out for ``before_request``.
-        mfa: Whether a second factor has to be proved: ``amr`` has ``mfa``.
-        acr: What ``acr`` has to be, where the tenant has levels of its own.
-        max_age: Seconds since the user last proved who they are; otherwise they are
-            asked again (OpenID Connect Core section 3.1.2.1).
-        organization: Id or name of the one organization to be signed in with.
+        mfa: Require a second factor: ``amr`` has ``mfa``.
+        acr: Require this ``acr``, for tenants with levels of their own.
+        max_age: Require a login within so many seconds; older ones are repeated
+            (OpenID Connect Core section 3.1.2.1).
+        organization: Require a login with this organization, by id or name.
         redirect: False answers 401 to browsers, too, as an API does.
 
     Raises:
@@ -98,9 +98,9 @@ def requires_claim(name: str, *values: str | int | float | bool) -> Callable[...
     """Let only users with a claim see a view, such as a role that an Action adds.
 
     Args:
-        name: The claim, often an address: ``https://example.com/roles``.
-        values: One of these it equals or, if it is a list, contains. With none
-            given, any value does that is not empty.
+        name: The claim, often a URL: ``https://example.com/roles``.
+        values: The claim has to equal one of these or, if it is a list, contain one.
+            Without values, any claim that is not empty will do.
 
     Raises:
         TypeError: An argument can match no claim.
@@ -143,7 +143,7 @@ def public(view: V) -> V:
 
 
 def passive(view: V) -> V:
-    """Let requests of a view not count as use of a session, as for polling.
+    """Do not count requests of a view as use of a session, such as polling.
 
     They neither extend its idle time nor set its cookie.
     """

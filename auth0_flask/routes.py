@@ -91,12 +91,12 @@ def create_blueprint() -> Blueprint:
 def login_options() -> StartInteractiveLoginOptions:
     """Return the options of a login from the query of this request.
 
-    Kept until it is completed are ``return_to`` (checked), ``remember`` (``0`` ends
-    the session with the browser's window), ``max_age`` and ``acr_values``, which a
-    login has to prove, and ``silent``, with which a failure leads to that page.
-    Passed on are ``organization``, ``invitation``, ``screen_hint``, ``connection``,
+    The login keeps ``return_to`` (checked), ``remember`` (``0`` ends the session when
+    the browser closes), ``max_age`` and ``acr_values``, which it has to prove, and
+    ``silent``, with which a failure leads to ``return_to``, too.
+    It sends Auth0 ``organization``, ``invitation``, ``screen_hint``, ``connection``,
     ``login_hint``, ``prompt``, ``max_age``, ``acr_values``, ``session_transfer_token``
-    and ``ui_locales`` (from Accept-Language where the query has none); nothing else.
+    and ``ui_locales`` (by default from Accept-Language); nothing else.
 
     Raises:
         CheckFailed: Another organization than ``AUTH0_ORGANIZATION`` is asked for.
@@ -172,7 +172,7 @@ def refuse_cross_site() -> None:
 
 
 async def receive_logout_token() -> Response:
-    """Answer Auth0's ``POST`` of a logout token, and end what it names.
+    """Answer Auth0's ``POST`` of a logout token, and end the sessions it names.
 
     OpenID Connect Back-Channel Logout 1.0, sections 2.5 to 2.8: 200, or 400 with
     ``error``. It touches no session of this request and needs no CSRF token.

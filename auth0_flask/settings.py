@@ -144,7 +144,7 @@ _Seconds = Annotated[int, Field(gt=0, le=315_360_000)]  # ten years
 
 
 class Settings(BaseModel):
-    """Everything that can be set, each under its environment variable's name.
+    """All settings, each under the name of its environment variable.
 
     Frozen; its ``repr`` shows no secret.
     `problems` is empty where all is well; otherwise it says what is wrong, and the

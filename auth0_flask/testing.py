@@ -29,13 +29,13 @@ def login_as(
     roles_claim: str = ROLES,
     **claims: Any,
 ) -> dict[str, Any]:
-    """Sign a test client in; what the app keeps in its session stays.
+    """Sign in a test client; the app's data in its session stays.
 
     Args:
         client: Flask's test client, or one of httpx over the app
             (``WSGITransport(app)``, ``ASGITransport(WsgiToAsgi(app))``).
         sub: The user who signs in.
-        email: Their verified e-mail address.
+        email: Their verified email address.
         roles: The value of the claim ``roles_claim``.
         organization: The id (``org_...``) or the name of an organization.
         roles_claim: The claim that the app looks for roles in.

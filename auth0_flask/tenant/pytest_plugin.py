@@ -99,7 +99,7 @@ def _stop() -> None:
 
 @pytest.fixture
 def auth0_tenant() -> Iterator[Tenant]:
-    """The tenant that all tests share, without what another test asked of it."""
+    """The tenant that all tests share, reset for each test."""
     _tenant.reset()
     yield _tenant
     _tenant.reset()
