@@ -220,7 +220,7 @@ def test_an_answer_without_end_is_an_outage_and_takes_no_memory(
 
     assert time.monotonic() - began < SECONDS + 2
     see_outage(answer)
-    assert peak.bytes < 20 * MEGABYTE
+    assert peak.bytes < 12 * MEGABYTE
 
 
 @pytest.fixture
