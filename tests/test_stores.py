@@ -399,27 +399,25 @@ def test_a_refresh_without_audience_replaces_the_default_token(
     assert token_sets == [{**fresh, "audience": "default", "scope": "openid profile"}]
 
 
-def test_a_transaction_is_there_until_it_is_used(app_for: AppFor) -> None:
-    client = app_for().test_client()
+def test_a_transaction_is_there_until_it_is_used_or_an_hour_old(
+    app_for: AppFor, clock: Clock
+) -> None:
+    client = signed_in(app_for())
     client.post("/transaction/one", json={"return_to": "/x"})
     client.post("/transaction/two", json={"return_to": "/y"})
+    with client.session_transaction() as opened:
+        opened["_a0_tx:stolen"] = opened[STATE]  # a session is none
 
     one = client.get("/transaction/one").get_json()
     client.delete("/transaction/one")
 
     assert one["app_state"] == {"return_to": "/x"}
     assert client.get("/transaction/one").get_json() is None
-    assert client.get("/transaction/two").get_json()
-
-
-def test_a_transaction_lives_an_hour(app_for: AppFor, clock: Clock) -> None:
-    client = app_for().test_client()
-    client.post("/transaction/one")
+    assert client.get("/transaction/stolen").get_json() is None
     clock.forward(3599)
-    assert client.get("/transaction/one").get_json()
+    assert client.get("/transaction/two").get_json()
     clock.forward(1)
-
-    assert client.get("/transaction/one").get_json() is None
+    assert client.get("/transaction/two").get_json() is None
 
 
 def test_of_many_transactions_the_newest_stay(app_for: AppFor, clock: Clock) -> None:
@@ -433,14 +431,6 @@ def test_of_many_transactions_the_newest_stay(app_for: AppFor, clock: Clock) -> 
     assert kept == list(range(30 - len(kept), 30))
     assert 3 <= len(kept) <= 8
     assert sum(len(name) + len(v) for name, v in cookies_of(client).items()) < 4093
-
-
-def test_a_session_and_a_transaction_are_not_interchangeable(app_for: AppFor) -> None:
-    client = signed_in(app_for())
-    with client.session_transaction() as opened:
-        opened["_a0_tx:stolen"] = opened[STATE]
-
-    assert client.get("/transaction/stolen").get_json() is None
 
 
 def test_what_is_too_large_is_refused_and_named(
@@ -520,30 +510,19 @@ def test_an_ended_session_is_over_within_an_app_context_that_is_held(
         assert user_of(thief) is None
 
 
+@pytest.mark.parametrize("at_login", [1000, 3000])
 def test_a_longer_lifetime_does_not_revive_what_was_ended(
-    tmp_path: Path, clock: Clock
+    tmp_path: Path, clock: Clock, at_login: int
 ) -> None:
-    path = tmp_path / "revocations"
-    app = our_app(revocations=path, most=1000)
-    client = signed_in(app)
-    thief = copy_of(client, app)
-    client.post("/end")
+    def app(most: int) -> Flask:
+        return our_app(revocations=tmp_path / "revocations", most=most)
 
-    clock.forward(1001)  # what was ended may be forgotten from now on
+    client = signed_in(app(at_login))
+    copy_of(client, app(1000)).post("/end")
 
-    assert user_of(copy_of(thief, our_app(revocations=path, most=3000))) is None
+    clock.forward(1001)  # by the shorter one it may be forgotten from now on
 
-
-def test_a_lifetime_that_was_shorter_for_a_while_does_not_revive_what_was_ended(
-    tmp_path: Path, clock: Clock
-) -> None:
-    path = tmp_path / "revocations"
-    client = signed_in(our_app(revocations=path, most=3000))
-    copy_of(client, our_app(revocations=path, most=1000)).post("/end")
-
-    clock.forward(1001)
-
-    assert user_of(copy_of(client, our_app(revocations=path, most=3000))) is None
+    assert user_of(copy_of(client, app(3000))) is None
 
 
 def test_a_copy_that_is_signed_out_again_and_again_takes_no_more_room(
