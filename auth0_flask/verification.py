@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ssl import SSLContext
+from threading import Thread
 from typing import Any, cast
 
 import httpx
@@ -26,7 +30,10 @@ from .errors import ClocksDiffer
 from .settings import Settings
 from .stores.cookies import CLOCK_TOLERANCE
 
-_MAX_BYTES = 1_000_000  # of an answer
+#: Bytes of an answer; seconds that it is read for.
+_MAX_BYTES, _SECONDS = 1_000_000, 8.0
+#: Idle connections are closed before the other side does so.
+_LIMITS = httpx.Limits(max_keepalive_connections=20, keepalive_expiry=20.0)
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 #: Seconds that discovery and keys are used before they are fetched again.
 _CACHE_SECONDS = 600
@@ -49,10 +56,47 @@ token_responses: ContextVar[list[dict[str, Any]] | None] = ContextVar(
 def http_options() -> dict[str, Any]:
     """Return the options for every ``httpx.AsyncClient`` that talks to Auth0."""
     return {
-        "verify": _tls_context(),
+        "transport": _KeptConnections(),
+        "verify": _tls_context(),  # of a proxy
         "headers": {"Accept-Encoding": "identity"},  # what is as long as it looks
         "event_hooks": {"response": [_check]},
     }
+
+
+class _KeptConnections(httpx.AsyncBaseTransport):
+    """Sends requests over connections that outlive an event loop, from threads.
+
+    One that the other side has closed is noticed before it is used. A request goes out
+    once: where its answer is lost, that is an outage.
+    """
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        answer: Future[httpx.Response] = Future()
+        answer.set_running_or_notify_cancel()  # whoever waits may be cancelled
+        Thread(target=_send, args=(request, answer), daemon=True).start()
+        return await asyncio.wrap_future(answer)
+
+
+def _send(request: httpx.Request, answer: Future[httpx.Response]) -> None:
+    try:
+        give_up, body = time.monotonic() + _SECONDS, bytearray()
+        with closing(_pool(os.getpid()).handle_request(request)) as got:
+            for chunk in cast(httpx.SyncByteStream, got.stream):
+                body += chunk
+                if len(body) > _MAX_BYTES or time.monotonic() > give_up:
+                    raise httpx.ReadError("the answer does not come to an end")
+        whole, headers = httpx.ByteStream(bytes(body)), got.headers
+        response = httpx.Response(got.status_code, headers=headers, stream=whole)
+        answer.set_result(response)
+    except BaseException as error:
+        answer.set_exception(error)
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> httpx.HTTPTransport:
+    """Make the connections of a process; those of its parent a child leaves alone."""
+    return httpx.HTTPTransport(verify=_tls_context(), limits=_LIMITS)
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,7 @@ from auth import auth0
 from auth0_flask.client import Auth0Client
 from auth0_flask.tenant import Fault, Tenant
 from shop import copy_of_auth, make_shop
+from test_revocations import in_children
 from visitor import Shopper
 
 MEGABYTE = 1_000_000
@@ -171,6 +172,27 @@ def see_outage(answer: TestResponse) -> None:
     assert answer.headers["Retry-After"]
     code = (answer.json or {})["code"]
     assert code in {"provider_unreachable", "invalid_response"}
+
+
+def test_requests_of_a_process_share_a_connection_while_it_is_open(
+    demo: Flask, tenant: Tenant
+) -> None:
+    """Each view has an event loop of its own."""
+    ask = userinfo(demo, tenant)
+
+    def connection() -> int:
+        assert ask().status_code == 200
+        return tenant.requests[-1].connection
+
+    first = connection()
+    assert [connection(), connection()] == [first, first]
+
+    assert in_children(lambda: ask().status_code) == [200]
+    assert tenant.requests[-1].connection != first
+    assert connection() == first
+
+    tenant.close_connections()
+    assert connection() != first
 
 
 def test_one_byte_a_second_is_an_outage(demo: Flask, provider: Provider) -> None:
