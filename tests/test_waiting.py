@@ -178,7 +178,7 @@ def test_requests_of_a_process_share_a_connection_while_it_is_open(
     demo: Flask, tenant: Tenant
 ) -> None:
     """Each view has an event loop of its own."""
-    ask = userinfo(demo, tenant)
+    ask = prepare("userinfo", demo, tenant)
 
     def connection() -> int:
         assert ask().status_code == 200
