@@ -109,13 +109,13 @@ async def _check(response: httpx.Response) -> None:
     """Limit the size of an answer; raise where it is an outage, whatever its body."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise httpx.ReadError("the response is compressed, which was not requested")
-    stream, body = cast(httpx.AsyncByteStream, response.stream), b""
+    stream, body = cast(httpx.AsyncByteStream, response.stream), bytearray()
     async for chunk in stream:
         body += chunk
         if len(body) > _MAX_BYTES:
             raise httpx.ReadError("the response is larger than 1 MB")
     await stream.aclose()
-    response.stream = httpx.ByteStream(body)
+    response.stream = httpx.ByteStream(bytes(body))
     if response.status_code == 429 or response.status_code >= 500:
         response.raise_for_status()
     if (collected := token_responses.get()) is not None:
