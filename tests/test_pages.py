@@ -165,7 +165,6 @@ def test_anybody_can_read_and_use_it_and_it_is_light_still_and_without_fault(
         assert not {"referer", "cookie"} & {*picture.all_headers()}
     assert len(asked) == 2 * (name == "profile")  # zoe signed in twice
     page.emulate_media(reduced_motion="no-preference")
-    page.wait_for_load_state("networkidle")  # or its icon would be given up
     visit.requests.clear()
     page.goto(page.url, wait_until="networkidle")
 
