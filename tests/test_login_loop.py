@@ -50,8 +50,7 @@ def test_after_three_logins_that_ended_signed_out_a_page_says_so(
     assert "Location" not in page.headers
     assert "login_loop" in page.text
     assert "cookies" in page.text
-    assert program.json
-    assert program.json["code"] == "login_loop"
+    assert (program.json or {})["code"] == "login_loop"
     assert not tenant.requests
     assert alice.client.get("/login", headers=HTML).status_code == 400  # and again
 
@@ -90,17 +89,11 @@ def test_a_login_every_half_minute_goes_round_as_well(
 
 
 def test_who_signs_out_can_sign_in_at_once_however_often(alice: Shopper) -> None:
-    for _ in range(6):
-        assert alice.login("/reports").location == "/reports"
+    for rounds in (3, *[0] * 5):
+        go_round(alice, rounds)
         assert "/v2/logout" in alice.client.get("/logout").location
         assert not alice.client._cookies  # nothing stays behind
-
-
-def test_who_went_round_signs_out_and_in(alice: Shopper) -> None:
-    go_round(alice, 3)
-    alice.client.get("/logout")
-
-    assert alice.login("/reports").location == "/reports"
+        assert alice.login("/reports").location == "/reports"
 
 
 def test_who_was_seen_signed_in_did_not_go_round(alice: Shopper) -> None:
@@ -193,9 +186,8 @@ def test_who_was_signed_out_after_the_clock_was_set_back_can_sign_in_at_once(
     assert alice.login().status_code == 302
     clock.offset = 0.0
     if how == "everywhere":
-        alice.client.post(
-            "/logout/everywhere", headers={"Sec-Fetch-Site": "same-origin"}
-        )
+        same = {"Sec-Fetch-Site": "same-origin"}
+        alice.client.post("/logout/everywhere", headers=same)
     else:
         token = {"logout_token": tenant.logout_token(sub="auth0|alice")}
         assert alice.client.post("/backchannel-logout", data=token).status_code == 200

@@ -128,10 +128,8 @@ class World:
     def send(self, browser: Browser, url: str, method: str = "GET") -> Answer:
         parts, ours = urlsplit(url), auth.auth0.settings
         pairs = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-        headers = (
-            ("HTTP_COOKIE", pairs.encode()),
-            ("HTTP_ORIGIN", ours.origin.encode()),
-        )
+        origin = ours.origin.encode()
+        headers = (("HTTP_COOKIE", pairs.encode()), ("HTTP_ORIGIN", origin))
         sent = Sent(parts.path.encode(), method, parts.query.encode(), headers)
         answer = send(self.app, sent, ours.callback.netloc)
         for written in answer.all("set-cookie"):
@@ -173,10 +171,7 @@ def http(tenant: Tenant) -> Iterator[httpx.Client]:
 
 
 def test_in_whatever_order(any_app: Flask, http: httpx.Client) -> None:
-    @settings(
-        max_examples=50,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(steps, min_size=5, max_size=20))
     def whatever_the_order(done: list[tuple[object, int, str]]) -> None:
         world = World(any_app, http)
