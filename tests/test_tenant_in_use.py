@@ -232,6 +232,7 @@ EARLY = """
 import os
 
 assert os.environ["AUTH0_DOMAIN"].startswith("localhost:")
+assert os.environ["AUTH0_REDIRECT_URI"] == "https://localhost:5000/callback"  # as given
 from app import create_app
 
 import pytest
@@ -300,31 +301,18 @@ from auth0_flask.tenant.pytest_plugin import complete_login
 def test_bob():
     answer = complete_login(app.test_client(), "/account/", "bob")
     assert (answer.request.path, answer.text) == ("/account/", "Bob")
-    print(os.environ["AUTH0_REDIRECT_URI"])
+    assert os.environ["AUTH0_REDIRECT_URI"] == "http://localhost/account/callback"
 """
 
 
-OTHER = "http://127.0.0.1:8000/account/callback"
-
-
-@pytest.mark.parametrize(
-    ("given", "used"),
-    [
-        ({}, "http://localhost/account/callback"),
-        ({"AUTH0_REDIRECT_URI": OTHER}, OTHER),
-    ],
-)
-def test_the_callback_may_be_anywhere_in_the_app(
-    tmp_path: Path, given: dict[str, str], used: str
-) -> None:
+def test_the_callback_may_be_anywhere_in_the_app(tmp_path: Path) -> None:
     callback = 'auth0_callback = "http://localhost/account/callback"\n'
     (tmp_path / "pyproject.toml").write_text(ADDOPTS + callback)
     (tmp_path / "shop.py").write_text(SHOP)
     (tmp_path / "conftest.py").write_text("import shop\n")
     (tmp_path / "test_it.py").write_text(SHOPPING)
-    ran = run_pytest(tmp_path, "-s", **given)
+    ran = run_pytest(tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert used in ran.stdout
 
 
 def test_the_plugin_says_that_trustme_is_missing(tmp_path: Path) -> None:
