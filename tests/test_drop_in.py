@@ -93,10 +93,10 @@ def database(folder: Path) -> Path:
     return folder.parent / "shop.db"
 
 
-def serializer(key: str = KEY) -> URLSafeTimedSerializer:
+def serializer() -> URLSafeTimedSerializer:
     """Return what Flask itself signs cookies with by the app's own key."""
     app = Flask(__name__)
-    app.secret_key = key
+    app.secret_key = KEY
     made = SecureCookieSessionInterface().get_signing_serializer(app)
     assert made
     return made

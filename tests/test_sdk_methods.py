@@ -280,10 +280,8 @@ def test_a_guest_has_a_session_until_they_sign_in(
 def test_an_outage_of_other_endpoints_than_oauths_is_an_outage_too(
     path: str, ask: Any, caller: Caller, elsewhere: respx.MockRouter
 ) -> None:
-    down, answer = (
-        elsewhere.route(path=path),
-        {"error": "invalid_request", "title": "x"},
-    )
+    down = elsewhere.route(path=path)
+    answer = {"error": "invalid_request", "title": "x", "status": 400}
     elsewhere.route().pass_through()
     caller.login()
     for status in (429, 503):
