@@ -17,6 +17,7 @@ from functools import lru_cache
 from ssl import SSLContext
 from threading import Thread
 from typing import Any, cast
+from urllib.request import getproxies
 
 import httpx
 import jwt
@@ -55,12 +56,14 @@ token_responses: ContextVar[list[dict[str, Any]] | None] = ContextVar(
 
 def http_options() -> dict[str, Any]:
     """Return the options for every ``httpx.AsyncClient`` that talks to Auth0."""
-    return {
-        "transport": _KeptConnections(),
-        "verify": _tls_context(),  # of a proxy
+    options = {
+        "verify": _tls_context(),
         "headers": {"Accept-Encoding": "identity"},  # what is as long as it looks
         "event_hooks": {"response": [_check]},
     }
+    if {"https", "all"} & getproxies().keys():
+        return options  # which httpx uses only where it is given no transport
+    return {**options, "transport": _KeptConnections()}
 
 
 class _KeptConnections(httpx.AsyncBaseTransport):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import socket
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import ClassVar
 
 import pytest
 from flask import Flask
@@ -193,6 +197,51 @@ def test_requests_of_a_process_share_a_connection_while_it_is_open(
 
     tenant.close_connections()
     assert connection() != first
+
+
+class Proxy(StreamRequestHandler):
+    """Lets through what asks for it (RFC 9110 section 9.3.6), and notes the hosts."""
+
+    hosts: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        host = self.rfile.readline().split()[1].decode()
+        while self.rfile.readline().strip():
+            pass
+        self.hosts.append(host)
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        name, port = host.split(":")
+        with socket.create_connection((name, int(port))) as there:
+            back = threading.Thread(target=_copy, args=(there, self.request))
+            back.start()
+            _copy(self.request, there)
+            back.join()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_auth0_is_asked_through_the_proxy_of_the_environment(
+    demo: Flask, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    Proxy.hosts.clear()
+    with ThreadingTCPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever).start()
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.server_address[1]}")
+        client_of(demo).verifier.forget()
+
+        prepare("refresh", demo, tenant)
+
+        proxy.shutdown()
+    assert set(Proxy.hosts) == {tenant.domain}
+    assert len(Proxy.hosts) >= 3  # discovery, the token, keys
 
 
 def test_one_byte_a_second_is_an_outage(demo: Flask, provider: Provider) -> None:
