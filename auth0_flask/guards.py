@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial, wraps
 from inspect import iscoroutinefunction, ismethod
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from auth0_server_python import error as sdk
@@ -52,15 +52,27 @@ class NotAllowed(ProblemResponse, Forbidden):
     hint = "If you should have access, please tell the operator of this site."
 
 
+@overload
+def login_required(view: V) -> V: ...
+@overload
 def login_required(
-    view: Any = None,
+    view: None = None,
     *,
     mfa: bool = False,
     acr: str | None = None,
     max_age: int | None = None,
     organization: str | None = None,
     redirect: bool = True,
-) -> Callable[..., Any]:
+) -> Callable[..., Any]: ...
+def login_required(
+    view: Callable[..., Any] | None = None,
+    *,
+    mfa: bool = False,
+    acr: str | None = None,
+    max_age: int | None = None,
+    organization: str | None = None,
+    redirect: bool = True,
+) -> Any:
     """Let only users who are signed in see a view.
 
     It is for async and sync views, classes of views (``decorators =

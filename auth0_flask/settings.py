@@ -102,7 +102,7 @@ def _address(value: str) -> str:
         raise ValueError("is not an address such as http://localhost:5000/callback")
     if url.scheme == "http" and not is_loopback(url.host):
         raise ValueError("must begin with https://, except on localhost")
-    return str(url)
+    return value if url.host in value else str(url)  # Auth0 compares it as it stands
 
 
 def _origin(value: str) -> str:

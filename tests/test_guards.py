@@ -114,7 +114,7 @@ def make_app() -> Flask:
     for path, view in views.items():
         app.add_url_rule(path, path[1:], view)
     add_guards_above(app)
-    guards = {
+    guards: dict[str, Callable[..., Any]] = {
         "inside": auth.login_required,
         "strict": auth.requires_claim(ROLES, "admin"),
         "api": auth.login_required(redirect=False),

@@ -53,6 +53,7 @@ MUNICH = "https://xn--mnchen-3ya.example"
         ("domain", "your-health.eu.auth0.com", "your-health.eu.auth0.com"),
         ("redirect_uri", "http://LocalHost:5000/Cb", "http://localhost:5000/Cb"),
         ("redirect_uri", "http://a.localhost:5000/cb", "http://a.localhost:5000/cb"),
+        ("redirect_uri", "https://a.example:443/cb", "https://a.example:443/cb"),
         ("redirect_uri", "https://münchen.example/cb", f"{MUNICH}/cb"),
         ("redirect_uri", "https://MÜNCHEN.example:444/cb", f"{MUNICH}:444/cb"),
         ("client_secret", "\"half'", "\"half'"),
