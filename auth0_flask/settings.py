@@ -102,7 +102,8 @@ def _address(value: str) -> str:
         raise ValueError("is not an address such as http://localhost:5000/callback")
     if url.scheme == "http" and not is_loopback(url.host):
         raise ValueError("must begin with https://, except on localhost")
-    return value if url.host in value else str(url)  # Auth0 compares it as it stands
+    # as it was written, which Auth0 compares, but for capitals and umlauts in the host
+    return value if url.raw_host.decode() in value else str(url)
 
 
 def _origin(value: str) -> str:
