@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hmac
 import json
 import os
@@ -99,7 +100,9 @@ def _send(request: httpx.Request, answer: Future[httpx.Response]) -> None:
 @lru_cache(maxsize=1)
 def _pool(process: int) -> httpx.HTTPTransport:
     """Make the connections of a process; those of its parent a child leaves alone."""
-    return httpx.HTTPTransport(verify=_tls_context(), limits=_LIMITS)
+    pool = httpx.HTTPTransport(verify=_tls_context(), limits=_LIMITS)
+    atexit.register(lambda: process == os.getpid() and pool.close())
+    return pool
 
 
 @lru_cache(maxsize=1)

@@ -87,7 +87,9 @@ def run_command(command: Sequence[str]) -> int:
     with Tenant() as tenant:
         given = os.environ.get("AUTH0_REDIRECT_URI")
         settings = tenant.environ(given) if given else tenant.environ()
-        environment = {**os.environ, **settings}
+        # programs of this environment first, whether or not it is activated
+        path = [os.path.dirname(sys.executable), *os.get_exec_path()]
+        environment = {**os.environ, "PATH": os.pathsep.join(path), **settings}
         try:
             child = subprocess.Popen(command, env=environment)  # noqa: S603  # as asked
         except OSError as error:
