@@ -101,7 +101,12 @@ def _send(request: httpx.Request, answer: Future[httpx.Response]) -> None:
 def _pool(process: int) -> httpx.HTTPTransport:
     """Make the connections of a process; those of its parent a child leaves alone."""
     pool = httpx.HTTPTransport(verify=_tls_context(), limits=_LIMITS)
-    atexit.register(lambda: process == os.getpid() and pool.close())
+
+    @atexit.register
+    def close() -> None:
+        if process == os.getpid():
+            pool.close()
+
     return pool
 
 
