@@ -147,20 +147,22 @@ def files_here() -> set[str]:
     return {f"auth0_flask/{name}" for name in files_below(PACKAGE) | stores}
 
 
-def test_from_everywhere_the_same_files_are_installed(
-    checkout: Path, backend: str, built: Path, tmp_path: Path
+def test_from_everywhere_the_same_is_installed_and_logs_in(
+    checkout: Path, backend: str, built: Path, installed: Path, project: Path
 ) -> None:
     sources = [*map(str, built.iterdir()), f"git+file://{checkout}"]
     for number, source in enumerate(sources):
-        words = ["install", "--no-deps", "--no-compile", "--target", str(number)]
+        folder = project / str(number)
+        words = ["install", "--no-deps", "--no-compile", "--target", folder]
         if source != sources[-1]:  # pip itself fetches what builds that
             words += ["--no-build-isolation"]
-        pip(*words, source, cwd=tmp_path, PYTHONPATH=backend)
-        installed = files_below(tmp_path / str(number))
-        ours = {file for file in installed if ".dist-info/" not in file}
-        assert ours == files_here(), source
-        tops = {file.partition("/")[0] for file in installed}
+        pip(*words, source, PYTHONPATH=backend)
+        files = files_below(folder)
+        assert {f for f in files if ".dist-info/" not in f} == files_here(), source
+        tops = {file.partition("/")[0] for file in files}
         assert tops == {"auth0_flask", f"{NAME}-{VERSION}.dist-info"}, source
+        # what PYTHONPATH names comes before the wheel that is installed there
+        log_in(installed, project, PYTHONPATH=str(folder))
 
 
 def test_an_editable_installation_is_this_tree(
@@ -255,16 +257,19 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def log_in(installed: Path, project: Path, **more: str) -> None:
+    """Run the story of somebody's app."""
+    command = (installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    more["AUTH0_SCOPE"] = "openid profile offline_access"
+    assert "1 passed" in run(*command, cwd=project, **more)
+
+
 def test_a_login_with_redis_and_the_server_of_its_extras(
     installed: Path, project: Path, redis_server: RedisServer
 ) -> None:
     importing = (installed / "python", "-W", "error", "-c", "import app")
     assert run(*importing, cwd=project, **_settings()) == ""
-    scope = {"AUTH0_SCOPE": "openid profile offline_access"}
-    words = (installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    url = redis_server.url
-    said = run(*words, cwd=project, AUTH0_REDIS_URL=url, **scope)
-    assert "1 passed" in said
+    log_in(installed, project, AUTH0_REDIS_URL=redis_server.url)
     assert redis_server.say("DBSIZE") != b":0\r\n"
 
     port, there = free_port(), ["sh", "-c", 'cd "$0" && exec "$@"', str(project)]
