@@ -153,7 +153,7 @@ def test_from_everywhere_the_same_is_installed_and_logs_in(
     sources = [*map(str, built.iterdir()), f"git+file://{checkout}"]
     for number, source in enumerate(sources):
         folder = project / str(number)
-        words = ["install", "--no-deps", "--no-compile", "--target", folder]
+        words = ["install", "--no-deps", "--no-compile", "--target", str(folder)]
         if source != sources[-1]:  # pip itself fetches what builds that
             words += ["--no-build-isolation"]
         pip(*words, source, PYTHONPATH=backend)
