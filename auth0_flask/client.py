@@ -237,7 +237,7 @@ class Auth0Client(ServerClient[Any]):
         The same as ``await get_session()``, for sync views, guards and templates.
         """
         self.settings.require()
-        if state := self.sessions.view():
+        if (state := self.sessions.view()) and request_state().began is None:
             redirects.forget_rounds()
         return state
 

@@ -15,6 +15,8 @@ from auth0_server_python import error as sdk
 from auth0_server_python.utils.helpers import validate_org_claims
 from flask import (
     Flask,
+    Response,
+    after_this_request,
     current_app,
     has_request_context,
     request,
@@ -184,11 +186,12 @@ def before_view() -> Any:
     view = current_app.view_functions.get(endpoint or "")
     if view is None:
         return None
-    if role := extension().endpoints.role(endpoint):
-        return answer_early(role)
+    role = extension().endpoints.role(endpoint)
+    if role and (answer := answer_early(role)):
+        return answer
     if getattr(view, "is_passive", False):
         request_state().passive = True
-    if (checks := _checks.get(view)) and not _is_answered_by_flask():
+    if (checks := _of(view, _checks)) and not _is_answered_by_flask():
         for check in checks:
             check()
     return None
@@ -201,7 +204,7 @@ def covered_guards(app: Flask) -> Iterator[tuple[str, str]]:
         view: Any = registered
         while view is not None:
             above.append(view)
-            if view in _guarded:
+            if _of(view, _guarded):
                 for other in above[:-1]:
                     code = getattr(other, "__code__", None)
                     name = getattr(code, "co_qualname", type(other).__name__)
@@ -234,12 +237,19 @@ def _guard(check: Check) -> Callable[..., Any]:
         # a guard that a request makes closes nothing for later ones; methods are equal
         # without being the same, and no route has registered the one given here
         inner = None if has_request_context() or ismethod(view) else view
-        while inner is not None:
-            _checks[inner] = (check, *_checks.get(inner, ()))
-            inner = _guarded.get(inner)
+        with suppress(TypeError):  # see _of
+            while inner is not None:
+                _checks[inner] = (check, *_checks.get(inner, ()))
+                inner = _guarded.get(inner)
         return wrapper
 
     return guard
+
+
+def _of(view: Any, known: WeakKeyDictionary[Any, Any]) -> Any:
+    """Return what is known of a view; nothing of an object that cannot be a key."""
+    with suppress(TypeError):  # it has no hash, or no weak references
+        return known.get(view)
 
 
 def _unless_public(check: Check, also_public: bool = False) -> None:
@@ -271,10 +281,15 @@ def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:
     known.never_redirect |= not redirect
     user: Mapping[str, Any] = (current_client().read_session() or {}).get("user") or {}
     if user:
-        known.guarded = True
+        after_this_request(_not_stored)  # before the app's own hooks
         with suppress(sdk.OrganizationTokenValidationError):
             if organization := wanted.get("organization"):
                 validate_org_claims(dict(user), organization)
             if not unproved(user, wanted):
                 return user
     raise login_again(**wanted)
+
+
+def _not_stored(response: Response) -> Response:
+    response.headers.setdefault("Cache-Control", "private, no-store")
+    return response

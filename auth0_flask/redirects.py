@@ -250,7 +250,9 @@ def count_round() -> None:
 
 def forget_rounds() -> None:
     """Forget the count: somebody is signed in, or signs out to sign in again."""
-    if _ROUNDS in request.headers.get("Cookie", ""):
+    known = request_state()
+    if _ROUNDS in request.headers.get("Cookie", "") and not known.rounds_over:
+        known.rounds_over = True
         _set_cookie(_ROUNDS, "", max_age=0, expires=0)
 
 

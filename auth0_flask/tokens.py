@@ -141,8 +141,6 @@ class Refresher:
         later, and its user signed out (RFC 9700 section 4.14.2).
         """
         known = request_state()
-        if known.guarded:
-            response.headers.setdefault("Cache-Control", "private, no-store")
         self._sessions.note_use(known)
         # looking at `session` alone would say "Vary: Cookie"; a login has the newest
         if (state := known.session) and (

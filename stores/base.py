@@ -33,7 +33,6 @@ class RequestState:
     loaded_at: float = 0.0  # on the monotonic clock
     copy: Json | None = None  # for views, made once
     passive: bool = False  # the request does not count as use of it
-    guarded: bool = False  # somebody saw what only they may see
     # when it was ended, by the names in Redis of what may have ended it
     ended: dict[str, Any] = field(default_factory=dict)
     # a login that is being completed
@@ -51,6 +50,7 @@ class RequestState:
     # a response
     logout_incomplete: bool = False  # a session was ended in this browser only
     never_redirect: bool = False  # a browser gets 401, too
+    rounds_over: bool = False  # the cookie that counts logins is deleted
     responded: bool = False  # it is made, so that no cookie can be added
 
 

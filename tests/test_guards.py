@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +18,7 @@ from asgiref.wsgi import WsgiToAsgi
 from flask import (
     Blueprint,
     Flask,
+    Response,
     render_template_string,
     request,
     session,
@@ -67,6 +69,16 @@ class Summary(View):
         return "summary"
 
 
+@dataclass
+class Page:
+    """A view that is no function, and has no hash."""
+
+    text: str
+
+    def __call__(self) -> str:
+        return self.text
+
+
 def shows(text: str) -> Callable[[], Awaitable[str]]:
     """Make an async view; the others here are sync."""
 
@@ -107,6 +119,8 @@ def make_app() -> Flask:
         "/template": template,
         "/own-caching": auth.login_required(lambda: ("", {"Cache-Control": cached})),
         "/stale": stale(shows("of the view")),
+        "/object": Page("an object"),
+        "/own-object": auth.login_required(Page("my own")),
         "/reports": Reports.as_view("reports"),
         "/summary": Summary.as_view("summary"),
         "/comments": Comments.as_view("comments"),
@@ -211,6 +225,9 @@ STALE_ADMIN = {**ADMIN, **STALE}
         ({**ALICE, "email": "a@example.com"}, "/verified", HTML, 200, "verified"),
         (NOBODY, "/template", HTML, 200, "nobody"),
         (ALICE, "/template", HTML, 200, "Alice"),
+        (NOBODY, "/object", HTML, 200, "an object"),
+        (NOBODY, "/own-object", HTML, 302, "/own-object"),
+        (ALICE, "/own-object", HTML, 200, "my own"),
         (NOBODY, "/users", HTML, 302, "/users"),
         (ALICE, "/users", HTML, 200, "seen"),
         (NOBODY, "/admins", HTML, 302, "/admins"),
@@ -336,6 +353,15 @@ def cached(view: Callable[[], str]) -> Callable[[], str]:
     return from_cache
 
 
+def test_a_guard_above_a_route_of_the_login_is_asked_as_well() -> None:
+    app = Flask("shop")
+    auth.init_app(app, login="sign_in", callback="back")
+    app.add_url_rule("/sign-in", "sign_in", lambda: "sign in")
+    auth.login_required(app.get("/logout", endpoint="logout")(lambda: "goodbye"))
+
+    assert app.test_client().get("/logout").location.startswith("/sign-in")
+
+
 @pytest.mark.parametrize("debug", [1, 0])
 def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, debug: int
@@ -345,6 +371,7 @@ def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
     app.add_url_rule("/bad", "bad", cached(auth.login_required(lambda: "mine")))
     app.add_url_rule("/good", "good", auth.login_required(cached(lambda: "mine")))
     app.add_url_rule("/key", "key", once(lambda: "mine"))
+    app.add_url_rule("/object", "object", Page("an object"))
 
     for _ in range(2):
         app.test_client().get("/good")
@@ -454,10 +481,16 @@ def test_everything_can_be_protected_and_login_still_be_reached() -> None:
 
 
 def test_what_is_guarded_is_not_stored_unless_the_view_says_so(
-    client: FlaskClient,
+    app: Flask, client: FlaskClient
 ) -> None:
     auth.login_as(client)
 
+    @app.after_request
+    def stored_by_default(response: Response) -> Response:
+        response.headers.setdefault("Cache-Control", "public, max-age=300")
+        return response
+
+    assert "public" in client.get("/template").headers["Cache-Control"]
     assert client.get("/sync").headers["Cache-Control"] == "private, no-store"
     assert client.get("/own-caching").headers["Cache-Control"] == "private, max-age=60"
 

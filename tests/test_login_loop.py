@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from flask import Flask
+from flask import Flask, redirect, request
 
 import auth
 from auth0_flask.tenant import Tenant
@@ -65,6 +66,18 @@ def test_an_app_can_show_a_page_of_its_own_for_it(alice: Shopper) -> None:
     assert alice.client.get("/login").text == "Our page: login_loop"
 
 
+def test_an_app_that_greets_in_its_callback_notices_as_well(alice: Shopper) -> None:
+    async def callback() -> Any:
+        result = await auth.auth0.complete_interactive_login(request.url)
+        assert auth.auth_user["sub"] == "auth0|alice"
+        return redirect(auth.return_to(result))
+
+    alice.client.application.view_functions["auth0.callback"] = callback
+    go_round(alice, 3)
+
+    assert alice.client.get("/login").status_code == 400
+
+
 def test_a_minute_later_it_can_be_tried_again(alice: Shopper) -> None:
     go_round(alice, 3)
     assert alice.client.get("/login").status_code == 400
@@ -98,9 +111,13 @@ def test_who_signs_out_can_sign_in_at_once_however_often(alice: Shopper) -> None
 
 def test_who_was_seen_signed_in_did_not_go_round(alice: Shopper) -> None:
     """Such as one whose sessions were ended from elsewhere, several times."""
+    shop = alice.client.application
+    shop.add_url_rule("/user", "user", lambda: dict(auth.auth_user))
     for _ in range(6):
         assert alice.login("/reports").location == "/reports"
-        assert alice.client.get("/reports").text == "reports"
+        page = alice.client.get("/user")
+        assert (page.json or {})["sub"] == "auth0|alice"
+        assert len(page.headers.getlist("Set-Cookie")) == 1  # however often it asks
         lose(alice)
 
 
