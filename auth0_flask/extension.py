@@ -6,11 +6,11 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from auth0_server_python.error import Auth0Error, MfaRequiredError
-from flask import Flask, current_app
+from flask import Flask, current_app, has_request_context
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
 
@@ -51,6 +51,8 @@ def _claims() -> Mapping[str, Any]:
 
 
 class _AuthUser(Mapping[str, Any]):
+    __slots__ = ()
+
     def __getitem__(self, name: str) -> Any:
         return _claims()[name]
 
@@ -60,13 +62,28 @@ class _AuthUser(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(_claims())
 
+    def __bool__(self) -> bool:
+        return has_request_context() and bool(_claims())
+
     def __repr__(self) -> str:
-        return repr(_claims())
+        return repr(_claims()) if has_request_context() else "<auth_user: no request>"
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**_claims(), **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **_claims()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self.copy(),)  # what is kept is not the next visitor
+
+    def copy(self) -> dict[str, Any]:
+        return dict(_claims())
 
 
 #: The claims of the user who is signed in, a mapping that is empty (so falsy) when
 #: nobody is. The session is read when it is first asked for, once a request.
-auth_user = _AuthUser()
+auth_user = cast(Mapping[str, Any], _AuthUser())
 
 
 def init_app(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
+import pickle
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -536,6 +538,31 @@ def test_auth_user_cannot_be_changed(app: Flask) -> None:
         assert dict(auth.auth_user) == {}
         with pytest.raises(TypeError):
             auth.auth_user["sub"] = "auth0|admin"  # type: ignore[index]  # the point
+        with pytest.raises(AttributeError):  # everybody would have it
+            auth.auth_user.sub = "auth0|admin"  # type: ignore[attr-defined]  # likewise
+
+
+def test_auth_user_is_kept_as_claims_and_combined_as_a_dict_is(app: Flask) -> None:
+    async def kept() -> str:
+        user: Any = auth.auth_user
+        pickled = pickle.loads(pickle.dumps(user))  # noqa: S301 - our own
+        copies = user.copy(), copy.copy(user), copy.deepcopy(user), pickled
+        assert all(type(c) is dict and c == user for c in copies)
+        assert user | {"sub": "x", "a": 1} == {**user, "sub": "x", "a": 1}
+        assert {"sub": "x", "a": 1} | user == {"a": 1, **user}
+        return repr(user)
+
+    app.add_url_rule("/kept", "kept", kept)
+    assert "auth0|alice" in enter(app.test_client(), ALICE).get("/kept").text
+
+
+def test_auth_user_is_nobody_outside_a_request(app: Flask) -> None:
+    """As in a mail that a job renders, and in a debugger."""
+    with app.app_context():
+        assert template() == "nobody"
+        assert "no request" in f"{auth.auth_user}"
+    with pytest.raises(RuntimeError, match="context"):
+        auth.auth_user.get("sub")
 
 
 def test_a_session_that_is_read_shows_nothing_of_the_sdks_own(
