@@ -81,8 +81,9 @@ def is_loopback(hostname: str | None) -> bool:
 
 
 def _domain(value: str) -> str:
-    domain = value.lower().removeprefix("https://").rstrip("/")
-    if not _DOMAIN.fullmatch(domain):
+    url = _url(value if "://" in value else f"https://{value}")
+    domain, is_more = url.netloc.decode(), url.userinfo or url.raw_path.strip(b"/")
+    if url.scheme != "https" or is_more or not _DOMAIN.fullmatch(domain):
         raise ValueError("is not a domain such as tenant.eu.auth0.com, without a path")
     return domain
 
@@ -90,8 +91,9 @@ def _domain(value: str) -> str:
 def _url(value: str) -> httpx.URL:
     """Read an address; its host becomes what browsers send (RFC 5891)."""
     try:
+        urlsplit(value).port  # noqa: B018 - which says whether there can be such a port
         return httpx.URL(value)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         return httpx.URL()
 
 
@@ -129,7 +131,8 @@ def _private_key(value: str) -> str:
 
 
 def _redis(value: str) -> str:
-    if _url(value).scheme not in {"redis", "rediss", "unix"}:
+    schemes = ("redis://", "rediss://", "unix://")
+    if value and not (value.startswith(schemes) and _url(value).scheme):
         raise ValueError("is not an address such as redis://localhost:6379/0")
     return value
 
