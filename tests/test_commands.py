@@ -192,7 +192,7 @@ NO_ADDRESS = "keys at the jwks_uri of discovery: Request URL is missing"
         (Fault.status(404), "the response is 404. Is AUTH0_DOMAIN"),
         (Fault.status(503), "the response is 503"),
         (Fault.broken_json(), "not a JSON object"),
-        (Fault.reset(), "Server disconnected"),
+        (Fault.reset(), "See AUTH0_DOMAIN"),
         (Fault.slow(7), "timed out. See AUTH0_DOMAIN"),
     ],
 )
