@@ -242,7 +242,8 @@ def _routes() -> Iterator[Finding]:
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
-    if any(len(zlib.compress(s.encode())) < 32 for s in settings.secrets):
+    given = settings.secrets
+    if any(s in (s + s)[1:-1] or len(zlib.compress(s.encode())) < 32 for s in given):
         what = "AUTH0_SECRET has few different characters or repeats itself."
         yield WARNING, f"{what} {Settings.model_fields['secrets'].description}"
 

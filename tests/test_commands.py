@@ -143,6 +143,7 @@ NONE = {"SESSION_COOKIE_SAMESITE": "None"}
         ({"AUTH0_SECRET": "ab" * 16}, "warning", WEAK),
         ({"AUTH0_SECRET": "secret-word." * 3}, "warning", WEAK),
         ({"AUTH0_SECRET": "change-me!" * 3 + "chan"}, "warning", WEAK),
+        ({"AUTH0_SECRET": "correct-horse-battery-staple" * 2}, "warning", WEAK),
         ({"AUTH0_SECRET": f"{GOOD['AUTH0_SECRET']} {'abcabd' * 7}"}, "warning", WEAK),
         ({"AUTH0_DOMAIN": "no-such-tenant.invalid"}, "wrong", "See AUTH0_DOMAIN"),
         ({"AUTH0_DOMAIN": "a..b"}, "wrong", "See AUTH0_DOMAIN"),
