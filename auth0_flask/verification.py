@@ -32,8 +32,8 @@ from .errors import ClocksDiffer
 from .settings import Settings
 from .stores.cookies import CLOCK_TOLERANCE
 
-#: Bytes of an answer; seconds that it is read for.
-_MAX_BYTES, _SECONDS = 1_000_000, 8.0
+#: Bytes of an answer; seconds for all of it, and for one address of a host.
+_MAX_BYTES, _SECONDS, _CONNECT_SECONDS = 1_000_000, 8.0, 3.0
 #: Idle connections are closed before the other side does so.
 _LIMITS = httpx.Limits(max_keepalive_connections=20, keepalive_expiry=20.0)
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -76,10 +76,17 @@ class _KeptConnections(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
+        # addresses are tried one after another, where browsers try them side by side
+        waits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {**waits, "connect": _CONNECT_SECONDS}
         answer: Future[httpx.Response] = Future()
         answer.set_running_or_notify_cancel()  # whoever waits may be cancelled
         Thread(target=_send, args=(request, answer), daemon=True).start()
-        return await asyncio.wrap_future(answer)
+        try:
+            async with asyncio.timeout(_SECONDS):  # nothing ends a look-up of a name
+                return await asyncio.wrap_future(answer)
+        except TimeoutError:
+            raise httpx.ConnectTimeout("there is no answer") from None
 
 
 def _send(request: httpx.Request, answer: Future[httpx.Response]) -> None:

@@ -9,11 +9,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import httpx
 import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
@@ -197,6 +198,53 @@ def test_requests_of_a_process_share_a_connection_while_it_is_open(
 
     tenant.close_connections()
     assert connection() != first
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have names looked up by this."""
+    look_up = socket.getaddrinfo
+
+    def use(addresses: Callable[[str], Iterable[str]]) -> None:
+        def found(host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
+            names = addresses(host.decode() if isinstance(host, bytes) else host)
+            return [a for n in names for a in look_up(n, port, *args, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+
+    return use
+
+
+def test_a_host_may_have_an_address_that_does_not_answer(
+    tenant: Tenant, resolve: Callable[..., None]
+) -> None:
+    """As where IPv6 leads nowhere."""
+    port = int(tenant.domain.partition(":")[2])
+    with socket.create_server(("127.0.0.2", port), backlog=0) as full, ExitStack() as s:
+        for _ in range(4):
+            s.enter_context(waiting := socket.socket()).setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        resolve(lambda _: ("127.0.0.2", "127.0.0.1"))
+        tenant.close_connections()
+        began = time.monotonic()
+        shop = make_shop(copy_of_auth({}))
+        assert shop.test_client().get("/login").status_code == 302
+
+    assert 2 < time.monotonic() - began < 4.5
+
+
+async def test_who_looks_up_a_name_does_not_wait_for_ever(
+    resolve: Callable[..., None],
+) -> None:
+    over = threading.Event()
+    resolve(lambda host: [host] if host != "slow.example" else over.wait(30) and [])
+    client = copy_of_auth({"AUTH0_DOMAIN": "slow.example"}).auth0
+    began = time.monotonic()
+    with pytest.raises(httpx.ConnectTimeout):
+        await client.verifier.metadata()
+
+    over.set()
+    assert time.monotonic() - began < SECONDS + 2
 
 
 class Proxy(StreamRequestHandler):
