@@ -39,7 +39,7 @@ _PREFIX = "auth0-flask"
 _SESSIONS, _REVOCATIONS = "sessions_unavailable", "revocations_unavailable"
 _REFRESHES = "refreshes_unavailable"
 _ID = re.compile(r"[A-Za-z0-9_-]{43}")
-_REST = "the rest of a session in Redis"
+_REST, _END = "the rest of a session in Redis", 22  # characters of a tag
 #: Keys: what to note, and last the jti, if there is one. Arguments: at, until in
 #: milliseconds, and a word of this call's own or nothing.
 #: A client that got no answer sends the same call again, which is no replay.
@@ -332,14 +332,14 @@ class RedisSessionInterface(SessionInterface):
         if not found[0]:
             return None, []
         value, *names = str(_text(found[0])).split(" ")
-        ours, mark, rest = value.rpartition("~")
+        most, mark, rest = value.rpartition("~")
         kept = decrypt(_REST if mark else key, rest, self._secrets)
-        if mark and kept["of"] != digest(f"{key} {ours}"):
+        if mark and kept["of"] != key:
             raise DecryptionError("it is another session's")
         session = session_json_serializer.loads(kept["session"])
         if has_request_context():
             request_state().ended = dict(zip(names, found[1:], strict=True))
-        return {**session, STATE_KEY: ours} if ours else session, names
+        return {**session, STATE_KEY: most + kept["end"]} if most else session, names
 
     def _save(self, app: Flask, session: RedisSession, response: Response) -> None:
         name, attributes = self.get_cookie_name(app), session.cookies.attributes
@@ -371,13 +371,13 @@ class RedisSessionInterface(SessionInterface):
             self._redis.delete(_key("session", sid))
 
     def _encrypted(self, sid: str, session: RedisSession) -> str:
-        # ours is encrypted already; the rest says which session's both are
+        # ours is encrypted already; without its tag it is no cookie, and fits no other
         ours, data = session.data.get(STATE_KEY, ""), {**session.data}
         data.pop(STATE_KEY, None)
-        of = digest(f"{_key('session', sid)} {ours}")
-        kept = {"session": session_json_serializer.dumps(data), "of": of}
+        kept = {"session": session_json_serializer.dumps(data), "end": ours[-_END:]}
+        kept["of"] = _key("session", sid)
         encrypted = encrypt(_REST, kept, self._secrets)
-        return " ".join([f"{ours}~{encrypted}", *session.names])
+        return " ".join([f"{ours[:-_END]}~{encrypted}", *session.names])
 
 
 def _key(kind: str, name: str) -> str:

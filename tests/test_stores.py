@@ -606,6 +606,19 @@ def test_redis_sees_nothing_in_clear_and_lets_go_in_time(
 
 
 @only([in_redis])
+def test_what_redis_has_of_a_session_is_no_cookie_either(
+    app_for: AppFor, redis_server: RedisServer
+) -> None:
+    """Such as for an app with the same secret that keeps sessions in cookies."""
+    sid = cookies_of(signed_in(app_for()))["session"]
+    kept = redis_server.say(f"GET {record_of(sid)}").split(b"\n")[1].decode()
+    thief = our_app().test_client()
+    for part in kept.replace("~", " ").split():
+        thief.set_cookie("session_auth0", part)
+        assert user_of(thief) is None
+
+
+@only([in_redis])
 def test_a_session_that_is_moved_within_redis_is_none(
     app_for: AppFor, redis_server: RedisServer
 ) -> None:
