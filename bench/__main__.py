@@ -22,17 +22,16 @@ def main() -> None:
     """Print tables, each in a process of its own."""
     parser = argparse.ArgumentParser("python -m bench", description=__doc__)
     parser.add_argument("table", nargs="*", help=", ".join(TABLES))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--cpu", action="store_true", help="CPU time, not wall time")
-    options = parser.parse_args()
-    rounds.use(options.rounds, cpu=options.cpu)
+    options = parser.parse_args(namespace=rounds.options)
     if len(options.table) == 1:
         with set_environment():
             TABLES[options.table[0]]()
         return
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     print(f"{machine}, Python {platform.python_version()}\n", flush=True)
-    more = ["--rounds", str(options.rounds), *(["--cpu"] if options.cpu else [])]
+    more = [f"--rounds={options.rounds}", *["--cpu"] * options.cpu]
     for table in options.table or TABLES:
         command = [sys.executable, "-m", "bench", table, *more]
         subprocess.run(command, check=True)  # noqa: S603 - our own tables

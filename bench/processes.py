@@ -10,9 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -60,8 +59,8 @@ def set_environment() -> Iterator[None]:
 
 def program(name: str) -> str | None:
     """Return the path of a program beside this Python, or anywhere; None for none."""
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else shutil.which(name)
+    beside = Path(sys.executable).parent
+    return shutil.which(name, path=f"{beside}{os.pathsep}{os.environ['PATH']}")
 
 
 def free_port() -> int:
@@ -72,17 +71,10 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str],
-    port: int,
-    more: Mapping[str, str] | None = None,
-    output: IO[bytes] | None = None,
+    command: list[str], port: int, output: IO[bytes] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server that listens on a port, with more environment, until the block ends.
-
-    What it says goes to ``output``.
-    """
-    environ = {**os.environ, **(more or {})}
-    process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)  # noqa: S603 - our own commands
+    """Run a server that listens on a port, until the block ends."""
+    process = subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603 - our own commands
     try:
         _wait_for(port, b"")
         yield process
@@ -95,21 +87,19 @@ class RedisServer:
     """A redis-server, which keeps all that it was told when it is killed."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self._port, self._folder = (
-            free_port(),
-            stack.enter_context(tempfile.TemporaryDirectory()),
-        )
+        self._port = free_port()
+        self._folder = stack.enter_context(tempfile.TemporaryDirectory())
         self.url = f"redis://127.0.0.1:{self._port}/0"
-        options = f"--port {self._port} --bind 127.0.0.1 --save  --logfile log"
-        kept = "--appendonly yes --appendfsync no"  # which is for power cuts
-        self._command = [str(program("redis-server")), *f"{options} {kept}".split(" ")]
         self(there=True)
         stack.callback(self, there=False)
 
     def __call__(self, there: bool) -> None:
         """Start it, with what it knew before; or end it without a goodbye."""
         if there:
-            self._process = subprocess.Popen(self._command, cwd=self._folder)  # noqa: S603 - our own command
+            options = f"--port {self._port} --bind 127.0.0.1 --save  --logfile log"
+            kept = "--appendonly yes --appendfsync no"  # which is for power cuts
+            command = [str(program("redis-server")), *f"{options} {kept}".split(" ")]
+            self._process = subprocess.Popen(command, cwd=self._folder)  # noqa: S603 - our own command
             _wait_for(self._port, b"PING\r\n")
         else:
             self._process.kill()
@@ -128,10 +118,9 @@ def redis_client(stack: ExitStack) -> Any:
 
 def _wait_for(port: int, word: bytes) -> None:
     """Wait until a server listens, or has answered a word of Redis."""
-    give_up = time.monotonic() + _PATIENCE
-    connecting = partial(socket.create_connection, ("127.0.0.1", port), timeout=1)
+    give_up, address = time.monotonic() + _PATIENCE, ("127.0.0.1", port)
     while time.monotonic() < give_up:
-        with suppress(OSError), connecting() as line:
+        with suppress(OSError), socket.create_connection(address, 1) as line:
             line.sendall(word)
             if not word or line.recv(64).startswith(b"+PONG"):
                 return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import defaultdict
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from statistics import median
 from typing import Any, NamedTuple
 
-_options: dict[str, Any] = {"rounds": 7, "clock": time.perf_counter, "is_cpu": False}
+#: How often everything is measured, and whether by CPU time.
+options = Namespace(rounds=7, cpu=False)
 
 
 class Row(NamedTuple):
@@ -21,12 +22,6 @@ class Row(NamedTuple):
     base: str = ""  # the first row
 
 
-def use(rounds: int, *, cpu: bool) -> None:
-    """Set how often everything is measured, and by which clock."""
-    clock = time.process_time if cpu else time.perf_counter
-    _options.update(rounds=rounds, clock=clock, is_cpu=cpu)
-
-
 def each(
     do: Callable[[Any], object],
     given: Sequence[Any],
@@ -34,7 +29,8 @@ def each(
     clock: Callable[[], float] | None = None,
 ) -> Callable[[], float]:
     """Return what times one call, in µs; it goes on in ``given`` from time to time."""
-    turn, clock = cycle(given), clock or _options["clock"]
+    turn = cycle(given)
+    clock = clock or (time.process_time if options.cpu else time.perf_counter)
 
     def microseconds() -> float:
         chosen = list(islice(turn, times))
@@ -53,20 +49,19 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
     Medians, and beside each the median and the spread of its ratios to the first
     column of the row it is held against, round by round.
     """
-    found: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-    for _ in range(_options["rounds"] + 1):
+    found = {row.name: [list[float]() for _ in row.measures] for row in rows}
+    for _ in range(options.rounds + 1):
         for row in rows:
-            for column, measure in enumerate(row.measures):
-                found[row.name, column].append(measure())
-    print(f"{title}{' (CPU time)' if _options['is_cpu'] else ''}:\n")
+            for values, measure in zip(found[row.name], row.measures, strict=True):
+                values.append(measure())
+    print(f"{title}{' (CPU time)' if options.cpu else ''}:\n")
     print("| |", "".join(f" {name} | ratio |" for name in columns))
     print("|---|", "--:|--:|" * len(columns), sep="")
     for row in rows:
-        cells, base = [row.name], found[row.base or rows[0].name, 0][1:]
-        for column in range(len(row.measures)):
-            values = found[row.name, column][1:]
+        cells, base = [row.name], found[row.base or rows[0].name][0][1:]
+        for _, *values in found[row.name]:
             ratios = [a / b for a, b in zip(values, base, strict=True)]
             spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             cells += [f"{median(values):,.0f}", spread]
-        print("|", " | ".join([*cells, *["", ""] * (len(columns) - column - 1)]), "|")
+        print("|", " | ".join(cells + [""] * (2 * len(columns) + 1 - len(cells))), "|")
     print(flush=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,18 +18,16 @@ from .processes import free_port, program, redis_client, running
 from .rounds import Row, show
 
 _COLUMNS = ("3,000 users in turn, requests/s", "one user again, requests/s")
-_HERE = Path(__file__).parent
 _RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
-_LOAD = [*("-t", "1", "-c", "16", "-d", "2s"), *("-s", str(_HERE / "cookies.lua"))]
-_COMMANDS = {
-    "gunicorn": "gunicorn --workers 1 --threads 8 --worker-class gthread --log-level "
-    "error --bind 127.0.0.1:{port} bench.subjects:{app}()",
-    "granian": "granian --workers 1 --blocking-threads 8 --interface wsgi --no-log "
+_LOAD = ["-t", "1", "-c", "16", "-d", "2s", "-s", "bench/cookies.lua"]
+_SERVERS = {
+    "gunicorn": "--workers 1 --threads 8 --worker-class gthread --log-level error "
+    "--bind 127.0.0.1:{port} bench.subjects:{app}()",
+    "granian": "--workers 1 --blocking-threads 8 --interface wsgi --no-log "
     "--port {port} --factory bench.subjects:{app}",
-    "node": "node bench/express.cjs {file} {port} {rolling}",
-    "npm": "npm install --silent --no-audit --no-fund --prefix {folder} express@4 "
-    "express-openid-connect@3",
+    "node": "bench/express.cjs {file} {port} {rolling}",
 }
+_NPM = "install --silent --no-audit --no-fund express@4 express-openid-connect@3"
 
 
 def servers() -> None:
@@ -44,7 +42,7 @@ def servers() -> None:
 
 
 def _ours(stack: ExitStack, folder: Path) -> Iterator[Row]:
-    usual, signed = subjects.cookies(subjects.ours()), subjects.quickstart_cookies()
+    usual, signed = [*subjects.cookies(subjects.ours())], subjects.quickstart_cookies()
     asked: list[tuple[str, str, str, Sequence[str], str]] = [
         ("a bare sync view", "bare", "/api/me", (), ""),
         ("a bare async view, Flask's own bridge", "bare", "/async", (), ""),
@@ -55,47 +53,41 @@ def _ours(stack: ExitStack, folder: Path) -> Iterator[Row]:
     ]
     if client := redis_client(stack):
         port, kept = client.get_connection_kwargs()["port"], subjects.ours(redis=client)
-        url, in_redis = f"redis://127.0.0.1:{port}/0", subjects.cookies(kept)
+        url, in_redis = f"redis://127.0.0.1:{port}/0", list(subjects.cookies(kept))
         asked.append(("ours, sync view, Redis", "ours", "/api/me", in_redis, url))
     for server in ("gunicorn", "granian"):
-        for name, app, path, cookies, redis_url in asked:
-            more = {"AUTH0_REDIS_URL": redis_url}
-            address = _start(stack, server, more, app=app)
+        for name, app, path, cookies, url in asked:
+            os.environ["AUTH0_REDIS_URL"] = url
+            address = _start(stack, server, app=app)
             yield _row(folder, f"{server}, {name}", f"{address}{path}", cookies)
 
 
 def _express(stack: ExitStack, folder: Path) -> Iterator[Row]:
-    if program("npm") is None or program("node") is None:
+    npm = program("npm")
+    if npm is None or program("node") is None:
         print("Express is left out: there is no Node.js.\n")
         return
-    subprocess.run(_command("npm", folder=str(folder)), check=True)  # noqa: S603 - ours
+    subprocess.run([npm, *_NPM.split()], cwd=folder, check=True)  # noqa: S603 - ours
     file, names = folder / "sessions", ("id_token", "refresh_token")
     states = (subjects.state(subjects.claims(n)) for n in range(subjects.USERS))
     file.write_text("\n".join(json.dumps({n: s[n] for n in names}) for s in states))
-    more = {"NODE_PATH": str(folder / "node_modules"), "NODE_ENV": "production"}
+    os.environ |= {"NODE_PATH": str(folder / "node_modules"), "NODE_ENV": "production"}
     for name, rolling in (("its cookie kept", "no"), ("as by default", "rolling")):
-        address = _start(stack, "node", more, file=str(file), rolling=rolling)
+        address, cookies = _start(stack, "node", file=str(file), rolling=rolling), []
         with httpx.Client(base_url=address, trust_env=False) as http:
-            cookies = [_signed_in(http, number) for number in range(subjects.USERS)]
+            for number in range(subjects.USERS):
+                http.cookies.clear()
+                made = http.get(f"/make/{number}").cookies
+                cookies.append("; ".join(f"{n}={value}" for n, value in made.items()))
         row = f"Node, express-openid-connect, {name}"
         yield _row(folder, row, f"{address}/api/me", cookies)
 
 
-def _signed_in(http: httpx.Client, number: int) -> str:
-    http.cookies.clear()
-    made = http.get(f"/make/{number}").cookies
-    return "; ".join(f"{name}={value}" for name, value in made.items())
-
-
-def _command(name: str, **words: object) -> list[str]:
-    command = _COMMANDS[name].format(**words).split()
-    return [program(command[0]) or command[0], *command[1:]]
-
-
-def _start(stack: ExitStack, name: str, more: dict[str, str], **words: str) -> str:
+def _start(stack: ExitStack, name: str, **words: str) -> str:
     """Start a server; return its address."""
     port = free_port()
-    stack.enter_context(running(_command(name, port=port, **words), port, more))
+    options = _SERVERS[name].format(port=port, **words).split()
+    stack.enter_context(running([str(program(name)), *options], port))
     return f"http://127.0.0.1:{port}"
 
 
@@ -112,10 +104,9 @@ def _load(folder: Path, url: str, cookies: Sequence[str]) -> Callable[[], float]
     file = tempfile.mkstemp(dir=folder)[1]
     Path(file).write_text("\n".join(cookies) + "\n")
     command = [str(program("wrk")), *_LOAD, url, "--", file]
-    run = partial(subprocess.run, command, capture_output=True, text=True, check=True)
 
     def rate() -> float:
-        said = run().stdout
+        said = subprocess.check_output(command, text=True)  # noqa: S603 - ours
         found = _RATE.search(said)
         if found is None or "Non-2xx" in said:
             raise SystemExit(f"{url} answered wrongly:\n{said}")

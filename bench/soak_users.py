@@ -1,19 +1,16 @@
-"""The users of a soak: what disturbs them, what they do, and what they have to see.
-
-Whatever happens that must not raises `Wrong`.
-"""
+"""The users of a soak: what disturbs them, what they do, and what they have to see."""
 
 from __future__ import annotations
 
+import math
 import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl
 
 import httpx
 from werkzeug.wrappers import Response
@@ -33,21 +30,17 @@ TROUBLES: dict[str, tuple[int, Callable[[int], Fault] | None]] = {
     ROTATED: (1, None),
     OUTAGE: (2, None),
 }
-LOGOUT, EVERYWHERE, NOTHING = "logout", "logout everywhere", "nothing"
-# status and code of an error page
-_FAILED = {(502, "provider_unreachable"), (502, "invalid_response")}
-_STORES = ("revocations", "sessions", "refreshes")
-_AWAY = {(503, f"{store}_unavailable") for store in _STORES}
-_OLD_KEY = (400, "invalid_token")
-_CODE = re.compile(r"Error \d+ · <code>(\w+)</code>")
+ENDINGS = LOGOUT, EVERYWHERE, NOTHING = "logout", "logout everywhere", "nothing"
+# what error pages tell
+_FAILED = {"502 provider_unreachable", "502 invalid_response"}
+_AWAY = {f"503 {it}_unavailable" for it in ("revocations", "sessions", "refreshes")}
+_CODE = re.compile(r'(?:Error \d+ · <code>|"code": ?")(\w+)')
+# all addresses are plain http, and open connections would disturb the measures
+_TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_NONE_KEPT = httpx.Limits(max_keepalive_connections=0)
 _NAME = re.compile(r"user\d{4}", re.IGNORECASE)
 #: The pages that tell who is signed in; the last one by the access token.
-PAGES = {
-    "/": re.compile(r'dir="auto">Hello, (\w+)<'),
-    "/profile": re.compile(r'<code>sub</code></dt><dd dir="auto">auth0\|(\w+)<'),
-    "/api/me": re.compile(r'"sub": ?"auth0\|(\w+)"'),
-    "/api/userinfo": re.compile(r'"sub": ?"auth0\|(\w+)"'),
-}
+PAGES = ("/", "/profile", "/api/me", "/api/userinfo")
 
 
 class Wrong(Exception):
@@ -64,20 +57,6 @@ class Turn(NamedTuple):
     ending: str
 
 
-class _Connections(httpx.BaseTransport):
-    """One pool for each thread: in one for all, they close what another has taken."""
-
-    def __init__(self) -> None:
-        self._local, self._tls = threading.local(), ssl.create_default_context()
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if not hasattr(self._local, "pool"):
-            limits = httpx.Limits(max_keepalive_connections=0)
-            self._local.pool = httpx.HTTPTransport(verify=self._tls, limits=limits)
-        answer: httpx.Response = self._local.pool.handle_request(request)
-        return answer
-
-
 class Scene:
     """What all users meet: a site, a tenant, and a switch for what the app keeps."""
 
@@ -85,95 +64,62 @@ class Scene:
         self, site: str, tenant: Tenant, switch: Callable[[bool], object]
     ) -> None:
         self.site, self.tenant, self._switch = site, tenant, switch
-        self.seen: list[str] = []
+        self.seen, self.wrong = list[str](), list[str]()
         self.faults: dict[str, Fault] = {}  # by the code that they meet
-        self.outages = self.rotations = 0  # an odd number of outages: there is one now
+        self.rotated_at = self._back_at = 0.0  # during an outage, that is infinity
         self._away, self.rotating = threading.Lock(), threading.Lock()
-        self._connections = _Connections()
         tenant.fail("token", Fault(self._disturb), times=1_000_000)
 
     def browsers_of(self, user: int) -> list[Browser]:
         """Return two new browsers of a user."""
         self.tenant.add_user(name := f"user{user:04}")
-        return [Browser(self, name) for _ in range(2)]
+        return [Browser(self, name), Browser(self, name)]
 
-    def client(self, name: str, cookies: dict[str, str] | None = None) -> httpx.Client:
-        """Return a client of a user, whom the site must tell of nobody else."""
-        hooks: dict[str, list[Callable[..., Any]]] = {}
-        hooks["response"] = [partial(self._must_be_of, name)]
-        client = httpx.Client(
-            transport=self._connections, event_hooks=hooks, timeout=30, trust_env=False
-        )
-        client.headers["Accept"] = "text/html"
-        client.cookies.update(cookies)
-        return client
+    def had_outage(self, since: float) -> bool:
+        """Tell whether there is an outage, or was one since then."""
+        return self._back_at > since
 
-    def ask(
-        self, http: httpx.Client, path: str, method: str = "GET", **more: Any
-    ) -> httpx.Response:
-        """Ask the site; once more, where an outage was in the way."""
-        while True:
-            mark = self.outages
-            answer = http.request(method, f"{self.site}{path}", **more)
-            if not self.met_outage(answer, mark):
-                return answer
-            self.seen.append("requests during an outage")
-
-    def had_outage(self, mark: int) -> bool:
-        """Tell whether there is an outage, or was one since ``outages`` was so many."""
-        return self.outages != mark or self.outages % 2 == 1
-
-    def met_outage(self, answer: httpx.Response, mark: int) -> bool:
+    def met_outage(self, answer: httpx.Response, since: float) -> bool:
         """Tell whether an answer is due to an outage since then; wait for its end."""
-        if is_excused := _told(answer) in _AWAY and self.had_outage(mark):
+        if is_excused := _told(answer) in _AWAY and self.had_outage(since):
             with self._away:
                 pass
         return is_excused
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """Have what the app keeps away in the block, and for a second at least."""
+        """Have what the app keeps away in the block, and for a second more."""
         with self._away:
-            self.outages += 1
+            self._back_at = math.inf
             self._switch(False)
-            ends_at = time.monotonic() + 1
             try:
                 yield
-                time.sleep(max(0, ends_at - time.monotonic()))
+                time.sleep(1)
             finally:
                 self._switch(True)
-                self.outages += 1
+                self._back_at = time.monotonic()
 
     def rotate(self, *_: object) -> None:
         """Sign by another key from now on."""
         self.tenant.rotate_keys()
-        self.rotations += 1
+        self.rotated_at = time.monotonic()
 
     def _disturb(self, environ: Any, stopping: threading.Event) -> Response | None:
-        body = environ["wsgi.input"]
-        code = parse_qs(body.read().decode()).get("code", [""])[0]
-        body.seek(0)
-        fault = self.faults.pop(code, None)
+        form = dict(parse_qsl(environ["wsgi.input"].getvalue().decode()))
+        fault = self.faults.pop(form.get("code", ""), None)
         return fault.act(environ, stopping) if fault else None
-
-    def _must_be_of(self, name: str, answer: httpx.Response) -> None:
-        if str(answer.url).startswith(f"{self.site}/"):  # the tenant offers everybody
-            names = {n.lower() for n in _NAME.findall(answer.read().decode())}
-            if others := ", ".join(sorted(names - {name})):
-                raise Wrong(f"{answer.url.path} tells {name} of {others}")
 
 
 def take(turn: Turn, browsers: list[Browser], scene: Scene) -> None:
     """Log in, disturbed or not, look around and do what comes then."""
     browser = browsers[turn.browser]
-    before = browser.cookies()
-    if turn.trouble:
-        browser.log_in_disturbed(turn)
-    mark = scene.outages
-    if turn.trouble != ROTATED:
-        browser.log_in()
-    if before and not scene.had_outage(mark):
-        browser.must_be_out(before, "after another login")
+    before = browser.copy()
+    if turn.trouble not in {"", ROTATED}:
+        browser.fail_to_log_in(turn)
+    since = time.monotonic()
+    browser.log_in(rotates=turn.trouble == ROTATED)
+    if not scene.had_outage(since):
+        before.must_be_out("after another login")
     browser.look_at(*PAGES)
     if turn.ending != NOTHING:
         browser.log_out(everywhere=turn.ending == EVERYWHERE)
@@ -184,115 +130,128 @@ def take(turn: Turn, browsers: list[Browser], scene: Scene) -> None:
 
 
 class Browser:
-    """One browser of one user: its cookies, and whether it is signed in."""
+    """One browser of one user, whom the site must tell of nobody else."""
 
     def __init__(self, scene: Scene, name: str) -> None:
         self._scene, self._name, self.is_signed_in = scene, name, False
-        self._http = scene.client(name)
-        self._ask = partial(scene.ask, self._http)
+        self._http = httpx.Client(
+            base_url=scene.site, limits=_NONE_KEPT, timeout=30, verify=_TRUSTS_NOBODY
+        )
+        self._http.headers["Accept"] = "text/html"
+        self._http.event_hooks["response"].append(self._must_be_ours)
 
-    def cookies(self) -> dict[str, str]:
-        """Return a copy of the cookies that are the site's."""
-        jar = self._http.cookies.jar
-        return {c.name: c.value or "" for c in jar if c.name != "auth0_local"}
+    def copy(self) -> Browser:
+        """Return a browser with the cookies as they are now."""
+        copy = Browser(self._scene, self._name)
+        copy._http.cookies.update(self._http.cookies)
+        return copy
 
-    def log_in(self) -> None:
-        """Log in, disturbed by nobody but others."""
-        self._must_be_in(self._meet(None))
+    def ask(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
+        """Ask the site; once more, where an outage was in the way."""
+        while True:
+            since = time.monotonic()
+            answer = self._http.request(method, path, headers=headers)
+            if not self._scene.met_outage(answer, since):
+                return answer
+            self._scene.seen.append("requests during an outage")
 
-    def log_in_disturbed(self, turn: Turn) -> None:
-        """Fail to log in, with the page for that; another key is no failure."""
-        scene, fault = self._scene, TROUBLES[turn.trouble][1]
-        if turn.trouble == ROTATED:
-            with scene.rotating:
-                return self._must_be_in(self._meet(Fault(scene.rotate)))
-        if fault:
-            answer, expected = self._meet(fault(turn.number)), _FAILED
+    def log_in(self, *, rotates: bool) -> None:
+        """Log in, disturbed by nobody but others, or with another key from then on."""
+        scene = self._scene
+        with scene.rotating if rotates else nullcontext():
+            answer = self._come_back(Fault(scene.rotate) if rotates else None)
+        if (where := _location(answer)) != "/profile":
+            raise Wrong(f"the login leads to {where}, not to /profile")
+        self.is_signed_in = True
+
+    def fail_to_log_in(self, turn: Turn) -> None:
+        """Fail, with the page for that."""
+        if fault := TROUBLES[turn.trouble][1]:
+            answer, expected = self._come_back(fault(turn.number)), _FAILED
         else:
-            url, expected = self._come_back(), _AWAY
-            with scene.outage():
+            url, expected = self._way_back(), _AWAY
+            with self._scene.outage():
                 answer = self._http.get(url)
         if _told(answer) not in expected:
             raise Wrong(f"{turn.trouble}: {_words(answer)}")
-        return self.look_at("/api/me")
+        self.look_at("/api/me")
 
     def look_at(self, *paths: str) -> None:
         """Look at pages that tell who is signed in: us, if we are."""
         expected = self._name if self.is_signed_in else None
         for path in paths:
-            if (found := _who(self._ask(path))) != expected:
+            if (found := _who(self.ask(path))) != expected:
                 raise Wrong(f"{path} tells of {found}, not {expected}")
 
-    def must_be_out(self, cookies: dict[str, str], why: str) -> None:
-        """Show a copy of cookies that are to be worth nothing."""
-        http = self._scene.client(self._name, cookies)
-        if found := _who(self._scene.ask(http, "/api/me")):
+    def must_be_out(self, why: str) -> None:
+        """See that this copy of a browser is worth nothing."""
+        if found := _who(self.ask("/api/me")):
             raise Wrong(f"a copy of the cookie is {found} {why}")
 
     def log_out(self, *, everywhere: bool) -> None:
-        """Press a button; the copy of the cookie has to be worth nothing, too."""
-        scene, held, mark = self._scene, self.cookies(), self._scene.outages
+        """Press a button; a copy of the cookie has to be worth nothing, too."""
+        scene, copy, since = self._scene, self.copy(), time.monotonic()
         if everywhere:
-            origin = {"Origin": scene.site}
-            answer = self._ask("/logout/everywhere", "POST", headers=origin)
+            answer = self.ask("/logout/everywhere", "POST", Origin=scene.site)
         else:
-            answer = self._ask("/logout")
-        had_outage, tenant = scene.had_outage(mark), scene.tenant
-        # the other port is the same tenant, and spares everybody the handshake
-        plain = _location(answer).replace(tenant.issuer, f"{tenant.origin}/")
-        if (home := _location(self._http.get(plain))) != f"{scene.site}/":
+            answer = self.ask("/logout")
+        had_outage = scene.had_outage(since)
+        if (home := self._at_tenant(answer)) != f"{scene.site}/":
             raise Wrong(f"the logout leads to {home}")
         self.is_signed_in = False
         if not answer.cookies.get("signed_out_here_only"):
-            return self.must_be_out(held, "after a logout")
-        if not had_outage:
+            copy.must_be_out("after a logout")
+        elif had_outage:
+            scene.seen.append("logouts of this browser only, during an outage")
+        else:
             raise Wrong("a logout ended the session here only, without an outage")
-        return scene.seen.append("logouts of this browser only, during an outage")
 
-    def _come_back(self) -> str:
-        """Go the way to the tenant; return the address that it sends us back to."""
-        form_page = f"{self._scene.tenant.origin}/u/login"
-        start = self._ask("/login?return_to=/profile")
-        where = _location(self._http.get(_location(start)))
-        if where.startswith(form_page):
-            state = parse_qs(urlsplit(where).query)["state"][0]
-            form = {"action": "login", "state": state, "username": self._name}
-            where = _location(self._http.post(form_page, data=form))
-        return where
-
-    def _meet(self, fault: Fault | None) -> httpx.Response:
+    def _come_back(self, fault: Fault | None) -> httpx.Response:
         """Come back with a code that meets a fault; again if others' came first."""
         scene = self._scene
         while True:
-            mark, rotations, url = scene.outages, scene.rotations, self._come_back()
-            code = parse_qs(urlsplit(url).query)["code"][0]
+            since, url = time.monotonic(), self._way_back()
+            code = httpx.URL(url).params["code"]
             if fault:
                 scene.faults[code] = fault
             answer = self._http.get(url)
-            if scene.faults.pop(code, None) and not scene.had_outage(mark):
+            if scene.faults.pop(code, None) and not scene.had_outage(since):
                 raise Wrong(f"a fault met nobody: {_words(answer)}")
-            has_old_key = _told(answer) == _OLD_KEY and scene.rotations != rotations
-            if not (has_old_key and not fault) and not scene.met_outage(answer, mark):
+            old_key = _told(answer) == "400 invalid_token" and scene.rotated_at > since
+            if (fault or not old_key) and not scene.met_outage(answer, since):
                 return answer
             scene.seen.append("logins that met the trouble of others")
 
-    def _must_be_in(self, answer: httpx.Response) -> None:
-        if (where := _location(answer)) != "/profile":
-            raise Wrong(f"the login leads to {where}, not to /profile")
-        self.is_signed_in = True
+    def _way_back(self) -> str:
+        """Go the way to the tenant; return the address that it sends us back to."""
+        where = self._at_tenant(self.ask("/login?return_to=/profile"))
+        if "/u/login?" in where:
+            form = {"username": self._name, "action": "login"}
+            where = _location(self._http.post(where, data=form))
+        return where
+
+    def _at_tenant(self, answer: httpx.Response) -> str:
+        """Go where an answer sends us; return where the tenant sends us then."""
+        tenant = self._scene.tenant
+        # the other port is the same tenant, and spares everybody the handshake
+        plain = _location(answer).replace(tenant.issuer, f"{tenant.origin}/")
+        return _location(self._http.get(plain))
+
+    def _must_be_ours(self, answer: httpx.Response) -> None:
+        if str(answer.url).startswith(f"{self._scene.site}/"):  # the tenant offers all
+            names = {n.lower() for n in _NAME.findall(answer.read().decode())}
+            if others := ", ".join(sorted(names - {self._name})):
+                raise Wrong(f"{answer.url.path} tells {self._name} of {others}")
 
 
-def _told(answer: httpx.Response) -> tuple[int, str]:
-    """Return the status and the code of an error, in whichever form."""
-    if answer.headers.get("Content-Type") == "application/problem+json":
-        return answer.status_code, answer.json().get("code", "")
+def _told(answer: httpx.Response) -> str:
+    """Return the status and the code of an error, or what is told instead."""
     found = _CODE.search(answer.text)
-    return answer.status_code, found[1] if found else ""
+    return f"{answer.status_code} {found[1] if found else repr(answer.text[:200])}"
 
 
 def _words(answer: httpx.Response) -> str:
-    status, code = _told(answer)
-    return f"{answer.url.path} answers {status} {code or answer.text[:200]!r}"
+    return f"{answer.url.path} answers {_told(answer)}"
 
 
 def _location(answer: httpx.Response) -> str:
@@ -303,11 +262,10 @@ def _location(answer: httpx.Response) -> str:
 
 def _who(answer: httpx.Response) -> str | None:
     """Return whom a page takes for signed in, or None where it is as without login."""
-    path, status = answer.url.path, answer.status_code
-    if status == 200 and (found := PAGES[path].search(answer.text)):
-        return found[1].lower()
-    is_home = path == "/" and status == 200
+    if answer.is_success and (found := _NAME.search(answer.text)):
+        return found[0].lower()
+    is_home = answer.is_success and answer.url.path == "/"
     is_sent_away = answer.headers.get("Location", "").startswith("/login?")
-    if not (is_home or is_sent_away or _told(answer) == (401, "signed_out")):
+    if not (is_home or is_sent_away or _told(answer) == "401 signed_out"):
         raise Wrong(_words(answer))
     return None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 from flask import Flask, Response, jsonify, render_template, session
+from itsdangerous.encoding import base64_encode
 from werkzeug.test import EnvironBuilder
+
+from auth0_flask.stores import SharedStore
 
 ADDRESS = "http://localhost:5000"
 #: So many different users ask in turn.
@@ -29,16 +32,13 @@ CLAIMS: dict[str, Any] = json.loads("""{
 
 def bare() -> Flask:
     """Return an app with a sync view and an async one, and nothing else."""
+
+    async def answer() -> Response:
+        return jsonify(CLAIMS)
+
     app = Flask(__name__)
-
-    @app.get("/api/me")
-    def me() -> Response:
-        return jsonify(CLAIMS)
-
-    @app.get("/async")
-    async def me_too() -> Response:
-        return jsonify(CLAIMS)
-
+    app.add_url_rule("/api/me", view_func=lambda: jsonify(CLAIMS))
+    app.add_url_rule("/async", view_func=answer)
     return app
 
 
@@ -50,23 +50,12 @@ def quickstart() -> Flask:
     return app
 
 
-def ours(*, redis: Any = None, pushed: bool = False) -> Flask:
-    """Return an app as the README shows, with views of both kinds.
-
-    Its sessions are in Redis, its authorization requests pushed (RFC 9126), if wanted.
-    """
+def ours(*, redis: Any = None) -> Flask:
+    """Return an app as the README shows, with views of both kinds."""
     import auth
-    from auth0_flask import Auth0Client
 
-    app, client = Flask(__name__), auth.auth0
-    if pushed:
-        changed = {"pushed_authorization_requests": True}
-        client = Auth0Client(
-            auth.settings.model_copy(update=changed),
-            state_store=client.sessions,
-            transaction_store=client.transactions,
-        )
-    auth.init_app(app, redis=redis, client=client)
+    app = Flask(__name__)
+    auth.init_app(app, redis=redis)
     app.register_blueprint(auth.routes)
 
     @app.get("/api/me")
@@ -92,14 +81,11 @@ async def token() -> str:
 
 def demo(*, redis: Any = None) -> Flask:
     """Return the app of this project, whose async views reuse event loops."""
+    import app
     import auth
-    from app import create_app
 
-    usual, auth.init_app = auth.init_app, partial(auth.init_app, redis=redis)
-    try:
-        return create_app()
-    finally:
-        auth.init_app = usual
+    with patch.object(auth, "init_app", partial(auth.init_app, redis=redis)):
+        return app.create_app()
 
 
 def bare_home(user: dict[str, Any] | None) -> Flask:
@@ -123,28 +109,30 @@ def claims(number: int) -> dict[str, Any]:
 
 def opaque(length: int) -> str:
     """Return a random token of that many characters."""
-    return base64.urlsafe_b64encode(_random.randbytes(length)).decode()[:length]
+    return base64_encode(_random.randbytes(length)).decode()[:length]
 
 
-def jwt(payload: dict[str, Any], length: int = 0) -> str:
-    """Return what a JWT signed by RS256 looks like, with permissions to fill it."""
+def jwt(payload: dict[str, Any]) -> str:
+    """Return what a JWT signed by RS256 looks like."""
     head = {"alg": "RS256", "typ": "JWT", "kid": opaque(21)}
-    while True:
-        parts = [json.dumps(part, separators=(",", ":")) for part in (head, payload)]
-        encoded = [base64.urlsafe_b64encode(part.encode()).decode() for part in parts]
-        made = ".".join([*(part.rstrip("=") for part in encoded), opaque(342)])
-        if len(made) >= length:
-            return made
-        more = [f"{opaque(6)}:{opaque(8)}"]
-        payload = {**payload, "permissions": payload.get("permissions", []) + more}
+    parts = [json.dumps(part, separators=(",", ":")) for part in (head, payload)]
+    return ".".join([*(base64_encode(part).decode() for part in parts), opaque(342)])
 
 
-def state(user: dict[str, Any], api_token: int = 0) -> dict[str, Any]:
-    """Return what the SDK keeps after a login; the access token may be a long JWT."""
-    api = {**CLAIMS, "aud": "https://api.example.com", "permissions": []}
+def state(user: dict[str, Any], permissions: int | None = None) -> dict[str, Any]:
+    """Return what the SDK keeps after a login.
+
+    With a number of permissions (18 bytes each), the access token is a JWT that lists
+    them.
+    """
+    access_token = opaque(43)
+    if permissions is not None:
+        listed = [f"{opaque(6)}:{opaque(8)}" for _ in range(permissions)]
+        api = {**CLAIMS, "aud": "https://api.example.com", "permissions": listed}
+        access_token = jwt(api)
     tokens = {
         "audience": "default",
-        "access_token": jwt(api, api_token) if api_token else opaque(43),
+        "access_token": access_token,
         "scope": "openid profile email offline_access",
         "expires_at": 1795330400,
     }
@@ -158,10 +146,10 @@ def state(user: dict[str, Any], api_token: int = 0) -> dict[str, Any]:
     }
 
 
-def cookie(app: Flask, begin: Callable[[], object]) -> str:
-    """Return the Cookie header of whoever signs in by calling ``begin``."""
+def cookie(app: Flask, begin: Callable[..., object], *given: Any) -> str:
+    """Return the Cookie header of whoever signs in by calling ``begin(*given)``."""
     with app.test_request_context(base_url=ADDRESS):
-        begin()
+        begin(*given)
         pairs = app.process_response(Response()).headers.getlist("Set-Cookie")
     return "; ".join(pair.partition(";")[0] for pair in pairs)
 
@@ -171,37 +159,29 @@ def sign_in(state: dict[str, Any], unused: float = 0) -> None:
     from auth import auth0
 
     kept = auth0.sessions.save(state)
-    if unused:
-        kept["session"]["used_at"] -= unused
-        auth0.sessions.adopt(kept)
+    kept["session"]["used_at"] -= unused
+    auth0.sessions.adopt(kept)
 
 
-def each_cookie(
-    app: Flask, users: int, api_token: int = 0, *, unused: float = 0
+def cookies(
+    app: Flask, users: int = USERS, permissions: int | None = None, unused: float = 0
 ) -> Iterator[str]:
     """Yield those of so many users of ours; they are on no list of devices."""
-    from auth0_flask.stores import SharedStore
-
     extension = app.extensions["auth0"]
     store, extension.shared_store = extension.shared_store, SharedStore()
     store.check()  # what remembers logouts has to be older than a session
     for number in range(users):
-        yield cookie(app, partial(sign_in, state(claims(number), api_token), unused))
+        yield cookie(app, sign_in, state(claims(number), permissions), unused)
     extension.shared_store = store
-
-
-def cookies(app: Flask, api_token: int = 0, *, unused: float = 0) -> list[str]:
-    """Return those of all users of ours."""
-    return list(each_cookie(app, USERS, api_token, unused=unused))
 
 
 def quickstart_cookies() -> list[str]:
     """Return those of all users of `quickstart`."""
-    app, users = quickstart(), [claims(number) for number in range(USERS)]
-    return [cookie(app, lambda u=user: session.update(user=u)) for user in users]  # type: ignore[misc]  # a default that is bound
+    app, users = quickstart(), map(claims, range(USERS))
+    return [cookie(app, lambda user: session.update(user=user), u) for u in users]
 
 
-def requests(path: str, cookies: Iterable[str] = ("",)) -> list[dict[str, Any]]:
+def requests(path: str, cookies: Iterable[str]) -> list[dict[str, Any]]:
     """Return the WSGI environments of requests with these Cookie headers."""
     headers = ([("Cookie", each)] if each else [] for each in cookies)
     return [EnvironBuilder(path, ADDRESS, headers=h).get_environ() for h in headers]

@@ -24,7 +24,7 @@ from .logins import get, settings, sign_in
 from .processes import set_environment
 
 _ROOT = Path(__file__).resolve().parent.parent
-_calls: list[tuple[str, str, str]] = []  # module, function, module of the caller or ""
+_calls: list[tuple[str, str, bool]] = []  # module, function, whether it is a switch
 
 
 def main(*options: str) -> None:
@@ -39,12 +39,11 @@ def main(*options: str) -> None:
         for path in ("/login", "/callback", "/api/me", "/token", "/logout"):
             _count(app, tenant, path)  # once, to fill caches
             _count(app, tenant, path)
-            is_switch = [caller not in {"", module} for module, _, caller in _calls]
             modules = len({module for module, _, _ in _calls})
-            rows.append(f"| `{path}` | {len(_calls)} | {modules} | {sum(is_switch)} |")
-            if "--calls" in options:
-                for mark, (module, function, _) in zip(is_switch, _calls, strict=True):
-                    print(f"{path} {' *'[mark]} {module}: {function}")
+            switches = sum(is_switch for _, _, is_switch in _calls)
+            rows.append(f"| `{path}` | {len(_calls)} | {modules} | {switches} |")
+            for module, function, is_switch in _calls if "--calls" in options else []:
+                print(f"{path} {' *'[is_switch]} {module}: {function}")
     print(*rows, sep="\n")
 
 
@@ -70,8 +69,8 @@ def _note(frame: FrameType, event: str, _: Any) -> None:
     if event == "call" and _module(code) and frame.f_lasti == _beginning(code):
         while caller and not _module(caller.f_code):
             caller = caller.f_back
-        by = _module(caller.f_code) if caller else ""
-        _calls.append((_module(code), code.co_qualname, by))
+        by = _module(caller.f_code) if caller else _module(code)
+        _calls.append((_module(code), code.co_qualname, by != _module(code)))
 
 
 @cache

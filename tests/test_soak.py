@@ -19,8 +19,8 @@ from servers import ROOT
 if TYPE_CHECKING:
     from flask import Flask
 
-_SHORT = ["--logins", "30", "--users", "6", "--at-once", "6"]
-_FEW = ["--logins", "20", "--users", "4", "--at-once", "4"]
+_SHORT = ["--logins", "30", "--users", "6"]
+_FEW = ["--logins", "20", "--users", "4"]
 _FAULTY = [*_FEW, "--workers", "1", "--app", "test_soak:faulty()"]
 
 
