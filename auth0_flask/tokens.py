@@ -142,10 +142,15 @@ class Refresher:
         """
         known = request_state()
         self._sessions.note_use(known)
-        # looking at `session` alone would say "Vary: Cookie"; a login has the newest
-        if (state := known.session) and (
+        # looking at `session` alone would say "Vary: Cookie"; one that this login began
+        # has the newest, one that an account was linked to need not
+        state, began = known.session, known.began or float("inf")
+        if state and (
             known.refreshed
-            or (not known.began and getattr(session, "ours_changed", session.modified))
+            or (
+                state["session"].get("begun_at", 0) < began
+                and getattr(session, "ours_changed", session.modified)
+            )
         ):
             try:
                 if token := state.get("refresh_token"):

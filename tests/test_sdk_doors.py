@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from auth0_server_python import auth_types as types
 from auth0_server_python import error as sdk
-from flask import Flask
+from flask import Flask, request
 from flask.sessions import SecureCookieSessionInterface
 
 import auth
@@ -21,6 +21,7 @@ from auth import auth0
 from auth0_flask import Auth0Client
 from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.faults import Fault
+from conftest import Clock
 from passkey import Passkey
 from sdk_calls import WAYS, Caller, exchange, hint, proof
 from shop import make_shop
@@ -214,6 +215,29 @@ def test_who_links_an_account_keeps_the_session(
     assert "another_user" in answer.text
     back = caller.confirm(caller.ask(lambda: start(options)), "deny")
     assert "access_denied" in caller.client.get(back).text
+
+
+def test_an_account_that_is_linked_brings_no_replaced_refresh_token_back(
+    caller: Caller, shop: Flask, tenant: Tenant, clock: Clock
+) -> None:
+    """Where the app's own interface writes all of its session anew."""
+    shop.session_interface = type("Theirs", (SecureCookieSessionInterface,), {})()
+    caller.login()
+    link = partial(auth0.start_link_user, {"connection": "github"})
+    back = caller.confirm(caller.ask(link))
+    twin, token = Caller(shop, tenant), partial(auth0.get_access_token, audience="x")
+    twin.client = caller.twin().client
+
+    async def callback() -> str:
+        await auth0.complete_interactive_login(request.url)
+        await asyncio.to_thread(twin.ask, token)  # another tab, at the same moment
+        return "linked"
+
+    shop.view_functions["auth0.callback"] = callback
+    assert caller.client.get(back).text == "linked"
+    clock.forward(10_000)  # what came of the replaced one is forgotten by now
+    assert caller.ask(partial(auth0.get_access_token, audience="https://b.example/"))
+    assert tenant.reuse_detected == 0
 
 
 @pytest.mark.sdk("start_connect_account", "list_connected_accounts")
