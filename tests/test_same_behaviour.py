@@ -56,8 +56,8 @@ class Browser:
         """Return another browser at the same app."""
         return Browser(self.app, self.origin, self.tenant)
 
-    def get(self, path: str, **headers: str) -> TestResponse:
-        return self.open(path, {n.replace("_", "-"): headers[n] for n in headers})
+    def get(self, path: str) -> TestResponse:
+        return self.open(path, {})
 
     def open(self, path: str, headers: dict[str, str], **more: Any) -> TestResponse:
         url = path if path.startswith("http") else self.origin + path
@@ -146,15 +146,7 @@ def add_views(app: Flask, auth: Any) -> Flask:
 
 # The situations
 
-SITUATIONS: list[Story] = []
 
-
-def situation(story: Story) -> Story:
-    SITUATIONS.append(story)
-    return story
-
-
-@situation
 def a_whole_login(browser: Browser) -> Answers:
     yield browser.get("/reports?month=11")
     yield browser.get("/login?return_to=/reports?month%3D11")
@@ -170,7 +162,6 @@ def a_whole_login(browser: Browser) -> Answers:
     yield browser.get("/reports")
 
 
-@situation
 def guards_for_people_and_programs(browser: Browser) -> Answers:
     asks: list[dict[str, str]] = [
         {},
@@ -190,7 +181,6 @@ def guards_for_people_and_programs(browser: Browser) -> Answers:
     yield browser.post("/machine", json={}, headers={"Accept": "*/*"})
 
 
-@situation
 def what_nobody_clicked(browser: Browser) -> Answers:
     callback = browser.come_back()
     for path in ("/login", callback):
@@ -204,7 +194,6 @@ def what_nobody_clicked(browser: Browser) -> Answers:
     assert browser.get("/who").text == "auth0|alice"
 
 
-@situation
 def callbacks_that_fail(browser: Browser) -> Answers:
     queries = (
         *("", "?", "?state=x", "?code=x", "?state=x&code=y", "?error=access_denied"),
@@ -219,7 +208,6 @@ def callbacks_that_fail(browser: Browser) -> Answers:
             yield answer
 
 
-@situation
 def a_provider_that_fails(browser: Browser) -> Answers:
     tenant = browser.tenant
     refused = Fault.body({"error": "invalid_grant"}, status=429)
@@ -239,7 +227,6 @@ def a_provider_that_fails(browser: Browser) -> Answers:
             yield answer
 
 
-@situation
 def a_guest_at_a_silent_login(browser: Browser) -> Answers:
     for headers in (HTML, JSON):
         asked = browser.start("/login?prompt=none")
@@ -249,7 +236,6 @@ def a_guest_at_a_silent_login(browser: Browser) -> Answers:
         yield answer
 
 
-@situation
 def two_tabs(browser: Browser) -> Answers:
     first, second = browser.start("/login?return_to=/a"), browser.start()
     signed_in = browser.get(browser.come_back(second))
@@ -272,7 +258,6 @@ def two_tabs(browser: Browser) -> Answers:
     yield late
 
 
-@situation
 def logout_everywhere(browser: Browser) -> Answers:
     browser.login()
     yield browser.get("/reports")  # else the demo's error pages are the first to look
@@ -293,7 +278,6 @@ def logout_everywhere(browser: Browser) -> Answers:
     yield phone.get("/reports")
 
 
-@situation
 def a_slow_page_while_much_happens(browser: Browser) -> Answers:
     browser.tenant.access_token_lifetime = 0
     browser.login()
@@ -308,7 +292,6 @@ def a_slow_page_while_much_happens(browser: Browser) -> Answers:
     assert browser.get("/token").text == "token"
 
 
-@situation
 def a_refresh_that_fails(browser: Browser) -> Answers:
     browser.tenant.access_token_lifetime = 0
     browser.login()
@@ -325,7 +308,6 @@ def a_refresh_that_fails(browser: Browser) -> Answers:
     yield browser.get("/token?x=1")
 
 
-@situation
 def a_session_of_three_cookies(browser: Browser) -> Answers:
     claims = {"https://a.example/x": noise(5_200)}
     browser.tenant.add_user("heavy", **claims)
@@ -344,7 +326,6 @@ def a_session_of_three_cookies(browser: Browser) -> Answers:
         yield refused
 
 
-@situation
 def a_login_that_goes_round(browser: Browser) -> Answers:
     for _ in range(3):
         yield browser.login()
@@ -357,6 +338,21 @@ def a_login_that_goes_round(browser: Browser) -> Answers:
     yield browser.open("/login", JSON)
 
 
+SITUATIONS: list[Story] = [
+    a_whole_login,
+    guards_for_people_and_programs,
+    what_nobody_clicked,
+    callbacks_that_fail,
+    a_provider_that_fails,
+    a_guest_at_a_silent_login,
+    two_tabs,
+    logout_everywhere,
+    a_slow_page_while_much_happens,
+    a_refresh_that_fails,
+    a_session_of_three_cookies,
+    a_login_that_goes_round,
+]
+EVERYWHERE: list[Story] = [a_whole_login, two_tabs, a_slow_page_while_much_happens]
 LOCAL, PUBLIC = "http://localhost", "https://shop.example"
 CROSS_SITE = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
 PARTITIONED = {"SESSION_COOKIE_PATH": "/", "SESSION_COOKIE_PARTITIONED": True}
@@ -421,46 +417,32 @@ def compare(own: dict[str, Any], demo: dict[str, Any]) -> None:
     assert own == demo
 
 
-Make = Callable[..., tuple[Browser, Browser]]
-
-
-@pytest.fixture
-def make(tenant: Tenant, tmp_path: Path) -> Make:
-    """Make both apps, each with a browser at it."""
-
-    def make(origin: str, **config: Any) -> tuple[Browser, Browser]:
-        callback = f"{origin}/callback"
-        tenant.allowed_callback_urls.add(callback)
-        given = {"AUTH0_REVOCATIONS_PATH": str(tmp_path / "revocations.sqlite3")}
-        auth = copy_of_auth({"AUTH0_REDIRECT_URI": callback, **given})
-        own = Flask("shop")
-        own.config.update(config)
-        auth.init_app(own)
-        own.register_blueprint(auth.routes)
-        apps = own, load("app", auth).create_app(config)
-        ours, theirs = (Browser(add_views(a, auth), origin, tenant) for a in apps)
-        return ours, theirs
-
-    return make
-
-
-@pytest.mark.parametrize("story", SITUATIONS, ids=lambda story: story.__name__)
+@pytest.mark.parametrize(
+    ("origin", "config", "stories"),
+    [
+        *((LOCAL, {}, [story]) for story in SITUATIONS),
+        *((*config, EVERYWHERE) for config in CONFIGS),
+    ],
+    ids=[story.__name__ for story in SITUATIONS] + [f"{o} {c}" for o, c in CONFIGS],
+)
 def test_the_demo_and_an_app_of_ones_own_answer_the_same(
-    story: Story, make: Make
+    tenant: Tenant,
+    tmp_path: Path,
+    origin: str,
+    config: dict[str, Any],
+    stories: list[Story],
 ) -> None:
-    own, demo = make(LOCAL)
+    callback = f"{origin}/callback"
+    tenant.allowed_callback_urls.add(callback)
+    given = {"AUTH0_REVOCATIONS_PATH": str(tmp_path / "revocations.sqlite3")}
+    auth = copy_of_auth({"AUTH0_REDIRECT_URI": callback, **given})
+    own = Flask("shop")
+    own.config.update(config)
+    auth.init_app(own)
+    own.register_blueprint(auth.routes)
+    apps = [add_views(a, auth) for a in (own, load("app", auth).create_app(config))]
 
-    for one, other in zip(map(seen, story(own)), map(seen, story(demo)), strict=True):
-        compare(one, other)
-
-
-@pytest.mark.parametrize(("origin", "config"), CONFIGS)
-def test_they_do_so_wherever_they_are_and_whatever_flask_is_told(
-    origin: str, config: dict[str, Any], make: Make
-) -> None:
-    own, demo = make(origin, **config)
-
-    for story in (a_whole_login, two_tabs, a_slow_page_while_much_happens):
-        own, demo = own.another(), demo.another()
-        for one, other in zip(story(own), story(demo), strict=True):
-            compare(seen(one), seen(other))
+    for story in stories:
+        ours, demos = (story(Browser(app, origin, tenant)) for app in apps)
+        for one, other in zip(map(seen, ours), map(seen, demos), strict=True):
+            compare(one, other)
