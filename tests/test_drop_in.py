@@ -418,23 +418,6 @@ async def test_with_routes_of_its_own_in_sync_views(
         assert (await alice.get("/account/callback")).status_code == 400
 
 
-async def test_with_the_routes_of_the_readme(
-    tmp_path: Path, tenant: Tenant, visitors: Visitors
-) -> None:
-    text = CHAPTER.partition("## Write the routes yourself\n")[2].partition("\n## ")[0]
-    code = app_of_the_readme().replace("app.register_blueprint(auth.routes)\n", "", 1)
-    (tmp_path / "app.py").write_text("\n\n".join([code, *blocks(text, "python")]))
-    shutil.copy(ROOT / "auth.py", tmp_path)
-
-    with running(tmp_path, tenant) as site:
-        alice = visitors(at=site)
-        page = await alice.login("/reports?month=11")
-        assert page.url == f"{site}/reports?month=11"
-        assert page.text == "Reports for auth0|alice"
-        await alice.logout()
-        assert not on_site(await alice.go("/reports"), site)
-
-
 # The app of the README
 
 
@@ -447,20 +430,26 @@ def note():
 """
 
 
-async def test_roles_public_views_and_a_session_that_is_cleared(
+async def test_the_routes_of_the_readme_its_guards_and_a_session_that_is_cleared(
     tmp_path: Path, tenant: Tenant, visitors: Visitors
 ) -> None:
+    text = CHAPTER.partition("## Write the routes yourself\n")[2].partition("\n## ")[0]
+    code = app_of_the_readme().replace("app.register_blueprint(auth.routes)\n", "", 1)
+    added = blocks(text + GUARDS + CLEARS.partition("\n## ")[0], "python")
+    (tmp_path / "app.py").write_text("\n\n".join([code, *added, NOTE]))
     shutil.copy(ROOT / "auth.py", tmp_path)
-    added = blocks(GUARDS + CLEARS.partition("\n## ")[0], "python")
-    code = "\n\n".join([app_of_the_readme(), *added, NOTE])
-    (tmp_path / "app.py").write_text(code)
     tenant.add_user("ada", **{"https://example.com/roles": ["admin"]})
     with running(tmp_path, tenant) as site:
         alice, ada = visitors("alice", at=site), visitors("ada", at=site)
         assert (await alice.get("/about")).text == "Open to all"
         assert (await alice.get("/note")).headers["Location"].startswith("/login?")
+        page = await alice.login("/reports?month=11")
+        assert page.url == f"{site}/reports?month=11"
+        assert page.text == "Reports for auth0|alice"
+        assert (await alice.get("/admin")).status_code == 403
+        await alice.logout()
+        assert not on_site(await alice.go("/reports"), site)
 
-        assert (await alice.login("/admin")).status_code == 403
         assert (await ada.login("/admin")).text == "For admins"
         await ada.get("/note?text=mine")
         assert (await ada.get("/note")).text == "mine"
