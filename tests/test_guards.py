@@ -557,21 +557,11 @@ def test_auth_user_is_kept_as_claims_and_combined_as_a_dict_is(app: Flask) -> No
 
 
 def test_auth_user_is_nobody_outside_a_request(app: Flask) -> None:
-    """As in a mail that a job renders, and in a debugger."""
-    with app.app_context():
+    with app.app_context():  # as in a mail that a job renders, and in a debugger
         assert template() == "nobody"
         assert "no request" in f"{auth.auth_user}"
     with pytest.raises(RuntimeError, match="context"):
         auth.auth_user.get("sub")
-
-
-def test_a_session_that_is_read_shows_nothing_of_the_sdks_own(
-    client: FlaskClient,
-) -> None:
-    enter(client, ALICE).get("/sync")
-
-    assert {"user", "session"} <= (own := auth.auth0.read_session() or {}).keys()
-    assert "internal" not in own
 
 
 def test_a_missing_secret_key_is_made_of_our_secrets_and_is_none_of_them() -> None:
