@@ -390,24 +390,6 @@ def test_a_refusal_reaches_the_app_by_the_sdks_type_and_visitors_as_a_page(
     assert bool(caller.user) == (case in BY_A_USER)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_an_outage_is_an_outage_whatever_is_asked(
-    way: str, caller: Caller, tenant: Tenant
-) -> None:
-    for status in (429, 503):
-        if way == "by_second_factor":
-            tenant.fail("token", Fault.slow(0))  # that of the code
-        tenant.fail("token", Fault.body({"error": "invalid_grant"}, status=status))
-        answer = caller.come_in(way, "alice")
-        assert isinstance(caller.raised, sdk.Auth0Error)
-        assert answer.status_code == 502, answer.text
-        assert answer.headers["Retry-After"]
-        assert "provider_unreachable" in answer.text
-        assert caller.user == {}
-        caller.passkeys.clear()  # it came to no sign-up
-    assert caller.come_in(way, "alice").status_code == 200
-
-
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [

@@ -269,19 +269,24 @@ def test_a_guest_has_a_session_until_they_sign_in(
 
 
 @pytest.mark.parametrize(
-    ("path", "ask"),
+    ("path", "asked", "ask"),
     [
-        ("/passwordless/start", Caller.by_code),
-        ("/passkey/register", Caller.by_passkey),
-        ("/bc-authorize", Caller.by_approval),
-        ("/me/v1/connected-accounts/accounts", None),
+        ("/passwordless/start", "", Caller.by_code),
+        ("/passkey/register", "", Caller.by_passkey),
+        ("/bc-authorize", "", Caller.by_approval),
+        ("/me/v1/connected-accounts/accounts", "", None),
+        ("/oauth/token", "passwordless", Caller.by_code),
+        ("/oauth/token", "webauthn", Caller.by_passkey),
+        ("/oauth/token", "token-exchange", Caller.by_exchange),
+        ("/oauth/token", "ciba", Caller.by_approval),
+        ("/oauth/token", "mfa-otp", Caller.by_second_factor),
     ],
 )
-def test_an_outage_of_other_endpoints_than_oauths_is_an_outage_too(
-    path: str, ask: Any, caller: Caller, elsewhere: respx.MockRouter
+def test_an_outage_is_an_outage_whatever_is_asked(
+    path: str, asked: str, ask: Any, caller: Caller, elsewhere: respx.MockRouter
 ) -> None:
-    down = elsewhere.route(path=path)
-    answer = {"error": "invalid_request", "title": "x", "status": 400}
+    down = elsewhere.route(path=path, content__contains=asked.encode())
+    answer = {"error": "invalid_grant", "title": "x", "status": 400}
     elsewhere.route().pass_through()
     caller.login()
     for status in (429, 503):
@@ -290,7 +295,9 @@ def test_an_outage_of_other_endpoints_than_oauths_is_an_outage_too(
         page = caller.call(work)
         assert isinstance(caller.raised, sdk.Auth0Error)
         assert (page.status_code, page.headers["Retry-After"]) == (502, "9"), page.text
+        assert "provider_unreachable" in page.text
         assert caller.user["sub"] == "auth0|alice"
+        caller.passkeys.clear()  # it came to no sign-up
 
 
 def test_one_tls_context_serves_every_client_that_the_sdk_opens(
