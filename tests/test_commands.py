@@ -26,14 +26,7 @@ from flask import Flask
 from auth0_flask import SetupError
 from auth0_flask.tenant import Fault, Tenant
 from redis_server import RedisServer
-from servers import (
-    FLASK_RUN,
-    REVOCATIONS,
-    ROOT,
-    clean_environment,
-    free_port,
-    serving,
-)
+from servers import FLASK_RUN, REVOCATIONS, ROOT, clean_environment, free_port, serving
 from shop import copy_of_auth, make_shop
 from test_guards import cached
 

@@ -17,14 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from asgiref.wsgi import WsgiToAsgi
-from flask import (
-    Blueprint,
-    Flask,
-    Response,
-    render_template_string,
-    request,
-    session,
-)
+from flask import Blueprint, Flask, Response, render_template_string, request, session
 from flask.testing import FlaskClient
 from flask.views import MethodView, View
 
@@ -293,9 +286,7 @@ def test_an_api_answers_401_to_whoever_asks_and_never_redirects(
     assert client.get(path).text.startswith("of the ")
 
 
-def test_one_method_of_a_class_is_guarded_and_the_others_stay_open(
-    app: Flask,
-) -> None:
+def test_one_method_of_a_class_is_guarded_and_the_others_stay_open(app: Flask) -> None:
     answers = {"GET": (200, 200), "POST": (302, 200), "DELETE": (302, 403)}
     for method, expected in answers.items():
         visitors = app.test_client(), enter(app.test_client(), READER)
