@@ -6,6 +6,7 @@ import asyncio
 import os
 import selectors
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sized
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -194,6 +195,10 @@ def _before_fork() -> None:
         while worker := _idle.pop():
             worker.calls.put(None)
             worker.join()
+            # before Python 3.13, it may still free what OpenSSL kept for it, under a
+            # lock that the child would wait for
+            while os.path.exists(f"/proc/self/task/{worker.native_id}"):
+                time.sleep(0.001)
 
 
 def _after_fork_in_child() -> None:

@@ -16,7 +16,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ssl import SSLContext
-from threading import Thread
 from typing import Any, cast
 from urllib.request import getproxies
 
@@ -29,6 +28,7 @@ from authlib.oauth2.client import OAuth2Client
 from pydantic import ValidationError
 
 from .errors import ClocksDiffer
+from .refresh_lock import ThreadOfOpenSSL
 from .settings import Settings
 from .stores.cookies import CLOCK_TOLERANCE
 
@@ -81,7 +81,7 @@ class _KeptConnections(httpx.AsyncBaseTransport):
         request.extensions["timeout"] = {**waits, "connect": _CONNECT_SECONDS}
         answer: Future[httpx.Response] = Future()
         answer.set_running_or_notify_cancel()  # whoever waits may be cancelled
-        Thread(target=_send, args=(request, answer), daemon=True).start()
+        ThreadOfOpenSSL(target=_send, args=(request, answer), daemon=True).start()
         try:
             async with asyncio.timeout(_SECONDS):  # nothing ends a look-up of a name
                 return await asyncio.wrap_future(answer)

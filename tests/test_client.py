@@ -109,7 +109,7 @@ app = create()
 sign_in("alice")
 for thread in threading.enumerate():
     if thread.name == "auth0-refresh":
-        thread.join()  # a thread that ends holds a lock of OpenSSL
+        thread.join()  # one that still verifies may hold a lock of OpenSSL
 child = multiprocessing.get_context("fork").Process(target=sign_in, args=["bob"])
 child.start()
 child.join()
