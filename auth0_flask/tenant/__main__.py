@@ -80,10 +80,7 @@ def serve_app() -> int:
 
 
 def run_command(command: Sequence[str]) -> int:
-    """Run a program with a tenant and its variables in the environment.
-
-    Returns its exit code, or 128 and the number of the signal that ended it.
-    """
+    """Run a program with a tenant and its variables; return the exit code."""
     with Tenant() as tenant:
         given = os.environ.get("AUTH0_REDIRECT_URI")
         settings = tenant.environ(given) if given else tenant.environ()
@@ -103,7 +100,7 @@ def run_command(command: Sequence[str]) -> int:
 
         _on_signals(pass_on)
         code = child.wait()
-    return code if code >= 0 else 128 - code
+    return code if code >= 0 else 128 - code  # as shells tell of a signal
 
 
 def _free_port() -> int:
