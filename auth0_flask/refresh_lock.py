@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -22,6 +20,7 @@ from typing import Any
 from .errors import StoreUnavailable
 from .stores.base import EncryptedStore
 from .stores.shared import SharedStore, digest
+from .verification import ThreadOfOpenSSL
 
 logger = logging.getLogger(__name__)
 
@@ -35,36 +34,6 @@ _MAX_WAIT, _POLL = 30.0, 0.02
 _MIN_KEPT, _MAX_KEPT = 60.0, 600.0
 
 Exchange = Callable[[str], dict[str, Any]]
-
-_ended: deque[int] = deque(maxlen=32)
-
-
-class ThreadOfOpenSSL(threading.Thread):
-    """A thread that a fork waits for until nothing of it is left, once it has ended.
-
-    After its last Python code it frees what OpenSSL kept for it, under a lock that a
-    child forked at that moment would wait for for ever.
-    """
-
-    def run(self) -> None:
-        """See `threading.Thread.run`."""
-        try:
-            super().run()
-        finally:
-            _ended.append(threading.get_native_id())
-
-
-def _before_fork() -> None:
-    give_up = time.monotonic() + 1
-    for number in tuple(_ended):
-        while os.path.exists(f"/proc/self/task/{number}"):  # on Linux
-            if time.monotonic() > give_up:
-                return
-            time.sleep(0.001)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
 
 # by process as well: a future of the parent never comes to an end in a forked child
 _in_flight: dict[tuple[int, str, str], Future[dict[str, Any]]] = {}

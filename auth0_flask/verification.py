@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ssl import SSLContext
+from threading import Thread, get_native_id
 from typing import Any, cast
 from urllib.request import getproxies
 
@@ -28,7 +29,6 @@ from authlib.oauth2.client import OAuth2Client
 from pydantic import ValidationError
 
 from .errors import ClocksDiffer
-from .refresh_lock import ThreadOfOpenSSL
 from .settings import Settings
 from .stores.cookies import CLOCK_TOLERANCE
 
@@ -36,6 +36,8 @@ from .stores.cookies import CLOCK_TOLERANCE
 _MAX_BYTES, _SECONDS, _CONNECT_SECONDS = 1_000_000, 8.0, 3.0
 #: Idle connections are closed before the other side does so.
 _LIMITS = httpx.Limits(max_keepalive_connections=20, keepalive_expiry=20.0)
+#: Native ids of threads, the newest ones.
+_ended: deque[int] = deque(maxlen=32)
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 #: Seconds that discovery and keys are used before they are fetched again.
 _CACHE_SECONDS = 600
@@ -65,6 +67,34 @@ def http_options() -> dict[str, Any]:
     if {"https", "all"} & getproxies().keys():
         return options  # which httpx uses only where it is given no transport
     return {**options, "transport": _KeptConnections()}
+
+
+class ThreadOfOpenSSL(Thread):
+    """A thread that a fork waits for until nothing of it is left, once it has ended.
+
+    After its last Python code it frees what OpenSSL kept for it, under a lock that a
+    child forked at that moment would never get.
+    """
+
+    def run(self) -> None:
+        """See `threading.Thread.run`."""
+        try:
+            super().run()
+        finally:
+            _ended.append(get_native_id())
+
+
+def _before_fork() -> None:
+    give_up = time.monotonic() + 1
+    for number in tuple(_ended):
+        while os.path.exists(f"/proc/self/task/{number}"):  # on Linux
+            if time.monotonic() > give_up:
+                return
+            time.sleep(0.001)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
 
 
 class _KeptConnections(httpx.AsyncBaseTransport):
