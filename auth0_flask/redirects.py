@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 from posixpath import normpath
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -17,6 +18,7 @@ from flask import (
     current_app,
     redirect,
     request,
+    session,
     url_for,
 )
 from werkzeug.datastructures import WWWAuthenticate
@@ -229,9 +231,10 @@ def _checked(value: str) -> str | None:
         return None
     plain, root = normpath(unquote(parts.path)), request.script_root
     adapter = cast(MapAdapter, current_app.create_url_adapter(request))
-    for inside in (plain, f"{plain}/") if plain.startswith(root) else ():
+    paths = (plain, f"{plain}/") if plain.startswith(root) else ()
+    for inside, method in product(paths, ("GET", "POST")):
         with suppress(HTTPException):  # what has no view leads nowhere
-            if own.role(adapter.match(inside[len(root) :], "GET")[0]):
+            if own.role(adapter.match(inside[len(root) :], method)[0]):
                 return None
     return path
 
@@ -273,4 +276,7 @@ def _set_cookie(suffix: str, value: str, **until: Any) -> None:
 
 
 def _cookies() -> OwnCookies:
+    own = getattr(session, "cookies", None)  # of our interfaces
+    if isinstance(own, OwnCookies):
+        return own
     return OwnCookies(current_app.session_interface, current_app, request.cookies)

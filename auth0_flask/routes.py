@@ -206,12 +206,12 @@ def answer_early(role: str) -> WerkzeugResponse | None:
     """
     if is_prefetch():
         return Response(status=204, headers=_NOT_STORED)
+    if role != "login":
+        return None
     with suppress(ValueError):  # the request names no host
         here, settings = urlsplit(request.host_url), extension().endpoints.settings
         there = settings.callback
         is_local = is_loopback(here.hostname) and is_loopback(there.hostname)
-        if role != "login":
-            return None
         if is_local and here.port == there.port and here.netloc != there.netloc:
             return redirect(settings.origin + request.script_root + request.full_path)
         if not (current_app.testing or settings.problems):

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import jwt
 from auth0_server_python.auth_server import PasswordlessClient
 from auth0_server_python.error import ApiError, Auth0Error
 from auth0_server_python.store import StateStore
@@ -36,7 +37,7 @@ from .stores.encryption import Json
 from .stores.session import lower_ceiling, renew_id
 from .stores.shared import SessionRejected, digest, shared_store
 from .stores.transactions import TRANSACTION_SECONDS, forget_transactions
-from .verification import Verifier, check_nonce, claims_for_sdk, unproved
+from .verification import Verifier, check_nonce, unproved
 
 logger = logging.getLogger(__name__)
 #: Seconds that a second request of a callback gets the result of the first.
@@ -244,7 +245,8 @@ async def verify_id_token(verifier: Verifier, id_token: str) -> Json:
         check_nonce(claims, known.nonce)
         del claims["nonce"]
         known.nonce = None
-    claims_for_sdk(claims)  # it names somebody
+    if not isinstance(claims.get("sub"), str) or not claims["sub"]:
+        raise jwt.InvalidTokenError("it has no sub")
     known.verified[id_token] = claims
     return dict(claims)
 

@@ -286,9 +286,10 @@ class SplitSessionInterface(SecureCookieSessionInterface):
 
     def bytes_left(self, app: Flask, session: SessionMixin) -> int:
         """Return how many more bytes of cookies there may be; negative if too many."""
-        part = session.app_part if isinstance(session, SplitSession) else dict(session)
+        name, part = "", dict(session)
+        if isinstance(session, SplitSession):
+            name, part = session.cookies.name, session.app_part
         # one usual login always fits, for a guard that asks for a fresh one
-        name = OwnCookies(self, app, {}).name
         total, transactions = TOTAL_BYTES, -SLOT_BYTES
         if part and (serializer := self.get_signing_serializer(app)):
             total -= len(self.get_cookie_name(app)) + len(str(serializer.dumps(part)))

@@ -203,10 +203,13 @@ def test_a_foreign_or_looping_return_to_ends_at_home(
         assert auth.return_to({"app_state": {"return_to": wanted}}) == "/"
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("wanted", ["/sub/out", "/sub/out/"])
-def test_a_logout_of_another_path_is_no_page_to_return_to(wanted: str) -> None:
+def test_a_logout_of_another_path_is_no_page_to_return_to(
+    wanted: str, method: str
+) -> None:
     app = auth.init_app(Flask("shop"), logout="out")
-    app.add_url_rule("/out/", "out", lambda: "out")
+    app.add_url_rule("/out/", "out", lambda: "out", methods=[method])
 
     with app.test_request_context("/", base_url=f"{SITE}/sub"):
         assert auth.return_to({"app_state": {"return_to": wanted}}) == "/sub/"
