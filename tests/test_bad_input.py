@@ -23,18 +23,10 @@ from auth0_flask.tenant import Fault, Tenant
 from sdk_calls import Caller
 from shop import make_shop
 from test_tokens import flasks_own, in_redis
-from visitor import Shopper, Visitor, code_of, http_browser
+from visitor import Shopper, Visitor, code_of
 
 SCRIPT = "<script>alert(1)</script>"
-PATHS = (
-    "/",
-    "/login",
-    "/callback?state=x",
-    "/profile",
-    "/api/me",
-    "/logout",
-    "/healthz",
-)
+PATHS = ("/", "/login", "/callback?state=x", "/profile", "/api/me", "/logout")
 
 
 class Person(Shopper):
@@ -73,80 +65,55 @@ def result(answer: Any) -> tuple[int, str]:
     return answer.status_code, code_of(answer)
 
 
+UNKNOWN, INCOMPLETE = (400, "missing_transaction"), (400, "incomplete_callback")
+
+
 @pytest.mark.parametrize(
-    ("query", "code"),
+    ("query", "told"),
     [
-        ("", "incomplete_callback"),
-        ("?code=x", "incomplete_callback"),
-        ("?state=", "incomplete_callback"),
-        ("?state=unknown", "missing_transaction"),
-        ("?state=unknown&code=x", "missing_transaction"),
-        (f"?state=x&error=x&error_description={SCRIPT}", "missing_transaction"),
-        (f"?state={SCRIPT}", "missing_transaction"),
-        ("?state=%00%ff%0d%0aSet-Cookie:x", "missing_transaction"),
-        ("?state=a&state=b", "missing_transaction"),
-        ("?" + "state=x&" * 1000, "missing_transaction"),
+        *((query, INCOMPLETE) for query in ("", "code=x", "state=")),
+        *(("state=unknown", UNKNOWN), ("state=unknown&code=x", UNKNOWN)),
+        (f"state=x&error=x&error_description={SCRIPT}", UNKNOWN),
+        (f"state={SCRIPT}", UNKNOWN),
+        ("state=%00%ff%0d%0aSet-Cookie:x", UNKNOWN),
+        *(("state=a&state=b", UNKNOWN), ("state=x&" * 1000, UNKNOWN)),
     ],
 )
-def test_a_callback_that_nobody_began(alice: Person, query: str, code: str) -> None:
-    answer = alice.get(f"/callback{query}")
+def test_a_callback_that_nobody_began(
+    alice: Person, query: str, told: tuple[int, str]
+) -> None:
+    answer = alice.get(f"/callback?{query}")
 
-    assert result(answer) == (400, code)
+    assert result(answer) == told
     assert "Try again" in answer.text
     assert alice.can_sign_in()
 
 
-def test_a_callback_used_twice(alice: Person, app: Flask) -> None:
-    callback = alice.sign_in()
+def test_a_callback_signs_in_once_and_where_its_login_began(
+    alice: Person, app: Flask, tenant: Tenant
+) -> None:
+    callback, mallory = alice.sign_in(), Person(app, "bob")
     for _ in range(2):
         answer = alice.get(callback)
         assert (answer.status_code, answer.location) == (302, "/")
         assert alice.is_signed_in
-
-    mallory = Person(app, "bob")
-    assert result(mallory.get(callback)) == (400, "missing_transaction")
+    mallory.start()
+    assert result(mallory.get(callback)) == UNKNOWN
     assert not mallory.is_signed_in
 
-
-def test_a_callback_that_failed_cannot_be_used_again(
-    alice: Person, tenant: Tenant
-) -> None:
-    callback = alice.sign_in()
+    callback = mallory.sign_in()
     tenant.fail("token", Fault.status(500))
-    assert alice.get(callback).status_code == 502
-    assert result(alice.get(callback)) == (400, "missing_transaction")
-
-    without = alice.sign_in().replace("code=", "kode=")
-    assert result(alice.get(without)) == (400, "incomplete_callback")
-    assert alice.can_sign_in()
-
-
-def test_somebody_elses_callback_signs_nobody_in(alice: Person, app: Flask) -> None:
-    alice.start()
-
-    assert alice.get(Person(app, "bob").sign_in()).status_code == 400
-    assert not alice.is_signed_in
-
-
-def test_a_visitor_who_declines_can_try_again_for_the_same_page(alice: Person) -> None:
-    with http_browser() as http:
-        page = http.get(alice.start("/login?return_to=/profile"), follow_redirects=True)
-        form = {**page.url.params, "action": "deny"}
-        back = http.post(page.url.copy_with(query=None), data=form)
-
-    answer = alice.get(back.headers["Location"])
-
-    assert result(answer) == (403, "access_denied")
-    assert 'href="/login?return_to=/profile"' in answer.text
-    assert "User did not authorize the request" in answer.text
-    assert alice.can_sign_in()
+    assert mallory.get(callback).status_code == 502
+    assert result(mallory.get(callback)) == UNKNOWN
+    assert result(mallory.get(mallory.sign_in().replace("code", "kode"))) == INCOMPLETE
+    assert mallory.can_sign_in()
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        *((same, same) for same in ("access_denied", "login_required")),
-        ("interaction_required", "interaction_required"),
+        ("access_denied", "access_denied"),
+        *((name, name) for name in ("login_required", "interaction_required")),
         (SCRIPT, "login_refused"),
         ("server_error", "provider_unavailable"),
         ("temporarily_unavailable", "provider_unavailable"),
@@ -155,26 +122,36 @@ def test_a_visitor_who_declines_can_try_again_for_the_same_page(alice: Person) -
 def test_what_the_provider_says_is_escaped(
     alice: Person, error: str, code: str
 ) -> None:
-    (state,) = parse_qs(urlsplit(alice.start()).query)["state"]
+    start = alice.start("/login?return_to=/profile")
+    (state,) = parse_qs(urlsplit(start).query)["state"]
     told = {"state": state, "error": error, "error_description": SCRIPT}
 
     answer = alice.client.get("/callback", query_string=told)
 
     assert result(answer) == (403, code)
+    assert "&lt;script&gt;" in answer.text
+    assert 'href="/login?return_to=/profile"' in answer.text
     assert alice.can_sign_in()
 
 
+NAMELESS = ("", 7, ["auth0|alice"])
+MANY: dict[str, Any] = {"aud": [auth.settings.client_id, "another-client"], "azp": None}
+
+
 @pytest.mark.parametrize(
-    "forgery",
+    "wrong",
     [
-        *("signature", "issuer", "audience", "algorithm", "none", "expired"),
-        *("unknown_key", "no_iat", "absent"),
+        *("expired", "unknown_key", "absent", MANY, {"azp": "another-client"}),
+        *({"iat": 4_000_000_000}, *({"sub": sub} for sub in NAMELESS)),
+        *({"nonce": nonce} for nonce in (None, 7, "", "\ud800")),
     ],
+    ids=lambda wrong: str({**wrong, "aud": "two"} if wrong is MANY else wrong),
 )
 def test_a_wrong_id_token_signs_nobody_in(
-    alice: Person, tenant: Tenant, forgery: str
+    alice: Person, tenant: Tenant, wrong: Any
 ) -> None:
-    tenant.forge(forgery)
+    """And those of `test_conformance.py`."""
+    tenant.forge(**({"kind": wrong} if isinstance(wrong, str) else {"claims": wrong}))
 
     assert result(alice.login()) == (400, "invalid_token")
     assert not alice.is_signed_in
@@ -189,37 +166,6 @@ def test_a_second_login_that_fails_leaves_the_first_as_it_was(
         tenant.forge(forgery)
         assert alice.login().status_code == 400
         assert alice.is_signed_in
-
-
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"azp": "another-client"},
-        {"sub": None},
-        {"iss": "https://evil.example.com/"},
-        {"aud": ["OURS", "another-client"], "azp": None},
-        {"iat": 4_000_000_000},
-    ],
-)
-def test_an_id_token_with_wrong_claims_signs_nobody_in(
-    alice: Person, tenant: Tenant, claims: dict[str, Any]
-) -> None:
-    if "aud" in claims:
-        claims = {**claims, "aud": [tenant.client_id, *claims["aud"][1:]]}
-    tenant.forge(claims=claims)
-
-    assert result(alice.login()) == (400, "invalid_token")
-    assert not alice.is_signed_in
-
-
-@pytest.mark.parametrize("sub", ["", 7, ["auth0|alice"], None], ids=repr)
-def test_an_id_token_that_names_nobody_signs_nobody_in(
-    alice: Person, tenant: Tenant, sub: object
-) -> None:
-    tenant.forge(claims={"sub": sub})
-
-    assert result(alice.login()) == (400, "invalid_token")
-    assert not alice.is_signed_in
 
 
 def test_claims_of_odd_types_are_claims(
@@ -241,11 +187,10 @@ def test_claims_of_odd_types_are_claims(
 def test_a_flood_of_tokens_with_made_up_keys_fetches_few_keys(
     shop: Flask, tenant: Tenant
 ) -> None:
-    client = shop.test_client()
     tenant.requests.clear()
     for _ in range(100):
-        token = tenant.logout_token(sub="auth0|alice", forge="unknown_key")
-        answer = client.post("/backchannel-logout", data={"logout_token": token})
+        token = {"logout_token": tenant.logout_token(sub="x", forge="unknown_key")}
+        answer = shop.test_client().post("/backchannel-logout", data=token)
         assert answer.status_code == 400
 
     assert tenant.count("/.well-known/jwks.json") <= 40
@@ -284,8 +229,7 @@ def test_a_callback_that_is_fetched_twice_signs_in_once(
 
     assert first["user"]["sub"] == "auth0|alice"
     assert first == second
-    assert len(began) == 1
-    assert tenant.count("/oauth/token") == 1
+    assert len(began) == tenant.count("/oauth/token") == 1
 
 
 @pytest.mark.parametrize("kind", [flasks_own, in_redis])
@@ -306,21 +250,6 @@ def test_a_script_that_is_late_does_not_sign_out_who_has_signed_in_again(
         assert ("Set-Cookie" in answer.headers) == deleted
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-@pytest.mark.parametrize("error", ["invalid_grant", "access_denied", "too_many"])
-def test_a_provider_that_is_overloaded_is_an_outage_whatever_its_body_says(
-    alice: Person, tenant: Tenant, status: int, error: str
-) -> None:
-    callback, body = alice.sign_in(), json.dumps({"error": error})
-    answer = Response(body, status, {"Retry-After": "17"}, "application/json")
-    tenant.fail("token", Fault(lambda *_: answer))
-
-    page = alice.get(callback)
-
-    assert result(page) == (502, "provider_unreachable")
-    assert page.headers["Retry-After"] == "17"
-
-
 def test_what_a_visitor_says_of_the_provider_changes_nothing(
     shop: Flask, tenant: Tenant, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -338,21 +267,23 @@ def test_what_a_visitor_says_of_the_provider_changes_nothing(
     assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
 
 
+def overloaded(status: int, error: str) -> Fault:
+    body, wait = json.dumps({"error": error}), {"Retry-After": "17"}
+    return Fault(lambda *_: Response(body, status, wait, "application/json"))
+
+
 ODD, UNREACHABLE = (400, "invalid_token"), (502, "provider_unreachable")
 UNSIGNED = {"access_token": "x", "userinfo": {"sub": "auth0|admin"}}
+NO_GRANT = Fault.body({"error": "invalid_grant"}, status=403)
+DENIED = Fault.body({"error": "access_denied"}, status=401)
 FAILS: dict[str, tuple[str, Fault, tuple[int, str]]] = {
-    "500": ("token", Fault.status(500), UNREACHABLE),
+    "429": ("token", overloaded(429, "invalid_grant"), UNREACHABLE),
+    "503": ("token", overloaded(503, "access_denied"), UNREACHABLE),
     "broken JSON": ("token", Fault.broken_json(), (502, "invalid_response")),
     "cut": ("token", Fault.reset(), UNREACHABLE),
     "silent": ("token", Fault.slow(60), UNREACHABLE),  # or until the tenant stops
-    "grant refused": (
-        *("token", Fault.body({"error": "invalid_grant"}, status=403)),
-        (400, "code_refused"),
-    ),
-    "client refused": (
-        *("token", Fault.body({"error": "access_denied"}, status=401)),
-        (500, "client_refused"),
-    ),
+    "grant refused": ("token", NO_GRANT, (400, "code_refused")),
+    "client refused": ("token", DENIED, (500, "client_refused")),
     "no tokens": ("token", Fault.body({}), ODD),
     "odd tokens": ("token", Fault.body({"access_token": 1, "id_token": 2}), ODD),
     "unsigned": ("token", Fault.body(UNSIGNED), ODD),
@@ -375,10 +306,10 @@ def test_a_provider_that_fails_signs_nobody_in_and_out(
 
     assert result(answer) == told
     assert ("Retry-After" in answer.headers) == (told[0] == 502)
+    assert not case.isdecimal() or answer.headers["Retry-After"] == "17"
     reference = answer.text.partition("Reference: <code>")[2].partition("<")[0]
     assert len(reference) == 8
     assert reference in caplog.text
-    assert tenant.client_secret not in caplog.text + answer.text
     tenant.clear_faults()
     assert alice.can_sign_in()
 
@@ -407,34 +338,6 @@ def get_with(app: Flask, path: str, cookie: str) -> TestResponse:
     """Ask for a page with just this in the header Cookie."""
     client = app.test_client(use_cookies=False)
     return client.get(path, headers={"Cookie": cookie})
-
-
-@pytest.mark.parametrize(
-    "cookie",
-    [
-        "session=garbage",
-        "session=.eJw.a.b",
-        "session=3~abc; session.1=x",
-        "session=eyJfYTBfc2Vzc2lvbiI6ICJmb3JlaWduIn0.aSA.AAAA",
-        "session_auth0=garbage",
-        "session_auth0=",
-        "session_auth0=eyJhbGciOiJkaXIifQ..AAAAAAAAAAAAAAAA.AAAA.AAAAAAAAAAAAAAAAAAAAAA",
-        "session_auth0=3~abc",
-        "session_auth0=9~abc; session_auth0.1=x",
-        "session_auth0=%00%01",
-        'session_auth0="quoted;',
-        "session_auth0_tx0=garbage; session_auth0_tx1=x.garbage",
-        "session_a0_tx.x=garbage",
-        "=; ;;; a",
-    ],
-)
-def test_a_garbage_cookie_is_a_visitor_who_is_signed_out(
-    app: Flask, tenant: Tenant, cookie: str
-) -> None:
-    for path in PATHS:
-        answer = get_with(app, path, cookie)
-        assert answer.status_code in {200, 302, 400, 401}, path
-    assert get_with(app, "/api/me", cookie).status_code == 401
 
 
 def test_a_signed_cookie_that_is_no_session_is_a_visitor_who_is_signed_out(
@@ -471,8 +374,9 @@ def test_a_large_session_that_cannot_be_opened_keeps_nobody_from_signing_in(
     state = {"noise": token_hex(4_700)}
     value = f"3~{encrypt(STATE_KEY, state, [token_hex(32)])}"
     assert 7_000 < len(value) < 7_500
-    for number in range(3):
-        name = f"session_auth0.{number}" if number else "session_auth0"
+    for number, name in enumerate(
+        ("session_auth0", "session_auth0.1", "session_auth0.2")
+    ):
         piece = value[3_000 * number : 3_000 * (number + 1)]
         shopper.client.set_cookie(name, piece)
 
@@ -481,52 +385,37 @@ def test_a_large_session_that_cannot_be_opened_keeps_nobody_from_signing_in(
     assert (shopper.client.get("/me").json or {})["sub"] == "auth0|alice"
 
 
-def test_head_starts_and_ends_nothing(alice: Person) -> None:
+def test_head_and_a_prefetch_start_and_end_nothing(alice: Person) -> None:
     alice.login()
     alice.get("/")  # the login has worked
     before = alice.cookies
     for path in PATHS:
         assert alice.client.head(path).status_code in {200, 204}, path
         assert alice.cookies == before, path
+    for name in ("Sec-Purpose", "Purpose", "X-Moz"):
+        for path in ("/login", "/logout"):
+            asked = alice.client.get(path, headers={name: "prefetch;prerender"})
+            assert asked.status_code == 204
+            assert "Set-Cookie" not in asked.headers
     assert alice.is_signed_in
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "host",
     [
-        *(("Sec-Purpose", "prefetch;prerender"), ("Purpose", "prefetch")),
-        ("X-Moz", "prefetch"),
+        *("evil.example.com", "localhost:abc", "[", "a b", SCRIPT),
+        *(".x", "a..b", "x" * 64, ".."),
     ],
-)
-def test_a_prefetch_starts_and_ends_nothing(
-    alice: Person, name: str, value: str
-) -> None:
-    alice.login()
-    for path in ("/login", "/logout"):
-        answer = alice.client.get(path, headers={name: value})
-        assert answer.status_code == 204
-        assert "Set-Cookie" not in answer.headers
-    assert alice.is_signed_in
-
-
-def test_post_is_not_for_any_of_these(alice: Person) -> None:
-    for path in PATHS:
-        answer = alice.client.post(path, data={"a": SCRIPT})
-        assert result(answer)[0] == 405
-        assert "HEAD" in answer.headers["Allow"]
-
-
-@pytest.mark.parametrize(
-    "host", ["evil.example.com", "localhost:abc", "[", "a b", SCRIPT]
 )
 async def test_the_host_header_leads_nowhere(
     visitors: Callable[..., Visitor], host: str
 ) -> None:
     visitor = visitors()
-    for path in (*PATHS, "/nowhere"):
-        answer = await visitor.get(path, Host=host)
-        assert result(answer)[0] < 500
-        assert "evil" not in answer.text + str(answer.headers)
+    for accept in ("text/html", "application/json"):
+        for path in (*PATHS, "/healthz", "/nowhere"):
+            answer = await visitor.get(path, Host=host, Accept=accept)
+            assert result(answer)[0] < 500
+            assert "evil" not in answer.text + str(answer.headers)
 
 
 async def test_a_page_that_is_not_there(visitors: Callable[..., Visitor]) -> None:
@@ -543,38 +432,6 @@ def test_programs_get_problem_json(alice: Person) -> None:
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.status_code == (answer.json or {})["status"] == status
         assert ("WWW-Authenticate" in answer.headers) == (status == 401)
-
-
-def test_every_page_carries_the_headers(alice: Person) -> None:
-    alice.login()
-    for path in ("/", "/profile", "/api/me", "/nowhere", "/callback"):
-        headers = alice.get(path).headers
-        assert headers["Cache-Control"].endswith("no-store")
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Referrer-Policy"] == "same-origin"
-        policy = headers["Content-Security-Policy"]
-        assert "default-src 'none'" in policy
-        assert "frame-ancestors 'none'" in policy
-        assert "script-src" not in policy
-
-
-def test_no_token_or_secret_is_logged_or_shown(
-    alice: Person, tenant: Tenant, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG):
-        callback = alice.sign_in()
-        tenant.forge("audience")
-        failed = alice.get(callback)
-        alice.login()
-        pages = [alice.get(path).text for path in ("/", "/profile", "/api/me")]
-
-    code = parse_qs(urlsplit(callback).query)["code"][0]
-    ours = [r for r in caplog.records if r.name.startswith(("auth", "app"))]
-    said = "".join(record.getMessage() for record in ours)
-    for text in (said, failed.text, *pages):
-        assert code not in text
-        assert tenant.client_secret not in text
-        assert "eyJ" not in text
 
 
 def test_parameters_of_any_length_are_no_error(alice: Person) -> None:

@@ -19,14 +19,12 @@ place it uses Auth0's own ``/v2/logout``.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -36,11 +34,12 @@ from flask import Flask
 from jwt.algorithms import ECAlgorithm
 
 from auth import LoginError, auth0
-from auth0_flask import Auth0Client, Settings
 from auth0_flask.tenant import Fault, Tenant
 from auth0_flask.tenant.backchannel import describe
 from auth0_flask.tenant.keys import SigningKey, stranger
-from visitor import Visitor, code_of
+from sdk_calls import Caller
+from shop import copy_of_auth
+from visitor import Visitor, code_of, http_browser, sign_in
 
 ACCEPT, REFUSE, EITHER = "accept", "refuse", "accept or refuse"
 
@@ -77,7 +76,8 @@ async def goes_on(world: World) -> bool:
     """Sign in and ask userinfo, which is where most modules end."""
     page = await world.alice.login()
     signed_in = await world.alice.claims() is not None
-    assert page.status_code == (200 if signed_in else 400)
+    told = (200, "") if signed_in else (400, "invalid_token")
+    assert (page.status_code, code_of(page)) == told
     answer = await world.alice.get("/api/userinfo")
     assert answer.status_code == (200 if signed_in else 401)
     return signed_in
@@ -313,12 +313,6 @@ async def test_what_the_plan_expects_and_what_we_do(
     assert (ours in row.plan) == (not row.why)
 
 
-async def assert_refused(alice: Visitor) -> None:
-    page = await alice.login()
-    assert (page.status_code, code_of(page)) == (400, "invalid_token")
-    assert await alice.claims() is None
-
-
 @pytest.mark.parametrize(
     "wrong", [{"n": None}, {"n": "AA"}, {"use": "enc"}, {"alg": "RS512"}], ids=str
 )
@@ -329,77 +323,40 @@ async def test_a_key_that_cannot_verify_signs_nobody_in(
     published = {name: value for name, value in key.items() if value is not None}
     tenant.fail("jwks", Fault.body({"keys": [published]}), times=2)
 
-    await assert_refused(alice)
+    assert not await goes_on(World(alice, tenant))
 
 
-async def test_every_login_sends_a_nonce_of_its_own_and_no_session_keeps_it(
-    alice: Visitor,
-) -> None:
-    nonces = set()
-    for _ in range(3):
-        answer = await alice.get("/login")
-        (nonce,) = parse_qs(urlsplit(answer.headers["Location"]).query)["nonce"]
-        assert len(nonce) >= 22  # 128 bits
-        nonces.add(nonce)
-    assert len(nonces) == 3
-
-    await alice.login()
-
-    assert "nonce" not in (await alice.claims() or {})
-
-
-@pytest.mark.parametrize("nonce", [None, 7, "", "\ud800"], ids=repr)
-async def test_an_id_token_without_the_nonce_signs_nobody_in(
-    alice: Visitor, tenant: Tenant, nonce: object
-) -> None:
-    tenant.forge(claims={"nonce": nonce})
-
-    await assert_refused(alice)
-
-
-async def log_in(
-    client: Auth0Client, alice: Visitor, app: Flask, app_state: object = None
-) -> dict[str, Any]:
+def log_in(caller: Caller, app_state: object = None) -> None:
     """Sign in without the app's routes."""
     options = StartInteractiveLoginOptions(app_state=app_state)
-    here = app.test_request_context("/")
-    with here:
-        url = await client.start_interactive_login(options)
-    page = await alice.follow(await alice.http.get(url))
-    back = await alice.choose(page, username="alice")
-    with here:
-        return await client.complete_interactive_login(back.headers["Location"])
+    url = caller.ask(lambda: caller.auth0.start_interactive_login(options))
+    with http_browser() as http:
+        back = sign_in(http, url, "alice")
+    caller.call(lambda: caller.auth0.complete_interactive_login(back))
 
 
 @pytest.mark.parametrize("app_state", [None, {}, {"return_to": "/x"}, "x"], ids=repr)
-async def test_what_an_app_keeps_with_a_login_comes_back_also_when_that_fails(
-    alice: Visitor, app: Flask, tenant: Tenant, app_state: object
+def test_what_an_app_keeps_with_a_login_comes_back_also_when_that_fails(
+    caller: Caller, tenant: Tenant, app_state: object
 ) -> None:
     tenant.forge("signature")
-    with pytest.raises(LoginError) as raised:
-        await log_in(auth0, alice, app, app_state)
-    alice.http.cookies.clear()  # the tenant would not ask again
-    result = await log_in(auth0, alice, app, app_state)
+    log_in(caller, app_state)
+    assert isinstance(caller.raised, LoginError)
+    assert (caller.raised.app_state or None) == (app_state or None)
+    log_in(caller, app_state)
 
-    assert result.get("app_state") == (app_state or None)
-    assert (raised.value.app_state or None) == (app_state or None)
+    assert caller.found.get("app_state") == (app_state or None)
 
 
-async def test_a_pushed_request_carries_no_nonce(
-    alice: Visitor, app: Flask, tenant: Tenant
-) -> None:
+def test_a_pushed_request_carries_no_nonce(shop: Flask, tenant: Tenant) -> None:
     """The SDK takes none from us there; PKCE binds the ID token to the login."""
-    changed = {"AUTH0_PUSHED_AUTHORIZATION_REQUESTS": "true"}
-    client = Auth0Client(
-        Settings.from_environment({**os.environ, **changed}),
-        state_store=auth0.sessions,
-        transaction_store=auth0.transactions,
-    )
+    pushed = {"AUTH0_PUSHED_AUTHORIZATION_REQUESTS": "true"}
+    caller = Caller(shop, tenant, copy_of_auth(pushed).auth0)
     tenant.forge(claims={"nonce": "another"})
 
-    result = await log_in(client, alice, app)
+    log_in(caller)
 
-    assert result["state_data"]["user"]["sub"] == "auth0|alice"
+    assert caller.found["state_data"]["user"]["sub"] == "auth0|alice"
     assert tenant.count("/oauth/par") == 1
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -23,13 +22,13 @@ from auth import auth0
 from auth0_flask import Settings, StoreUnavailable
 from auth0_flask.stores import SqliteStore
 from auth0_flask.tenant import Fault, Tenant
-from conftest import SITE, Clock
+from auth0_flask.tenant.backchannel import describe
 from mutants import misplaced, mutants
+from sdk_calls import Caller
 from security_table import REQUIREMENTS, SECURITY, conformance, there_are
 from test_conformance import BACK_CHANNEL, BASIC, BEYOND, CONFIG
 from visitor import Visitor
 
-Visitors = Callable[..., Visitor]
 SECRET = "hunter2-of-the-database"
 POLICY = {
     "default-src": ["'none'"],  # object-src and script-src fall back to it
@@ -93,19 +92,24 @@ def client() -> FlaskClient:
     return app.test_client()
 
 
-def every_answer(client: FlaskClient, **headers: str) -> Iterator[tuple[str, Response]]:
+EVIL = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+
+
+def every_answer(client: FlaskClient) -> Iterator[tuple[str, Response]]:
     """Ask for everything there is, in every way, and for what there is not."""
     rules = client.application.url_map.iter_rules()
     paths = {rule.rule for rule in rules if not rule.arguments}
     paths |= {"/static/style.css", "/static/no.css", "/nowhere"}
     for path in sorted(paths, key=lambda path: ("logout" in path, path)):
         for method in ("GET", "HEAD", "POST", "OPTIONS"):
-            with client.open(path, method=method, headers=headers) as answer:
+            with client.open(path, method=method, headers=EVIL) as answer:
                 yield f"{method} {path}", answer
 
 
 @pytest.mark.parametrize("signed_in", [False, True])
-def test_every_answer_carries_the_headers(client: FlaskClient, signed_in: bool) -> None:
+def test_every_answer_carries_the_headers_and_no_other_origin_may_read_it(
+    client: FlaskClient, signed_in: bool
+) -> None:
     if signed_in:
         auth.login_as(client)
 
@@ -118,6 +122,8 @@ def test_every_answer_carries_the_headers(client: FlaskClient, signed_in: bool) 
         assert "unsafe" not in str(policy), asked
         assert answer.headers["X-Content-Type-Options"] == "nosniff", asked
         assert answer.headers["Referrer-Policy"] == "same-origin", asked
+        assert "style.css" in asked or answer.cache_control.no_store, asked
+        assert "Access-Control" not in str(answer.headers), asked
     assert {200, 204, 302, 400, 403, 404, 405, 500} <= seen
 
 
@@ -125,14 +131,6 @@ def directives(policy: str) -> list[tuple[str, list[str]]]:
     """Read a Content-Security-Policy."""
     words = [directive.split() for directive in policy.split(";")]
     return [(name, values) for name, *values in words]
-
-
-def test_no_other_origin_may_read_an_answer(client: FlaskClient) -> None:
-    auth.login_as(client)
-    evil = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
-    for asked, answer in every_answer(client, **evil):
-        allowed = [n for n, _ in answer.headers if n.startswith("Access-Control")]
-        assert allowed == [], asked
 
 
 def test_a_session_travels_in_cookies_only(client: FlaskClient) -> None:
@@ -162,87 +160,66 @@ async def test_every_page_has_a_way_out(alice: Visitor) -> None:
         assert 'href="/logout"' in header, path
 
 
-async def test_every_login_has_secrets_of_its_own(visitors: Visitors) -> None:
-    alice, bob = visitors("alice"), visitors("bob")
-    began = [await visitor.get("/login") for visitor in (alice, alice, bob)]
-    sent = [parse_qs(urlsplit(a.headers["Location"]).query) for a in began]
+def test_every_login_has_secrets_of_its_own(shop: Flask) -> None:
+    clients = [shop.test_client(), shop.test_client()]
+    began = [client.get("/login").location for client in (*clients, clients[0])]
+    sent = [parse_qs(urlsplit(location).query) for location in began]
 
-    for name in ("state", "code_challenge"):
+    # 128 bits at least
+    for name, least in {"state": 32, "code_challenge": 43, "nonce": 22}.items():
         values = {query[name][0] for query in sent}
         assert len(values) == 3
-        assert all(re.fullmatch(r"[A-Za-z0-9_-]{32,}", value) for value in values)
+        assert all(re.fullmatch(r"[\w-]+", v) and len(v) >= least for v in values)
     assert {query["code_challenge_method"][0] for query in sent} == {"S256"}
 
 
-async def test_an_id_token_in_the_callback_signs_nobody_in(
-    alice: Visitor, client: FlaskClient
+def test_an_id_token_in_the_callback_signs_nobody_in(
+    caller: Caller, shop: Flask, tenant: Tenant
 ) -> None:
-    await alice.login()
-    cookie = f"session_auth0={alice.cookies['session_auth0']}"
-    with client.application.test_request_context(headers={"Cookie": cookie}):
-        id_token = (auth0.read_session() or {})["id_token"]
+    caller.login()
+    mallory = Caller(shop, tenant)
+    (state,) = parse_qs(urlsplit(mallory.start()).query)["state"]
+    query = {"state": state, "id_token": caller.session["id_token"]}
 
-    def try_it() -> list[int]:  # where no event loop runs
-        began = client.get("/login", base_url=SITE)
-        state = parse_qs(urlsplit(began.headers["Location"]).query)["state"][0]
-        query = {"state": state, "id_token": id_token, "access_token": "x"}
-        back = client.get("/callback", base_url=SITE, query_string=query)
-        assert "incomplete_callback" in back.text  # so its login was known
-        return [back.status_code, client.get("/api/me", base_url=SITE).status_code]
+    back = mallory.client.get("/callback", query_string=query | {"access_token": "x"})
 
-    assert await asyncio.to_thread(try_it) == [400, 401]
+    assert back.status_code == 400
+    assert "incomplete_callback" in back.text  # so its login was known
+    assert mallory.user == {}
 
 
-async def test_metadata_of_another_issuer_begins_no_login(
-    alice: Visitor, tenant: Tenant, nothing_discovered: None
+def discover_another_issuer(tenant: Tenant) -> None:
+    """As a worker does that has just been started, once."""
+    auth0.verifier.forget()
+    metadata = describe("https://evil.example.com/", tenant.origin)
+    metadata["token_endpoint"] = f"{tenant.issuer}oauth/token"
+    tenant.fail("discovery", Fault.body(metadata))
+
+
+def test_metadata_of_another_issuer_signs_nobody_in(
+    caller: Caller, tenant: Tenant
 ) -> None:
-    tenant.fail("discovery", Fault.body(await foreign_metadata(alice, tenant)))
+    callback = caller.sign_in()
+    discover_another_issuer(tenant)
 
-    answer = await alice.get("/login")
-
-    assert answer.status_code == 502
-    assert "invalid_response" in answer.text
-    await alice.login()
-    assert await alice.claims()
-
-
-async def test_metadata_of_another_issuer_signs_nobody_in(
-    alice: Visitor, tenant: Tenant
-) -> None:
-    back = await alice.choose(await alice.start(), username="alice")
-    auth0.verifier.forget()  # as in another worker
-    tenant.fail("discovery", Fault.body(await foreign_metadata(alice, tenant)))
-
-    answer = await alice.http.get(back.headers["Location"])
-
-    assert answer.status_code == 502
+    assert caller.client.get(callback).status_code == 502
     assert tenant.count("/oauth/token") == 0  # it was not sent the code
-    assert await alice.claims() is None
-    await alice.login()
-    assert await alice.claims()
+    assert caller.user == {}
+    caller.login()
+    assert caller.user
 
 
-@pytest.mark.parametrize("path", ["/token", "/token-of/github"])
-async def test_metadata_of_another_issuer_is_sent_no_refresh_token(
-    alice: Visitor, tenant: Tenant, clock: Clock, path: str
+def test_metadata_of_another_issuer_is_sent_no_refresh_token(
+    caller: Caller, tenant: Tenant
 ) -> None:
-    tenant.access_token_lifetime = 300
-    await alice.login()
-    clock.forward(1000)
-    auth0.verifier.forget()  # as in another worker
-    tenant.fail("discovery", Fault.body(await foreign_metadata(alice, tenant)))
-
-    assert (await alice.get(path)).status_code == 502
-    assert tenant.count("/oauth/token") == 1  # the login's own
-
-    assert (await alice.get(path)).status_code == 200
-
-
-async def foreign_metadata(visitor: Visitor, tenant: Tenant) -> dict[str, Any]:
-    """Return what the tenant says of itself, but for its issuer."""
-    address = f"{tenant.issuer}.well-known/openid-configuration"
-    metadata: dict[str, Any] = (await visitor.http.get(address)).json()
-    return {**metadata, "issuer": "https://evil.example.com/"}
+    tenant.access_token_lifetime = 0
+    caller.login()
+    github = partial(auth0.get_access_token_for_connection, {"connection": "github"})
+    for asked, work in enumerate((auth0.get_access_token, github), 1):
+        discover_another_issuer(tenant)
+        assert caller.call(work).status_code == 502
+        assert tenant.count("/oauth/token") == asked  # of the login, and below
+        assert caller.ask(work)
 
 
 def test_it_logs_to_nothing_of_its_own() -> None:
