@@ -15,36 +15,35 @@ from typing import Any
 
 import httpx
 import pytest
-from flask import Flask
+from flask import Blueprint, Flask, redirect, request, session
 from flask.sessions import SecureCookieSessionInterface
-from itsdangerous import URLSafeTimedSerializer
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.wrappers import Response as BaseResponse
 
+import auth
 from auth0_flask.tenant import Tenant
+from readme_blocks import PAGES, blocks, chapter
 from servers import FLASK_RUN, ROOT, free_port, serving
-from visitor import Visitor, on_site
+from shop import copy_of_auth, make_shop
+from visitor import Shopper, Visitor
 
 Visitors = Callable[..., Visitor]
 
 EXAMPLES = ROOT / "examples"
 SHOP = EXAMPLES / "existing_app"
-README = (ROOT / "README.md").read_text()
-CHAPTER = (ROOT / "docs/existing-apps.md").read_text()
-CLEARS = CHAPTER.partition("## What happens to the app's session\n")[2]
-GUARDS = README.partition("## Protect a view\n")[2].partition("\n## ")[0]
+CHAPTER = PAGES["docs/existing-apps.md"]
 KEY = "the secret key that the app has had all along"
 MIGRATION = re.findall(r"^(?:ALTER|CREATE) .*;$", CHAPTER, re.M)
 
 
-def blocks(text: str, language: str) -> list[str]:
-    """Return a text's code blocks in a language, without their indentation."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.M | re.S)
-    return [re.sub(rf"^{indent}", "", code, flags=re.M) for indent, code in found]
+def python(text: str) -> str:
+    """Return the Python of a text."""
+    return "\n\n".join(block.code for block in blocks("python", text=text))
 
 
 def app_of_the_readme() -> str:
     """Return the app that somebody makes who follows the README."""
-    chapter = README.partition("## Put it into your app\n")[2].partition("\n### ")[0]
-    return "\n\n".join(blocks(chapter, "python"))
+    return python(chapter("Put it into your app").partition("\n### ")[0])
 
 
 @cache
@@ -93,18 +92,13 @@ def database(folder: Path) -> Path:
     return folder.parent / "shop.db"
 
 
-def serializer() -> URLSafeTimedSerializer:
-    """Return what Flask itself signs cookies with by the app's own key."""
+def opened(cookie: str) -> dict[str, Any]:
+    """Open the app's own cookie, by its own key, as Flask itself does."""
     app = Flask(__name__)
     app.secret_key = KEY
-    made = SecureCookieSessionInterface().get_signing_serializer(app)
-    assert made
-    return made
-
-
-def opened(cookie: str) -> dict[str, Any]:
-    """Open the app's own cookie."""
-    return dict(serializer().loads(cookie))
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer
+    return dict(serializer.loads(cookie))
 
 
 def rows(folder: Path, query: str) -> list[Any]:
@@ -138,19 +132,20 @@ def changes(example: str) -> list[str]:
     return [re.sub(r"^@@ .* @@", "@@", line) for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("example", "most"),
-    [("existing_app", 45), ("quickstart_shape", 45), ("flask_login", 70)],
-)
-def test_few_lines_of_an_app_change(example: str, most: int) -> None:
-    changed = [s for s in changes(example) if re.match(r"(?!\+\+|--)[+-]\s*\S", s)]
+def test_few_lines_of_an_app_change_and_the_docs_show_which() -> None:
+    for example, most in {
+        "existing_app": 45,
+        "quickstart_shape": 45,
+        "flask_login": 70,
+    }.items():
+        changed = [s for s in changes(example) if re.match(r"(?!\+\+|--)[+-]\s*\S", s)]
+        assert len(changed) <= most, example
 
-    assert len(changed) <= most
-
-
-def test_the_readme_shows_what_is_in_the_examples() -> None:
-    assert "\n".join(changes("existing_app")) + "\n" in blocks(CHAPTER, "diff")
-    added = [s for s in changes("existing_app") if re.match(r"\+(?!\+)\s*\S", s)]
+    shown = changes("existing_app")
+    assert "\n".join(shown) + "\n" in [
+        block.code for block in blocks("diff", text=CHAPTER)
+    ]
+    added = [s for s in shown if re.match(r"\+(?!\+)\s*\S", s)]
     assert f"{len(added)} lines are new" in CHAPTER
 
 
@@ -272,188 +267,90 @@ async def test_a_user_whom_its_table_cannot_take_is_told_so(
             assert (await eve.login("/orders/")).status_code == 200, claims
 
 
-async def test_two_apps_in_one_process(
-    shop: Path, tenant: Tenant, visitors: Visitors
+# In this process
+
+
+def test_two_apps_in_one_process(tenant: Tenant) -> None:
+    first, second = (make_shop(auth) for _ in range(2))
+    for app in (first, second):
+        app.add_url_rule("/checkout", "checkout", auth.login_required(lambda: "ours"))
+    first.wsgi_app = DispatcherMiddleware(first.wsgi_app, {"/two": second.wsgi_app})  # type: ignore[method-assign]  # as Flask shows it
+    for path in ("/checkout", "/two/checkout"):
+        shopper = Shopper(first)
+        assert shopper.login(path).location == path
+        for one in ("/checkout", "/two/checkout"):
+            assert shopper.client.get(one).text == "ours"
+
+        shopper.client.get(path.replace("checkout", "logout"))
+        for one in ("/checkout", "/two/checkout"):
+            assert shopper.client.get(one).status_code == 302
+
+
+def test_with_routes_of_its_own_in_sync_views(tenant: Tenant) -> None:
+    tenant.allowed_callback_urls.add(back := "http://localhost/account/callback")
+    own = copy_of_auth({"AUTH0_REDIRECT_URI": back})
+    app = Flask("own")
+    account = Blueprint("account", "own", url_prefix="/account")
+
+    @account.get("/in")
+    def begin() -> BaseResponse:
+        start = app.ensure_sync(own.auth0.start_interactive_login)
+        return redirect(start(own.login_options()))
+
+    @account.get("/callback")
+    def callback() -> BaseResponse:
+        complete = app.ensure_sync(own.auth0.complete_interactive_login)
+        return redirect(own.return_to(complete(request.url)))
+
+    @account.get("/out")
+    def out() -> BaseResponse:
+        return redirect(app.ensure_sync(own.auth0.logout)(own.logout_options()))
+
+    names = {"login": "begin", "callback": "callback", "logout": "out"}
+    own.init_app(app, **{name: f"account.{view}" for name, view in names.items()})
+    app.register_blueprint(account)
+    app.add_url_rule("/", "home", own.login_required(lambda: own.auth_user["name"]))
+    alice = Shopper(app)
+    assert alice.client.get("/").location == "/account/in?return_to=/"
+    assert alice.login("/").location == "/"
+    assert alice.client.get("/").text == "Alice"
+    stale = "/account/callback?state=old&code=old"
+    assert alice.client.get(stale).location == "/"
+    assert "/v2/logout?" in alice.client.get("/account/out").location
+    assert not alice.client._cookies
+    assert alice.client.get(stale).status_code == 400
+
+
+def test_the_routes_of_the_docs_the_guards_and_a_session_that_is_cleared(
+    tenant: Tenant,
 ) -> None:
-    (shop / "both.py").write_text(
-        "from werkzeug.middleware.dispatcher import DispatcherMiddleware\n"
-        "from app import create_app\n"
-        "app = create_app()\n"
-        "others = {'/two': create_app()}\n"
-        "app.wsgi_app = DispatcherMiddleware(app.wsgi_app, others)\n"
-    )
-    with running(shop, tenant, FLASK_APP="both") as site:
-        for path in ("/checkout", "/two/checkout"):
-            visitor = visitors(at=site)
-            assert (await visitor.login(path)).url == f"{site}{path}"
-            for one in ("/checkout", "/two/checkout"):
-                assert (await visitor.get(one)).status_code == 200
-
-            home = await visitor.go(path.replace("checkout", "logout"))
-            assert home.url == f"{site}{path.removesuffix('checkout')}"
-            for one in ("/checkout", "/two/checkout"):
-                assert (await visitor.get(one)).status_code == 302
-
-
-# Wherever the file is
-
-
-IN_A_PACKAGE = """\
-from flask import Flask
-
-from .auth import accounts, auth
-
-
-def create_app():
-    app = Flask(__name__)
-    auth.init_app(app)
-    app.register_blueprint(accounts)
-    app.register_blueprint(auth.routes, url_prefix="/auth")
-
-    @app.get("/reports")
-    @auth.login_required
-    async def reports():
-        user = await auth.auth0.get_user()
-        return f"Reports for {user['sub']}"
-
-    return app
-
-
-first = create_app()
-second = create_app()
-"""
-ITS_AUTH = """\
-from flask import Blueprint
-
-from . import auth
-
-accounts = Blueprint("auth", __name__, url_prefix="/auth")
-
-
-@accounts.get("/settings")
-@auth.login_required(redirect=False)
-def settings():
-    return dict(auth.auth_user)
-"""
-
-
-async def test_in_a_package_that_has_a_blueprint_package_called_auth(
-    tmp_path: Path, tenant: Tenant, visitors: Visitors
-) -> None:
-    package = tmp_path / "myapp" / "auth"
-    package.mkdir(parents=True)
-    (package.parent / "__init__.py").write_text(IN_A_PACKAGE)
-    (package / "__init__.py").write_text(ITS_AUTH)
-    shutil.copy(ROOT / "auth.py", package)
-    more = {"FLASK_APP": "myapp:first", "AUTH0_REDIRECT_URI": "{site}/auth/callback"}
-
-    with running(tmp_path, tenant, **more) as site:
-        alice = visitors(at=site)
-        assert (await alice.get("/auth/settings")).status_code == 401
-        page = await alice.login("/reports?month=11")
-        assert page.url == f"{site}/reports?month=11"
-        assert page.text == "Reports for auth0|alice"
-        settings = await alice.get("/auth/settings")
-        assert settings.json()["sub"] == "auth0|alice"
-        await alice.go("/auth/logout")
-        assert not on_site(await alice.go("/reports"), site)
-
-
-BY_HAND = """\
-from flask import Blueprint, Flask, current_app, redirect, request
-
-import auth
-from auth import auth0
-
-account = Blueprint("account", __name__, url_prefix="/account")
-
-
-@account.get("/in")
-def begin():
-    start = current_app.ensure_sync(auth0.start_interactive_login)
-    return redirect(start(auth.login_options()))
-
-
-@account.get("/callback")
-def back():
-    complete = current_app.ensure_sync(auth0.complete_interactive_login)
-    return redirect(auth.return_to(complete(request.url)))
-
-
-@account.get("/out")
-def out():
-    return redirect(current_app.ensure_sync(auth0.logout)(auth.logout_options()))
-
-
-app = Flask(__name__)
-auth.init_app(app, login="account.begin", callback="account.back", logout="account.out")
-app.register_blueprint(account)
-
-
-@app.get("/")
-@auth.login_required
-def home():
-    return auth.auth_user["name"]
-"""
-
-
-async def test_with_routes_of_its_own_in_sync_views(
-    tmp_path: Path, tenant: Tenant, visitors: Visitors
-) -> None:
-    (tmp_path / "app.py").write_text(BY_HAND)
-    shutil.copy(ROOT / "auth.py", tmp_path)
-    callback = "{site}/account/callback"
-    with running(tmp_path, tenant, AUTH0_REDIRECT_URI=callback) as site:
-        alice = visitors("alice", at=site)
-        redirected = await alice.get("/")
-        assert redirected.headers["Location"] == "/account/in?return_to=/"
-
-        assert (await alice.login("/")).text == "Alice"
-        stale = await alice.go("/account/callback?state=old&code=old")
-        assert stale.text == "Alice"
-
-        away = await alice.get("/account/out")
-        assert "/v2/logout?" in away.headers["Location"]
-        assert alice.cookies == {}
-        assert (await alice.get("/account/callback")).status_code == 400
-
-
-# The app of the README
-
-
-NOTE = """\
-from flask import request
-
-@app.get("/note")
-def note():
-    return session.setdefault("note", request.args.get("text", "nothing"))
-"""
-
-
-async def test_the_routes_of_the_readme_its_guards_and_a_session_that_is_cleared(
-    tmp_path: Path, tenant: Tenant, visitors: Visitors
-) -> None:
-    text = CHAPTER.partition("## Write the routes yourself\n")[2].partition("\n## ")[0]
     code = app_of_the_readme().replace("app.register_blueprint(auth.routes)\n", "", 1)
-    added = blocks(text + GUARDS + CLEARS.partition("\n## ")[0], "python")
-    (tmp_path / "app.py").write_text("\n\n".join([code, *added, NOTE]))
-    shutil.copy(ROOT / "auth.py", tmp_path)
+    cleared = chapter("What happens to the app's session", "docs/existing-apps.md")
+    routes = chapter("Write the routes yourself", "docs/existing-apps.md")
+    added = python(routes + chapter("Protect a view") + cleared)
+    made: dict[str, Any] = {"__name__": "app"}
+    exec(f"{code}\n\n{added}", made)  # noqa: S102 - ours
+    app: Flask = made["app"]
+    app.add_url_rule(
+        "/note",
+        "note",
+        lambda: session.setdefault("note", request.args.get("text", "nothing")),
+    )
     tenant.add_user("ada", **{"https://example.com/roles": ["admin"]})
-    with running(tmp_path, tenant) as site:
-        alice, ada = visitors("alice", at=site), visitors("ada", at=site)
-        assert (await alice.get("/about")).text == "Open to all"
-        assert (await alice.get("/note")).headers["Location"].startswith("/login?")
-        page = await alice.login("/reports?month=11")
-        assert page.url == f"{site}/reports?month=11"
-        assert page.text == "Reports for auth0|alice"
-        assert (await alice.get("/admin")).status_code == 403
-        await alice.logout()
-        assert not on_site(await alice.go("/reports"), site)
+    alice, ada = Shopper(app), Shopper(app, "ada")
+    assert alice.client.get("/about").text == "Open to all"
+    assert alice.client.get("/note").location.startswith("/login?")
+    assert alice.login("/reports?month=11").location == "/reports?month=11"
+    assert alice.client.get("/reports?month=11").text == "Reports for auth0|alice"
+    assert alice.client.get("/admin").status_code == 403
+    alice.client.get("/logout")
+    assert alice.client.get("/reports").status_code == 302
 
-        assert (await ada.login("/admin")).text == "For admins"
-        await ada.get("/note?text=mine")
-        assert (await ada.get("/note")).text == "mine"
-        await ada.go("/logout")
-        assert ada.cookies == {}
-        await ada.login()
-        assert (await ada.get("/note")).text == "nothing"
+    assert ada.login("/admin").location == "/admin"
+    assert ada.client.get("/admin").text == "For admins"
+    for asked in ("/note?text=mine", "/note"):
+        assert ada.client.get(asked).text == "mine"
+    ada.client.get("/logout")
+    assert not ada.client._cookies
+    ada.login()
+    assert ada.client.get("/note").text == "nothing"

@@ -7,9 +7,7 @@ difference fails unless it is listed here with its reason.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -22,7 +20,6 @@ from werkzeug.test import Cookie, TestResponse
 
 from auth0_flask.tenant import Fault, Tenant
 from shop import copy_of_auth, load
-from test_stores import noise
 from visitor import http_browser, sign_in
 
 Answers = Iterator[TestResponse]
@@ -56,15 +53,18 @@ class Browser:
         """Return another browser at the same app."""
         return Browser(self.app, self.origin, self.tenant)
 
+    def twin(self) -> Browser:
+        """Return a browser with copies of the cookies."""
+        twin = self.another()
+        twin.client._cookies = dict(self.client._cookies or {})
+        return twin
+
     def get(self, path: str) -> TestResponse:
         return self.open(path, {})
 
     def open(self, path: str, headers: dict[str, str], **more: Any) -> TestResponse:
         url = path if path.startswith("http") else self.origin + path
         return self.client.open(url, headers={**HTML, **headers}, **more)
-
-    def post(self, path: str, **more: Any) -> TestResponse:
-        return self.open(path, more.pop("headers", {}), method="POST", **more)
 
     def start(self, path: str = "/login") -> str:
         """Begin a login; return the address at the tenant."""
@@ -75,34 +75,15 @@ class Browser:
         with http_browser() as http:
             return sign_in(http, at_tenant or self.start(), username)
 
-    def login(self, path: str = "/login", username: str = "alice") -> TestResponse:
-        return self.get(self.come_back(self.start(path), username))
-
-    def twin(self) -> Browser:
-        """Return a browser with copies of the cookies."""
-        twin = self.another()
-        twin.client._cookies = dict(self.client._cookies or {})
-        return twin
+    def login(self, path: str = "/login") -> TestResponse:
+        return self.get(self.come_back(self.start(path)))
 
     def kept(self) -> list[Cookie]:
         return list((self.client._cookies or {}).values())
 
-    @contextmanager
-    def during(self, path: str) -> Iterator[list[TestResponse]]:
-        """Do something while a slow page is being answered; its answer comes last."""
-        has_begun, may_end = self.app.extensions["slow"]
-        answers: list[TestResponse] = []
-        slow = threading.Thread(target=lambda: answers.append(self.get(path)))
-        slow.start()
-        assert has_begun.wait(60)
-        yield answers
-        may_end.set()
-        slow.join()
-
 
 def add_views(app: Flask, auth: Any) -> Flask:
     """Add the same views to either."""
-    has_begun, may_end = app.extensions["slow"] = threading.Event(), threading.Event()
 
     async def reports() -> str:
         return f"Reports for {auth.auth_user['sub']}"
@@ -118,14 +99,9 @@ def add_views(app: Flask, auth: Any) -> Flask:
 
     def cart() -> str:
         if goods := request.args.get("goods"):
-            session.permanent = "permanent" in request.args
+            session.permanent = True
             session["cart"] = [*session.get("cart", []), goods]
         return " ".join(session.get("cart", []))
-
-    def slow() -> str:
-        has_begun.set()
-        may_end.wait(60)
-        return view()
 
     only_admins = auth.requires_claim("https://example.com/roles", "admin")
     for path, function in {
@@ -137,7 +113,6 @@ def add_views(app: Flask, auth: Any) -> Flask:
         "/open": lambda: "open",
         "/token": token,
         "/cart": cart,
-        "/slow": slow,
     }.items():
         methods = ["GET", "POST"] if path == "/machine" else ["GET"]
         app.add_url_rule(path, path, function, methods=methods)
@@ -178,7 +153,7 @@ def guards_for_people_and_programs(browser: Browser) -> Answers:
             yield browser.open(path, headers)
         yield browser.open(path, {}, method="HEAD")
         yield browser.open(path, {}, method="OPTIONS")
-    yield browser.post("/machine", json={}, headers={"Accept": "*/*"})
+    yield browser.open("/machine", {"Accept": "*/*"}, method="POST", json={})
 
 
 def what_nobody_clicked(browser: Browser) -> Answers:
@@ -263,33 +238,20 @@ def logout_everywhere(browser: Browser) -> Answers:
     yield browser.get("/reports")  # else the demo's error pages are the first to look
     phone = browser.another()
     phone.login()
+    everywhere = "/logout/everywhere"
     for headers in (
         {},
         {"Origin": "https://evil.example"},
         {"Sec-Fetch-Site": "cross-site", "Origin": browser.origin},
         {"Origin": "null", "Sec-Fetch-Site": "same-site"},
     ):
-        refused = browser.post("/logout/everywhere", headers=headers)
+        refused = browser.open(everywhere, headers, method="POST")
         assert refused.status_code == 403
         yield refused
-    yield browser.open("/logout/everywhere", {})
-    yield browser.post("/logout")
-    yield browser.post("/logout/everywhere", headers={"Sec-Fetch-Site": "same-origin"})
+    yield browser.get(everywhere)
+    yield browser.open("/logout", {}, method="POST")
+    yield browser.open(everywhere, {"Sec-Fetch-Site": "same-origin"}, method="POST")
     yield phone.get("/reports")
-
-
-def a_slow_page_while_much_happens(browser: Browser) -> Answers:
-    browser.tenant.access_token_lifetime = 0
-    browser.login()
-    yield browser.get("/cart?goods=kettle&permanent")
-    with browser.during("/slow") as slow:
-        yield browser.get("/token")
-        yield browser.get("/cart?goods=teapot&permanent")
-    yield slow[0]
-    cart = browser.get("/cart")
-    assert cart.text == "kettle teapot"
-    yield cart
-    assert browser.get("/token").text == "token"
 
 
 def a_refresh_that_fails(browser: Browser) -> Answers:
@@ -308,24 +270,6 @@ def a_refresh_that_fails(browser: Browser) -> Answers:
     yield browser.get("/token?x=1")
 
 
-def a_session_of_three_cookies(browser: Browser) -> Answers:
-    claims = {"https://a.example/x": noise(5_200)}
-    browser.tenant.add_user("heavy", **claims)
-    signed_in = browser.login(username="heavy")
-    assert signed_in.status_code == 302, signed_in.text
-    yield signed_in
-    assert len(browser.kept()) == 4  # and the one of rounds
-    yield browser.get("/cart?goods=kettle")
-    yield browser.get("/who")
-    yield browser.get("/logout")
-    browser.tenant.add_user("heavier", **{"https://a.example/x": noise(20_000)})
-    for headers in (HTML, JSON):
-        callback = browser.come_back(browser.start(), "heavier")
-        refused = browser.open(callback, headers)
-        assert refused.status_code == 500
-        yield refused
-
-
 def a_login_that_goes_round(browser: Browser) -> Answers:
     for _ in range(3):
         yield browser.login()
@@ -339,20 +283,11 @@ def a_login_that_goes_round(browser: Browser) -> Answers:
 
 
 SITUATIONS: list[Story] = [
-    a_whole_login,
-    guards_for_people_and_programs,
-    what_nobody_clicked,
-    callbacks_that_fail,
-    a_provider_that_fails,
-    a_guest_at_a_silent_login,
-    two_tabs,
-    logout_everywhere,
-    a_slow_page_while_much_happens,
-    a_refresh_that_fails,
-    a_session_of_three_cookies,
-    a_login_that_goes_round,
+    *(a_whole_login, two_tabs, guards_for_people_and_programs, what_nobody_clicked),
+    *(callbacks_that_fail, a_provider_that_fails, a_guest_at_a_silent_login),
+    *(logout_everywhere, a_refresh_that_fails, a_login_that_goes_round),
 ]
-EVERYWHERE: list[Story] = [a_whole_login, two_tabs, a_slow_page_while_much_happens]
+EVERYWHERE = SITUATIONS[:2]
 LOCAL, PUBLIC = "http://localhost", "https://shop.example"
 CROSS_SITE = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
 PARTITIONED = {"SESSION_COOKIE_PATH": "/", "SESSION_COOKIE_PARTITIONED": True}
