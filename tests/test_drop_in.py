@@ -17,6 +17,7 @@ import httpx
 import pytest
 from flask import Blueprint, Flask, redirect, request, session
 from flask.sessions import SecureCookieSessionInterface
+from itsdangerous import URLSafeTimedSerializer
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -92,13 +93,18 @@ def database(folder: Path) -> Path:
     return folder.parent / "shop.db"
 
 
-def opened(cookie: str) -> dict[str, Any]:
-    """Open the app's own cookie, by its own key, as Flask itself does."""
+def serializer() -> URLSafeTimedSerializer:
+    """Return what Flask itself signs cookies with by the app's own key."""
     app = Flask(__name__)
     app.secret_key = KEY
-    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
-    assert serializer
-    return dict(serializer.loads(cookie))
+    made = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert made
+    return made
+
+
+def opened(cookie: str) -> dict[str, Any]:
+    """Open the app's own cookie."""
+    return dict(serializer().loads(cookie))
 
 
 def rows(folder: Path, query: str) -> list[Any]:

@@ -249,8 +249,7 @@ def jars_for(app: Flask, draft: Draft) -> tuple[Jars, str]:
             noise = random.Random(sub)  # noqa: S311 - the same every time
             bio = noise.randbytes(2000 if draft.long else 10).hex()
             with httpx.Client(transport=httpx.WSGITransport(app)) as client:
-                shown = {"name": MARK, "picture": EVIL + MARK, "bio": bio}
-                auth.login_as(client, sub=sub, **shown)
+                auth.login_as(client, sub=sub, name=MARK, picture=EVIL + MARK, bio=bio)
                 jars[whose] = sub, dict(client.cookies)
     return jars, state
 

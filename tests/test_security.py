@@ -24,7 +24,7 @@ from auth0_flask.stores import SqliteStore
 from auth0_flask.tenant import Fault, Tenant
 from auth0_flask.tenant.backchannel import describe
 from mutants import misplaced, mutants
-from sdk_calls import Caller
+from sdk_calls import Caller, Work
 from security_table import REQUIREMENTS, SECURITY, conformance, there_are
 from test_conformance import BACK_CHANNEL, BASIC, BEYOND, CONFIG
 from visitor import Visitor
@@ -215,7 +215,8 @@ def test_metadata_of_another_issuer_is_sent_no_refresh_token(
     tenant.access_token_lifetime = 0
     caller.login()
     github = partial(auth0.get_access_token_for_connection, {"connection": "github"})
-    for asked, work in enumerate((auth0.get_access_token, github), 1):
+    works: list[Work] = [auth0.get_access_token, github]
+    for asked, work in enumerate(works, 1):
         discover_another_issuer(tenant)
         assert caller.call(work).status_code == 502
         assert tenant.count("/oauth/token") == asked  # of the login, and below
