@@ -1,7 +1,4 @@
-"""Sessions, revocations and refresh results in Redis, for machines that share it.
-
-Sessions are encrypted there; the cookie has an id that means nothing.
-"""
+"""Encrypted sessions, revocations and refresh results in Redis, for many machines."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from dataclasses import asdict
 from functools import cached_property
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from flask import Flask, has_request_context
 from flask.sessions import SessionInterface, SessionMixin, session_json_serializer
@@ -76,7 +74,10 @@ return found
 def connect(url: str) -> Redis:
     """Return a client of redis-py that gives up soon and reconnects by itself."""
     waits = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
-    return Redis.from_url(url, retry=Retry(NoBackoff(), 1), **waits)
+    client = Redis.from_url(url, retry=Retry(NoBackoff(), 1), **waits)
+    # else Python warns, where the garbage collector comes to a socket before this
+    finalize(client, client.connection_pool.disconnect)
+    return client
 
 
 @contextmanager
@@ -276,7 +277,7 @@ class RedisSession(SessionMixin):
 
 
 class RedisSessionInterface(SessionInterface):
-    """Keeps sessions in Redis, for some seconds after each write.
+    """Keeps sessions in Redis, for some seconds after each write; a cookie has the id.
 
     Transactions are kept in cookies. The newest secret comes first.
     """
@@ -394,7 +395,6 @@ def _answer_instead(app: Flask, response: Response, error: StoreUnavailable) -> 
     page = app.make_response(app.handle_user_exception(error))
     response.status_code = page.status_code
     response.headers.remove("Location")
-    for name in ("Content-Type", "Retry-After"):
-        if name in page.headers:
-            response.headers[name] = page.headers[name]
+    kept = {n: v for n, v in page.headers if n in {"Content-Type", "Retry-After"}}
+    response.headers.update(kept)
     response.set_data(page.get_data())

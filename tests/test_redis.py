@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from flask import Flask
 
 import auth
 from auth0_flask.stores.redis import connect
@@ -54,6 +58,25 @@ async def test_the_whole_login_with_an_id_in_the_cookie_and_nothing_else(
     assert alice.cookies == {}
     assert await alice.claims() is None
     assert await bob.claims()
+
+
+def test_an_app_that_is_gone_leaves_no_socket_open(redis_server: RedisServer) -> None:
+    """Also where the garbage collector comes to the socket before the client."""
+    gc.collect()
+    client = connect(redis_server.url)
+    client.ping()
+    sockets = [each for each in gc.get_objects() if type(each) is socket.socket]
+    app = Flask("shop")
+    app.extensions |= {"app": app, "client": client}
+    del client
+    gc.collect(0)  # what is used comes before what only the app leads to
+
+    raised: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda e: raised.append(e.exc_value))
+        del app, sockets
+        gc.collect()
+    assert raised == []
 
 
 def test_a_request_asks_redis_once_also_where_the_session_was_ended(
