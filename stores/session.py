@@ -38,9 +38,6 @@ _SLOW_SECONDS = 1.0
 _DEFAULT_AUDIENCE = "default"  # what the SDK calls a token without audience
 #: Seconds before its end that a token is not used any more, or a tenth of its life.
 _MARGIN = 30
-#: A token that lives shorter is timed by parts of a second; the SDK's own models
-#: take whole ones only.
-_SHORT_LIFE = 60
 _NESTED = (list, dict)
 #: What an ID token says of the login; a refresh does not change it.
 _CLAIMS_OF_THE_LOGIN = ("acr", "amr", "auth_time", "sid")
@@ -339,10 +336,9 @@ def _copy_json(value: Any) -> Any:
 # Access tokens: what the SDK writes wrongly, corrected
 
 
-def apply_expiry_margin(begins: float, seconds: float) -> float:
+def apply_expiry_margin(begins: float, seconds: float) -> int:
     """Return until when a token is used: a little less than it is valid."""
-    ends = begins + seconds - min(_MARGIN, seconds / 10)
-    return int(ends) if seconds >= _SHORT_LIFE else round(ends, 3)
+    return int(begins + seconds - min(_MARGIN, seconds / 10))
 
 
 def _fix_sdk_state(
