@@ -234,10 +234,14 @@ class Auth0Client(ServerClient[Any]):
     def read_session(self) -> Json | None:
         """Return the session without awaiting anything, or None if signed out.
 
-        The same as ``await get_session()``, for sync views, guards and templates.
+        The same as ``await get_session()``, for sync views and templates.
         """
+        return self.sessions.view() if self.load_session() else None
+
+    def load_session(self) -> Json | None:
+        """Return the session itself, not a copy: only to be read."""
         self.settings.require()
-        if (state := self.sessions.view()) and request_state().began is None:
+        if (state := self.sessions.load()) and request_state().began is None:
             redirects.forget_rounds()
         return state
 

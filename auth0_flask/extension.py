@@ -22,6 +22,7 @@ from .redirects import KEY, Endpoints
 from .session_door import answer_uncaught
 from .settings import Settings, SetupError, misspelled_settings
 from .stores import SharedStore, SplitSessionInterface, SqliteStore, derive_key
+from .stores.session import copy_json
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -47,14 +48,14 @@ class Auth0Extension:
 
 
 def _claims() -> Mapping[str, Any]:
-    return (current_client().read_session() or {}).get("user") or {}
+    return (current_client().load_session() or {}).get("user") or {}
 
 
 class _AuthUser(Mapping[str, Any]):
     __slots__ = ()
 
     def __getitem__(self, name: str) -> Any:
-        return _claims()[name]
+        return copy_json(_claims()[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(_claims())
@@ -69,16 +70,16 @@ class _AuthUser(Mapping[str, Any]):
         return repr(_claims()) if has_request_context() else "<auth_user: no request>"
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        return {**_claims(), **other}
+        return {**self.copy(), **other}
 
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        return {**other, **_claims()}
+        return {**other, **self.copy()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (self.copy(),)  # what is kept is not the next visitor
 
     def copy(self) -> dict[str, Any]:
-        return dict(_claims())
+        return cast(dict[str, Any], copy_json(_claims()))
 
 
 #: The claims of the user who is signed in, a mapping that is empty (so falsy) when

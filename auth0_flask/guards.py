@@ -279,7 +279,7 @@ def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:
     """Return the claims of the user who is signed in; otherwise lead to login."""
     known = request_state()
     known.never_redirect |= not redirect
-    user: Mapping[str, Any] = (current_client().read_session() or {}).get("user") or {}
+    user: Mapping[str, Any] = (current_client().load_session() or {}).get("user") or {}
     if user:
         after_this_request(_not_stored)  # before the app's own hooks
         with suppress(sdk.OrganizationTokenValidationError):

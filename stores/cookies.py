@@ -104,7 +104,8 @@ class OwnCookies:
     ) -> None:
         self._interface, self._app, self._received = interface, app, received
         apps = interface.get_cookie_name(app)
-        self.name = re.sub(r"^__(Host|Secure)-", "", apps) + "_auth0"
+        plain = apps.removeprefix("__Host-").removeprefix("__Secure-")
+        self.name = f"{plain}_auth0"
         if interface.get_cookie_secure(app):
             path, domain = interface.get_cookie_path(app), interface.get_cookie_domain
             is_shared = path != "/" or domain(app)

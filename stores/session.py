@@ -87,7 +87,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             known = request_state()
             if (data := self._load(known)) is None:
                 return None
-            copied: Json = _copy_json(data)
+            copied: Json = copy_json(data)
             if known.renewing:  # whatever tokens there are, are old
                 copied["token_sets"] = []
                 copied["session"]["renewed_at"] = known.renewing
@@ -253,7 +253,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             return None
         if known.copy is None:
             copied = {name: v for name, v in data.items() if name != "internal"}
-            known.copy = copied = _copy_json(copied)
+            known.copy = copied = copy_json(copied)
             idle_until = data["session"]["used_at"] + self.lifetime.idle_seconds
             ends_at = min(self.lifetime.expires_at(data), idle_until)
             copied["session"]["ends_at"] = float(ends_at)
@@ -325,12 +325,14 @@ def renew_id() -> None:
             return response
 
 
-def _copy_json(value: Any) -> Any:
+def copy_json(value: Any) -> Any:
     """Copy what JSON can hold, several times as fast as `copy.deepcopy`."""
+    if isinstance(value, dict):
+        pairs = value.items()
+        return {k: copy_json(v) if isinstance(v, _NESTED) else v for k, v in pairs}
     if isinstance(value, list):
-        return [_copy_json(v) if isinstance(v, _NESTED) else v for v in value]
-    pairs = value.items()
-    return {k: _copy_json(v) if isinstance(v, _NESTED) else v for k, v in pairs}
+        return [copy_json(v) if isinstance(v, _NESTED) else v for v in value]
+    return value
 
 
 # Access tokens: what the SDK writes wrongly, corrected

@@ -532,6 +532,16 @@ def test_auth_user_cannot_be_changed(app: Flask) -> None:
         with pytest.raises(AttributeError):  # everybody would have it
             auth.auth_user.sub = "auth0|admin"  # type: ignore[attr-defined]  # likewise
 
+    def meddle() -> list[str]:
+        user: Any = auth.auth_user
+        for given in (user, user.copy(), user | {}, {} | user):
+            given[ROLES].append("admin")
+        return list(user[ROLES])
+
+    app.add_url_rule("/meddle", view_func=meddle)
+    guest = enter(app.test_client(), {**ALICE, ROLES: ["guest"]})
+    assert guest.get("/meddle").json == ["guest"]
+
 
 def test_auth_user_is_kept_as_claims_and_combined_as_a_dict_is(app: Flask) -> None:
     async def kept() -> str:
