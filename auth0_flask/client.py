@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -187,8 +187,7 @@ class Auth0Client(ServerClient[Any]):
             known.transaction, known.nonce = identifier, nonce
             # the SDK notes one for a login, a magic link and a connected account
             known.links = transaction.redirect_uri is None
-            if isinstance(app_state, dict):
-                known.wanted = app_state
+            known.wanted = app_state if isinstance(app_state, dict) else {}
             connects = transaction.auth_session  # an account
             work = self._connect if connects else self._with_oauth_client
             async with asyncio.timeout(_LOGIN_SECONDS):
@@ -279,8 +278,7 @@ class Auth0Client(ServerClient[Any]):
         Raises:
             StoreUnavailable: It could not be stored; nothing has changed.
         """
-        self.settings.require()
-        if state := self.sessions.load():
+        if state := self.load_session():
             sub = state["user"]["sub"]
             self.sessions.lifetime.end_all(sub=sub)
             await signals.send(signals.session_revoked, sub=sub, sid=None)
@@ -399,5 +397,4 @@ class Auth0Client(ServerClient[Any]):
 
 def current_client() -> Auth0Client:
     """Return the client of the current app; raise where it has none."""
-    client: Auth0Client = redirects.extension().client
-    return client
+    return cast(Auth0Client, redirects.extension().client)
