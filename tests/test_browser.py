@@ -79,34 +79,6 @@ def page(browser: Browser) -> Iterator[Page]:
     assert not refusals
 
 
-def test_from_home_through_login_and_profile_to_logout_and_home(
-    page: Page, stand_in: str
-) -> None:
-    page.goto(stand_in)
-    page.get_by_role("link", name="Sign in").first.click()
-    page.get_by_role("button", name="Alice").click()
-    expect(page).to_have_url(f"{stand_in}/")
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Alice")
-    page.get_by_role("link", name="Profile").first.click()
-    expect(page.get_by_text("alice@example.com").first).to_be_visible()
-    page.get_by_role("link", name="Sign out").first.click()
-
-    expect(page).to_have_url(f"{stand_in}/")
-    expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
-    assert [cookie["name"] for cookie in page.context.cookies(stand_in)] == []
-
-
-def test_a_visitor_who_declines_gets_a_page_and_can_try_again(
-    page: Page, stand_in: str
-) -> None:
-    page.goto(f"{stand_in}/login")
-    page.get_by_role("button", name="Deny").click()
-    page.get_by_role("link", name="Try again").click()
-    page.get_by_role("button", name="Alice").click()
-
-    expect(page).to_have_url(f"{stand_in}/")
-
-
 def test_the_pictures_of_the_readme_can_be_taken_and_are_light(
     browser: Browser, stand_in: str, tmp_path: Path
 ) -> None:
@@ -140,18 +112,15 @@ def test_a_long_session_over_several_cookies_comes_and_goes(
     heavy = base64.b64encode(noise).decode()
     tenant.add_user("heavy", **{"https://a.example/x": heavy})
 
-    def kept() -> list[str]:
-        cookies = page.context.cookies(site)
-        return [c["name"] + c["value"] for c in cookies if "session" in c["name"]]
-
     page.goto(f"{site}/profile")
     page.get_by_role("button", name="heavy").click()
     expect(page).to_have_url(f"{site}/profile")
-    assert len(kept()) == 3
-    assert sum(map(len, kept())) > 6000
+    kept = [c for c in page.context.cookies(site) if "session" in c.get("name", "")]
+    assert len(kept) == 3
     page.goto(f"{site}/logout")
 
-    assert kept() == []
+    names = [cookie.get("name", "") for cookie in page.context.cookies(site)]
+    assert not [name for name in names if "session" in name]
 
 
 @pytest.fixture(scope="module")

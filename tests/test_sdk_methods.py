@@ -155,10 +155,9 @@ def test_a_step_up_reaches_the_claims_of_the_session(
 @pytest.mark.sdk("my_account.delete_authentication_method")
 def test_a_user_minds_a_passkey(caller: Caller, tenant: Tenant) -> None:
     api, key = auth0.my_account, Passkey()
-    scope = "read:me:factors " + " ".join(
-        f"{verb}:me:authentication-methods"
-        for verb in ("create", "read", "update", "delete")
-    )
+    verbs = ("create", "read", "update", "delete")
+    scopes = [f"{verb}:me:authentication-methods" for verb in verbs]
+    scope = " ".join(["read:me:factors", *scopes])
 
     async def mind() -> None:
         token = await auth0.get_access_token(audience=api.audience, scope=scope)
@@ -196,27 +195,26 @@ def test_what_the_client_calls_for_connected_accounts_can_be_called(
     caller.login()
     found = caller.ask(partial(auth0.list_connected_account_connections, take=1))
     assert [connection.name for connection in found.connections] == ["github"]
+    api = auth0.my_account
+    here: dict[str, Any] = {"redirect_uri": auth.settings.redirect_uri}
+    scope = " ".join(f"{n}:me:connected_accounts" for n in ("read", "create", "delete"))
+    asked = partial(auth0.get_access_token, audience=api.audience, scope=scope)
+    token = caller.ask(asked)
 
-    async def mind() -> None:
-        api = auth0.my_account
-        names = ("read", "create", "delete")
-        scope = " ".join(f"{name}:me:connected_accounts" for name in names)
-        token = await auth0.get_access_token(audience=api.audience, scope=scope)
-        assert (await api.list_connected_account_connections(token)).connections
-        assert (await api.list_connected_accounts(token)).accounts == []
-        callback: dict[str, Any] = {"redirect_uri": auth.settings.redirect_uri}
-        asked = types.ConnectAccountRequest(connection="x", state="s", **callback)
-        with pytest.raises(sdk.MyAccountApiError):
-            await api.connect_account(token, asked)
-        done = types.CompleteConnectAccountRequest(
-            auth_session="x", connect_code="x", **callback
-        )
-        with pytest.raises(sdk.MyAccountApiError):
-            await api.complete_connect_account(token, done)
-        with pytest.raises(sdk.MyAccountApiError):
-            await api.delete_connected_account(token, "x")
-
-    caller.ask(mind)
+    found = caller.ask(partial(api.list_connected_account_connections, token))
+    assert found.connections
+    assert caller.ask(partial(api.list_connected_accounts, token)).accounts == []
+    connect = types.ConnectAccountRequest(connection="x", state="s", **here)
+    done = types.CompleteConnectAccountRequest(
+        auth_session="x", connect_code="x", **here
+    )
+    for refused in (
+        partial(api.connect_account, token, connect),
+        partial(api.complete_connect_account, token, done),
+        partial(api.delete_connected_account, token, "x"),
+    ):
+        caller.call(refused)
+        assert isinstance(caller.raised, sdk.MyAccountApiError)
 
 
 @pytest.fixture
