@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -89,7 +88,6 @@ def pytest_unconfigure() -> None:
     """Stop the tenant."""
     _tenant.stop()
     _listener.close()
-    shutil.rmtree(Path(REVOCATIONS).parent)
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile, mkdtemp
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
 from watch import watch
 
-REVOCATIONS = str(Path(mkdtemp(prefix="revocations-"), "revocations.sqlite3"))
+_folder = TemporaryDirectory(prefix="revocations-")  # goes with this process
+REVOCATIONS = str(Path(_folder.name, "revocations.sqlite3"))
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
@@ -32,6 +33,10 @@ GRANIAN = [
     *("--workers", "2", "--blocking-threads", "8", "--port", "{port}"),
     *("--workers-kill-timeout", "3"),
 ]
+
+
+#: For an app that reads ``.env`` as usual.
+WITH_DOTENV = {"PYTHON_DOTENV_DISABLED": "", "FLASK_SKIP_DOTENV": ""}
 
 
 class Server:

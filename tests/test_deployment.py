@@ -44,7 +44,6 @@ NAME = {"FLASK_SESSION_COOKIE_NAME": "mine"}
         (HTTPS, DOMAIN, "__Secure-session_auth0", {"secure", "path=/", OF_ALL}),
         (HTTPS, NAME, "__Host-mine_auth0", {"secure", "path=/"}),
     ],
-    ids=["http", "https", "below a path", "a domain", "a name"],
 )
 def test_cookies_are_as_safe_as_the_address_allows(
     tenant: Tenant, callback: str, more: dict[str, str], name: str, attributes: set[str]
@@ -81,9 +80,9 @@ def test_proxies_are_believed_as_far_as_they_are_trusted(
     tenant: Tenant, trusted: int, believed: str | None
 ) -> None:
     here = deployed(tenant, CALLBACK, TRUSTED_PROXIES=str(trusted)).test_client()
-    for name in ("near", "far"):
-        hosts = ["localhost" if name == n else "127.0.0.1" for n in ("far", "near")]
-        headers = {"X-Forwarded-Host": ", ".join(hosts)}
+    ours = {"near": "127.0.0.1, localhost", "far": "localhost, 127.0.0.1"}
+    for name, hosts in ours.items():
+        headers = {"X-Forwarded-Host": hosts}
         answer = here.get("/login", base_url="http://127.0.0.1", headers=headers)
         # a login on another name than the callback's goes there before it begins
         assert ("/authorize?" in answer.location) == (name == believed), name
@@ -117,24 +116,7 @@ def test_a_secret_is_changed_without_signing_anybody_out(tenant: Tenant) -> None
 
 
 def is_signed_in(shopper: Shopper) -> bool:
-    answer = shopper.client.get("/api/me")
-    assert answer.status_code in {200, 401}
-    return bool(answer.status_code == 200)
-
-
-@pytest.mark.parametrize("remember", ["0", "1"])
-async def test_a_visitor_may_ask_not_to_be_remembered(
-    alice: Visitor, remember: str
-) -> None:
-    page = await alice.start(f"/login?remember={remember}")
-
-    back = await alice.choose(page, username="alice")
-    answer = await alice.http.get(back.headers["Location"])
-
-    cookies = answer.headers.get_list("Set-Cookie")
-    session = next(cookie for cookie in cookies if cookie.startswith("session_auth0="))
-    assert ("Expires" in session) == (remember == "1")
-    assert await alice.claims()
+    return shopper.client.get("/api/me").status_code == 200
 
 
 async def test_most_answers_set_no_cookie(alice: Visitor, clock: Clock) -> None:

@@ -8,9 +8,8 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -47,12 +46,10 @@ def app_of_the_readme() -> str:
     return python(chapter("Put it into your app").partition("\n### ")[0])
 
 
-@cache
-def packages() -> str:
-    """Return a folder that has the package as pip would install it, and no more."""
-    folder = Path(mkdtemp(prefix="packages-"))
-    (folder / "auth0_flask").symlink_to(ROOT / "auth0_flask")
-    return str(folder)
+_folder = TemporaryDirectory(prefix="packages-")  # goes with this process
+#: A folder that has the package as pip would install it, and no more.
+PACKAGES = _folder.name
+Path(PACKAGES, "auth0_flask").symlink_to(ROOT / "auth0_flask")
 
 
 def copy_example(name: str, folder: Path) -> Path:
@@ -75,7 +72,7 @@ def running(folder: Path, tenant: Tenant, **more: str) -> Iterator[str]:
     site = f"http://localhost:{port}"
     environment = {
         **tenant.environ(redirect_uri=f"{site}/callback"),
-        "PYTHONPATH": packages(),
+        "PYTHONPATH": PACKAGES,
         "APP_SECRET_KEY": KEY,
         "FLASK_SECRET_KEY": KEY,
         "FLASK_DATABASE": f"sqlite:///{database(folder)}",

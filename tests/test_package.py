@@ -11,8 +11,9 @@ import sys
 import tomllib
 from functools import cache
 from pathlib import Path
+from subprocess import PIPE, STDOUT
+from typing import Any
 
-import httpx
 import pytest
 from packaging.version import Version
 
@@ -20,7 +21,8 @@ import auth0_flask
 from environments import environment_with
 from readme_blocks import copy_project
 from redis_server import RedisServer
-from servers import BIN, ROOT, clean_environment, free_port, serving
+from servers import BIN, ROOT, clean_environment
+from test_settings import GOOD
 
 NAME, VERSION = "auth0_flask_login", auth0_flask.__version__
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -82,17 +84,10 @@ filterwarnings = ["error"]
 def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> str:
     """Run a program to its end, where it sees nothing of this project."""
     ours = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": ""}
-    ended = subprocess.run(
-        list(map(str, command)),
-        cwd=cwd,
-        env=clean_environment({**ours, **more}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    there: dict[str, Any] = {"cwd": cwd, "env": clean_environment({**ours, **more})}
+    ended = subprocess.run(command, **there, stdout=PIPE, stderr=STDOUT, text=True)
     assert ended.returncode == 0, ended.stdout
-    return ended.stdout
+    return str(ended.stdout)
 
 
 def pip(*words: str | Path, cwd: Path = ROOT, **more: str) -> str:
@@ -171,7 +166,6 @@ def test_an_editable_installation_is_this_tree(
     python = environment_with(tmp_path)
     options = ("--no-deps", "--no-build-isolation", "--editable", checkout)
     pip("--python", python, "install", *options, PYTHONPATH=backend)
-
     find = "import importlib.util as u; print(u.find_spec('auth0_flask').origin)"
     found = run(python, "-c", find, cwd=tmp_path).strip()
     assert found == str(checkout / "auth0_flask" / "__init__.py")
@@ -184,7 +178,6 @@ def test_a_checkout_without_links_is_told_so(
     link = folder / "auth0_flask" / "stores"
     link.unlink()
     link.write_text("../stores")  # as Git has it without core.symlinks
-
     with pytest.raises(AssertionError, match=r"auth0_flask.stores"):
         run(sys.executable, "-m", "build", "-nw", folder, PYTHONPATH=backend)
     with pytest.raises(AssertionError, match=r"git config core\.symlinks true"):
@@ -209,7 +202,6 @@ def test_an_app_that_pins_the_lowest_of_everything_can_install_it(
     report, pins = tmp_path / "report", [f"{m[1]}=={m[3]}" for m in LOWEST.values()]
     fresh = ("--dry-run", "--ignore-installed", "--quiet", "--report", report)
     pip("install", *fresh, f"{wheel}[redis,server,testing]", *pins)
-
     of = [package["metadata"] for package in json.loads(report.read_text())["install"]]
     found = {package["name"].lower(): Version(package["version"]) for package in of}
     assert found["auth0-flask-login"] == Version(VERSION)
@@ -217,24 +209,16 @@ def test_an_app_that_pins_the_lowest_of_everything_can_install_it(
 
 
 def test_every_import_has_a_dependency_with_a_lowest_version() -> None:
-    imported = {
-        name
+    code = "".join(
+        re.sub(r'"""[\s\S]*?"""', "", (ROOT / file).read_text())
         for file in files_here()
         if file.endswith(".py")
-        for name in re.findall(r"^ *(?:from|import) (\w+)", _text_of(file), re.M)
-    }
+    )
     ours = {"auth0_flask", "app", "pytest", *sys.stdlib_module_names}
     called = {"dotenv": "python-dotenv", "jwt": "pyjwt", "_typeshed": "asgiref"}
     called["pydantic_core"] = "pydantic"  # which needs one version of it
-
-    for name in imported - ours:
-        package = called.get(name, name).replace("_", "-")
-        assert package in LOWEST, name
-
-
-def _text_of(file: str) -> str:
-    code = (ROOT / file).read_text()
-    return re.sub(r'"""[\s\S]*?"""', "", code)
+    for name in {*re.findall(r"^ *(?:from|import) (\w+)", code, re.M)} - ours:
+        assert called.get(name, name).replace("_", "-") in LOWEST, name
 
 
 @pytest.fixture(scope="module")
@@ -264,33 +248,14 @@ def log_in(installed: Path, project: Path, **more: str) -> None:
     assert "1 passed" in run(*command, cwd=project, **more)
 
 
-def test_a_login_with_redis_and_the_server_of_its_extras(
+def test_a_login_with_redis_and_the_server_that_its_extras_bring(
     installed: Path, project: Path, redis_server: RedisServer
 ) -> None:
+    run(installed / "granian", "--version")
     importing = (installed / "python", "-W", "error", "-c", "import app")
-    assert run(*importing, cwd=project, **_settings()) == ""
+    assert run(*importing, cwd=project, **GOOD) == ""
     log_in(installed, project, AUTH0_REDIS_URL=redis_server.url)
     assert redis_server.say("DBSIZE") != b":0\r\n"
-
-    port, there = free_port(), ["sh", "-c", 'cd "$0" && exec "$@"', str(project)]
-    command = [
-        *(*there, str(installed / "granian"), "--interface", "wsgi", "app:app"),
-        *("--workers", "1", "--blocking-threads", "8", "--workers-kill-timeout", "3"),
-        *("--port", "{port}"),
-    ]
-    with serving(command, {"PYTHONPATH": "", **_settings()}, port) as server:
-        answer = httpx.get(f"{server.site}/reports", trust_env=False)
-    assert answer.headers["Location"] == "/login?return_to=/reports"
-
-
-def _settings() -> dict[str, str]:
-    return {
-        "AUTH0_DOMAIN": "tenant.eu.auth0.com",
-        "AUTH0_CLIENT_ID": "an-id",
-        "AUTH0_CLIENT_SECRET": "a-secret",
-        "AUTH0_SECRET": "s" * 32,
-        "AUTH0_REDIRECT_URI": "http://localhost:5000/callback",
-    }
 
 
 def test_linters_of_an_app_find_nothing_of_ours(installed: Path, project: Path) -> None:

@@ -35,8 +35,9 @@ from readme_blocks import (
     copy_project,
 )
 from servers import ROOT, clean_environment, free_port
-from test_drop_in import app_of_the_readme, packages
+from test_drop_in import PACKAGES, app_of_the_readme
 from test_house import graph
+from test_settings import GOOD
 from visitor import Shopper, Visitor, http_browser, state_of
 
 LANGUAGES = re.compile("sh|python|py|dotenv|diff|sql|js|nginx|text|toml")
@@ -94,13 +95,11 @@ def test_every_view_of_a_page_answers_a_user(
             assert answer.status_code < 500, f"{path}: {answer.text}"
 
 
-def test_its_python_makes_an_app_that_guards_its_views(
+def test_its_python_makes_an_app_that_guards_its_views_and_shows_what_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     client = app_with("README.md", monkeypatch).test_client()
-
     redirected = client.get("/reports?month=11")
-
     assert redirected.headers["Location"] == "/login?return_to=/reports?month%3D11"
     auth.login_as(client)
     assert client.get("/admin").status_code == 403
@@ -108,14 +107,8 @@ def test_its_python_makes_an_app_that_guards_its_views(
     assert without_tokens.status_code == 403
     assert without_tokens.json["code"] == "signed_out"
 
-
-def test_a_page_of_the_apps_own_shows_what_failed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
     client = app_with("docs/existing-apps.md", monkeypatch).test_client()
-
     failed = client.get("/callback")
-
     assert failed.status_code == 400
     assert re.search(r" incomplete_callback [0-9a-f]{8}$", failed.text)
     assert client.post("/backchannel-logout").status_code == 400
@@ -127,7 +120,6 @@ def test_every_block_is_looked_after_here_or_says_why_it_is_not_run() -> None:
         assert all(LANGUAGES.fullmatch(block.language) for block in found), page
         assert len(found) * 2 == text.count("```"), page
         assert "~~~" not in text
-
     kept_back = [b for page in PAGES for b in blocks(page=page) if b.why_not_run]
     assert sorted(map(str, kept_back)) == NOT_RUN
 
@@ -143,10 +135,8 @@ async def test_a_newcomer_has_a_guarded_view_after_two_screens(
     assert made
     environment = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "FLASK_RUN_PORT": port}
     activate = f". {project}/.venv/bin/activate; "
-
     for code in (made[0].removesuffix("&& "), activate + put_it.code):
-        shell = Shell(code, project, environment)
-        assert shell.wait_for_site(minutes=5) is None
+        assert Shell(code, project, environment).wait_for_site(minutes=5) is None
     [packages] = project.glob(".venv/lib/*/site-packages")
     taken = sum(path.lstat().st_blocks * 512 for path in packages.rglob("*"))
     assert taken <= 120 << 20
@@ -213,10 +203,9 @@ def test_its_tests_pass_in_an_empty_environment_and_with_the_tenant_too(
 
 def _pytest(folder: Path) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "asyncio"]
-    own = {"PYTHONPATH": packages(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    env = clean_environment(own)
+    own = {"PYTHONPATH": PACKAGES, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, check=False
+        command, cwd=folder, env=clean_environment(own), capture_output=True, text=True
     ).stdout
 
 
@@ -233,28 +222,18 @@ def test_its_settings_are_appended_to_those_of_an_app(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     (project / ".env").write_text("DATABASE_URL=sqlite://")  # and no end of line
     [append] = [block for block in blocks("sh") if ">> .env" in block.code]
-
     assert Shell(append.code, project, {}).wait_for_site() is None
-
     values = dotenv_values(project / ".env")
     assert values["DATABASE_URL"] == "sqlite://"
     assert values["AUTH0_DOMAIN"] == "your-tenant.eu.auth0.com"
 
 
 def test_its_lines_for_env_are_settings() -> None:
-    names = set(setting_names())
     for block in [block for page in PAGES for block in blocks("dotenv", page=page)]:
         values = dotenv_values(stream=StringIO(block.code))
-        needed = {
-            "AUTH0_DOMAIN": "tenant.eu.auth0.com",
-            "AUTH0_CLIENT_ID": "an-id",
-            "AUTH0_CLIENT_SECRET": "a-secret",
-            "AUTH0_SECRET": "s" * 32,
-            "AUTH0_REDIRECT_URI": "http://localhost:5000/callback",
-            **{name: value or "" for name, value in values.items()},
-        }
-        assert values.keys() <= names
-        assert Settings.from_environment(needed).problems == ()
+        given = {name: value or "" for name, value in values.items()}
+        assert values.keys() <= set(setting_names())
+        assert Settings.from_environment({**GOOD, **given}).problems == ()
 
 
 def test_the_reference_is_what_the_docstrings_say() -> None:
@@ -266,7 +245,6 @@ def test_imports_go_the_way_that_is_drawn() -> None:
     [drawn] = blocks("text", page="docs/how-it-works.md")
     steps = enumerate(drawn.code.split("<-"))
     place = {name.strip(): n for n, step in steps for name in step.split(",")}
-
     found = {name.removeprefix("auth0_flask."): i for name, i in graph().items()}
     for module, imported in found.items():
         for other in {f"{name}..".split(".")[1] for name in imported}:
@@ -279,7 +257,6 @@ def test_ci_and_the_quick_tests_are_by_the_words_of_it() -> None:
     assert pattern
     found = re.findall(pattern[1], README, re.M)
     assert [SETUP.sub("", words) for words in found] == ["pytest"]
-
     quick = (ROOT / "tests/quick.txt").read_text().split()
     table = re.findall(r"^\| `(test_\w+\.py)` \|", PAGES["CONTRIBUTING.md"], re.M)
     assert quick == [f"tests/{name}" for name in table]
@@ -305,14 +282,12 @@ def test_its_table_of_sizes_is_what_is_measured() -> None:
     assert f"{TOTAL_BYTES:,} bytes in all" in page
     # in a process of its own: it sets the environment of its app
     command = [sys.executable, "-m", "bench", "sizes"]
-    measured = subprocess.check_output(command, cwd=ROOT, text=True)
-
-    stated = page[page.index(measured.partition("\n")[0]) :]
-    for said, found in zip(stated.splitlines(), measured.splitlines(), strict=False):
-        words, *numbers = said.strip("| ").replace(",", "").split(" | ")
-        name, *others = found.strip("| ").replace(",", "").split(" | ")
-        assert name == words
-        for one, other in zip(numbers, others, strict=True):
+    measured = subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
+    stated = page[page.index(measured[0]) :].splitlines()
+    for rows in zip(stated, measured, strict=False):
+        said, found = (r.strip("| ").replace(",", "").split(" | ") for r in rows)
+        assert found[0] == said[0]
+        for one, other in zip(said[1:], found[1:], strict=True):
             if one.isdecimal():
                 assert int(other) == pytest.approx(int(one), rel=0.02)
 
@@ -322,7 +297,6 @@ def test_its_table_of_log_lines_has_what_is_logged_with_its_level() -> None:
     stated = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", table, re.M)
     logged = _logged()
     assert len(logged) > 15
-
     for line, level in logged:
         assert any(_fits(row, line) and level == of for row, of in stated), line
     for row, _ in stated:

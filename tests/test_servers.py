@@ -10,15 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import pytest
 
 from auth0_flask.tenant import Fault, Tenant
-from servers import (
-    FLASK_RUN,
-    GRANIAN,
-    GUNICORN,
-    Server,
-    flask,
-    free_port,
-    serving,
-)
+from servers import FLASK_RUN, GRANIAN, GUNICORN, Server, flask, free_port, serving
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
@@ -65,9 +57,7 @@ async def test_many_users_log_in_at_once_and_then_it_ends_at_once(
     for name in names:
         tenant.add_user(name)
     everybody = [visitors(name, at=server.site) for name in names]
-
     seen = await asyncio.gather(*(_log_in_again_and_again(v, times) for v in everybody))
-
     assert seen == [[f"auth0|{name}"] * times for name in names]
     await asyncio.gather(*(visitor.http.aclose() for visitor in everybody))
     assert server.stop(how) < AT_ONCE
@@ -88,9 +78,7 @@ async def test_a_login_under_way_is_finished_by_a_server_that_stops_or_restarts(
         while not tenant.count("/oauth/token"):  # noqa: ASYNC110 - the tenant has threads, no events
             await asyncio.sleep(0.01)
         server.process.send_signal(how)
-
         answer = await arriving
-
         assert (answer.status_code, answer.headers["Location"]) == (302, "/")
         if how is signal.SIGHUP:
             assert await alice.claims()
@@ -106,6 +94,7 @@ NO_SETTINGS = (
 NO_FILE = "SSL_CERT_FILE cannot be read. Name a file"
 NO_PROXY = "is not a proxy that can be used. Set an address"
 SOCKS = "socks://127.0.0.1:7890"
+STRICT = {"FLASK_SESSION_COOKIE_SAMESITE": "Strict"}
 
 
 @pytest.mark.parametrize(
@@ -117,12 +106,8 @@ SOCKS = "socks://127.0.0.1:7890"
         (RUN, {"TRUSTED_PROXIES": "all"}, ["TRUSTED_PROXIES is not a number"]),
         (["auth0", "check"], {"ALL_PROXY": SOCKS}, [f"ALL_PROXY {NO_PROXY}"]),
         (["auth0", "check"], {"https_proxy": SOCKS}, [f"https_proxy {NO_PROXY}"]),
-        (
-            *(RUN, {"FLASK_SESSION_COOKIE_SAMESITE": "Strict"}),
-            ["SESSION_COOKIE_SAMESITE is Strict"],  # would loop
-        ),
+        (RUN, STRICT, ["SESSION_COOKIE_SAMESITE is Strict"]),  # would loop
     ],
-    ids=lambda value: "-".join(value or ["none"]) if isinstance(value, dict) else "",
 )
 def test_a_wrong_setting_is_told_by_its_name_at_start(
     tenant: Tenant,
@@ -132,9 +117,7 @@ def test_a_wrong_setting_is_told_by_its_name_at_start(
 ) -> None:
     environment = {} if wrong is None else {**tenant.environ(), **wrong}
     port = str(free_port())
-
     ended = flask([word.format(port=port) for word in words], environment)
-
     assert ended.returncode == 1
     assert [each for each in said if each not in ended.stderr] == []
     assert "Traceback" not in ended.stderr
@@ -144,7 +127,6 @@ def test_a_wrong_setting_is_told_by_its_name_at_start(
 def test_other_flask_commands_go_on_without_settings_and_end_at_once() -> None:
     began = time.monotonic()
     ended = flask(["routes"], {})
-
     assert ended.returncode == 0
     assert "/profile" in ended.stdout
     assert "AUTH0_DOMAIN is missing" in ended.stderr

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from dotenv import dotenv_values
 from flask import Flask
 
 import auth
@@ -34,7 +35,6 @@ def settings_with(**given: str) -> Settings:
 
 def test_five_settings_are_enough() -> None:
     settings = settings_with()
-
     assert settings.problems == ()
     assert settings.scope == "openid profile email"
     assert settings.origin == "https://app.example.com"
@@ -64,38 +64,30 @@ def test_a_value_is_understood_in_every_usual_spelling(
     name: str, given: str, understood: str
 ) -> None:
     settings = settings_with(**{f"AUTH0_{name.upper()}": given})
-
     assert settings.problems == ()
     assert getattr(settings, name) == understood
     if name == "redirect_uri":
         assert settings.origin == understood.rpartition("/")[0]
 
 
-@pytest.mark.parametrize("quote", ['"', "'"])
-def test_quotes_around_a_whole_value_are_no_part_of_it(quote: str) -> None:
+def test_quotes_around_a_whole_value_are_no_part_of_it() -> None:
     """As ``docker run --env-file`` leaves them there."""
     given = {**GOOD, "AUTH0_SCOPE": "openid email"}
-    quoted = {name: f"{quote}{value}{quote}" for name, value in given.items()}
-
-    assert Settings.from_environment(quoted) == Settings.from_environment(given)
+    for quote in ('"', "'"):
+        quoted = {name: f"{quote}{value}{quote}" for name, value in given.items()}
+        assert Settings.from_environment(quoted) == Settings.from_environment(given)
 
 
 def test_an_empty_environment_is_told_all_at_once() -> None:
     problems = Settings.from_environment({}).problems
-
+    assert {problem.partition(" ")[0] for problem in problems} == GOOD.keys()
     assert len(problems) == 5
-    for name in GOOD:
-        assert any(problem.startswith(name) for problem in problems), name
 
 
 def test_placeholders_of_the_example_count_as_missing() -> None:
-    with open(".env.example") as file:
-        lines = [line.partition("=") for line in file if not line.startswith("#")]
-    example = {name: value.strip() for name, _, value in lines if name.strip()}
-
+    example = {name: v or "" for name, v in dotenv_values(".env.example").items()}
     problems = Settings.from_environment(example).problems
-
-    assert set(example) == set(GOOD)
+    assert example.keys() == GOOD.keys()
     assert len(problems) == 4  # the address of the callback is good as it is
     assert all("still the one of .env.example" in problem for problem in problems)
 
@@ -133,7 +125,6 @@ def test_a_mistake_is_told_with_its_variable_and_never_its_value(
     name: str, value: str, said: str
 ) -> None:
     (problem,) = problems = settings_with(**{name: value}).problems
-
     assert problem.startswith(f"{name} ")
     assert said in problem
     assert value == "0" or value not in SetupError(problems).message
@@ -142,21 +133,16 @@ def test_a_mistake_is_told_with_its_variable_and_never_its_value(
 @pytest.mark.parametrize("newline", ["\n", "\\n"])
 def test_a_private_key_stands_in_for_the_client_secret(newline: str) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    made = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    given = {"AUTH0_CLIENT_ASSERTION_SIGNING_KEY": made.decode().replace("\n", newline)}
+    made = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    given = {"AUTH0_CLIENT_ASSERTION_SIGNING_KEY": made.replace("\n", newline)}
     settings = settings_with(AUTH0_CLIENT_SECRET="", **given)
-
     assert settings.problems == ()
-    assert (
-        settings.client_assertion_signing_key or ""
-    ).strip() == made.decode().strip()
+    assert str(settings.client_assertion_signing_key).strip() == made.strip()
 
 
 def test_no_secret_is_in_the_repr() -> None:
     shown = repr(settings_with())
-
-    assert "hush-hush" not in shown
-    assert "s" * 32 not in shown
+    assert not any(secret in shown for secret in ("hush-hush", "s" * 32))
     with pytest.raises(ValueError, match="at least 32 bytes") as told:
         Settings.model_validate({**GOOD, "AUTH0_SECRET": "hush-hush"})
     assert "hush-hush" not in str(told.value)
@@ -169,12 +155,15 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_several_secrets_are_several() -> None:
     settings = settings_with(AUTH0_SECRET=f"{'n' * 32}  {'o' * 32}")
-
     assert settings.secrets == ("n" * 32, "o" * 32)
 
 
+Project = Callable[..., Path]
+DOTENV = "".join(f'{name}="{value}"\n' for name, value in GOOD.items())
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Write a ``.env`` above the folder that is worked in, with a clean environment."""
 
     def write(text: str | bytes, **environment: str) -> Path:
@@ -191,18 +180,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     return write
 
 
-DOTENV = "".join(f'{name}="{value}"\n' for name, value in GOOD.items())
-
-
-Project = Callable[..., Path]
-
-
 def test_of_a_dotenv_only_our_names_are_read_and_nothing_goes_into_the_environment(
     project: Project,
 ) -> None:
     project(f"{DOTENV}DATABASE_URL=postgres://production\nFLASK_DEBUG=1\n")
     before = dict(os.environ)
-
     assert Settings.from_environment().domain == GOOD["AUTH0_DOMAIN"]
     assert dict(os.environ) == before
 
@@ -213,7 +195,6 @@ def test_the_environment_wins_over_dotenv_even_where_it_is_empty(
     given = {"AUTH0_DOMAIN": "another.eu.auth0.com", "AUTH0_AUDIENCE": ""}
     project(f"{DOTENV}AUTH0_AUDIENCE=https://api.example\n", **given)
     settings = Settings.from_environment()
-
     assert settings.problems == ()
     assert settings.domain == "another.eu.auth0.com"
     assert settings.audience is None
@@ -221,31 +202,23 @@ def test_the_environment_wins_over_dotenv_even_where_it_is_empty(
 
 def test_a_dotenv_is_read_literally(project: Project) -> None:
     project(DOTENV.replace("hush-hush", "hush-${HOME}-hush"))
-
     assert Settings.from_environment().client_secret == "hush-${HOME}-hush"
 
 
 def test_a_dotenv_can_be_switched_off(project: Project) -> None:
     project(DOTENV, PYTHON_DOTENV_DISABLED="1")
-
     assert len(Settings.from_environment().problems) == 5
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
-def test_a_dotenv_in_another_encoding_is_told(project: Project, encoding: str) -> None:
-    project(f"# für {encoding}\n{DOTENV}".encode(encoding))
-
+def test_a_dotenv_that_cannot_be_read_is_told(project: Project, encoding: str) -> None:
+    dotenv = project(f"# für {encoding}\n{DOTENV}".encode(encoding))
     problems = Settings.from_environment().problems
-
     assert any(".env is not in UTF-8" in problem for problem in problems)
     assert GOOD["AUTH0_CLIENT_SECRET"] not in SetupError(problems).message
 
-
-def test_a_dotenv_that_cannot_be_read_is_told(project: Project) -> None:
-    dotenv = project("")
     dotenv.unlink()
     dotenv.symlink_to("/proc/self/mem")  # which nobody can read from its beginning
-
     problems = Settings.from_environment().problems
     assert any(".env cannot be read" in problem for problem in problems)
 

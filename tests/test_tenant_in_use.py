@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlencode
@@ -19,7 +18,35 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from auth0_flask.tenant import Tenant
-from servers import ROOT, clean_environment, free_port
+from servers import ROOT, WITH_DOTENV, clean_environment, free_port
+
+TENANT = [sys.executable, "-m", "auth0_flask.tenant"]
+NEEDS_TRUSTME = "pip install 'auth0-flask-login[testing]'"
+NO_TRUSTME = {"trustme.py": "raise ModuleNotFoundError(name='trustme')"}
+
+
+def run(
+    command: list[str], folder: Path, files: dict[str, str], status: int, **more: str
+) -> str:
+    """Run a program in a folder with these files; return what it said."""
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    paths = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    environment = clean_environment(WITH_DOTENV | paths | more)
+    environment.pop("SSL_CERT_FILE", None)
+    ended = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stdout + ended.stderr
+
 
 # The environment
 
@@ -37,29 +64,9 @@ def test_the_environment_names_the_tenant_as_reached_without_a_proxy(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str
 ) -> None:
     for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, given.get(name, ""))
     environment = Tenant().environ()
     assert environment["NO_PROXY"] == environment["no_proxy"] == expected
-
-
-def run_with_tenant(
-    *command: str, more: Mapping[str, str] | None = None, cwd: Path = ROOT
-) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m auth0_flask.tenant`` where ``.env`` is read as usual."""
-    environment = clean_environment({"PYTHONPATH": str(ROOT), **(more or {})})
-    for name in ("PYTHON_DOTENV_DISABLED", "FLASK_SKIP_DOTENV"):
-        del environment[name]
-    return subprocess.run(
-        [sys.executable, "-m", "auth0_flask.tenant", *command],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 DOTENV = """
@@ -93,23 +100,14 @@ def show():
     url = f"https://{os.environ['AUTH0_DOMAIN']}/.well-known/jwks.json"
     print(json.dumps({**os.environ, "keys": httpx.get(url).status_code}))
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The folder of an app that has a ``.env`` of its own."""
-    (tmp_path / ".env").write_text(DOTENV)
-    (tmp_path / "app.py").write_text(OWN)
-    return tmp_path
+#: An app that has a ``.env`` of its own.
+APP = {".env": DOTENV, "app.py": OWN}
 
 
 def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
-    folder: Path,
+    tmp_path: Path,
 ) -> None:
-    ended = run_with_tenant("flask", "show", cwd=folder)
-
-    assert ended.returncode == 0, ended.stderr
-    shown = json.loads(ended.stdout)
+    shown = json.loads(run([*TENANT, "flask", "show"], tmp_path, APP, 0))
     assert [n for n, v in shown.items() if "theirs" in str(v)] == []
     assert shown["AUTH0_DOMAIN"].startswith("localhost:")
     assert shown["AUTH0_ORGANIZATION"] == shown["AUTH0_REDIS_URL"] == ""
@@ -118,7 +116,7 @@ def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
 
 
 def test_what_the_environment_has_stays_and_no_proxy_comes_between(
-    folder: Path,
+    tmp_path: Path,
 ) -> None:
     more = {
         "AUTH0_REDIS_URL": "redis://localhost/1",
@@ -126,19 +124,16 @@ def test_what_the_environment_has_stays_and_no_proxy_comes_between(
     }
     nobody = f"http://localhost:{free_port()}"
     proxies = {"HTTPS_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": nobody}
-
-    ended = run_with_tenant("flask", "show", more=more | proxies, cwd=folder)
-
-    assert ended.returncode == 0, ended.stderr
-    assert {**more, "keys": 200}.items() <= json.loads(ended.stdout).items()
+    shown = run([*TENANT, "flask", "show"], tmp_path, APP, 0, **more, **proxies)
+    assert {**more, "keys": 200}.items() <= json.loads(shown).items()
 
 
-def test_alone_it_serves_any_app_of_the_folder(folder: Path) -> None:
-    environment = clean_environment({"PYTHONPATH": str(ROOT)})
-    del environment["FLASK_SKIP_DOTENV"], environment["PYTHON_DOTENV_DISABLED"]
-    command = [sys.executable, "-m", "auth0_flask.tenant"]
+def test_alone_it_serves_any_app_of_the_folder(tmp_path: Path) -> None:
+    for name, text in APP.items():
+        (tmp_path / name).write_text(text)
+    env = clean_environment({"PYTHONPATH": str(ROOT), **WITH_DOTENV})
     with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        TENANT, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         site = re.search(r"http://localhost:\d+", process.stdout.readline())
@@ -152,18 +147,12 @@ def test_alone_it_serves_any_app_of_the_folder(folder: Path) -> None:
 
 
 def test_it_says_what_to_do_without_an_app_or_trustme(tmp_path: Path) -> None:
-    ended = run_with_tenant(cwd=tmp_path)
-    assert ended.returncode == 1
-    assert "There is no app.py in this folder." in ended.stderr
-    assert "python -m auth0_flask.tenant flask" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    said = run(TENANT, tmp_path, {}, 1)
+    assert "There is no app.py in this folder." in said
+    assert "python -m auth0_flask.tenant flask" in said
 
-    (tmp_path / "trustme.py").write_text("raise ModuleNotFoundError(name='trustme')")
-    paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    ended = run_with_tenant("true", more=paths)
-    assert ended.returncode == 1
-    [sentence] = ended.stderr.splitlines()
-    assert "pip install 'auth0-flask-login[testing]'" in sentence
+    [sentence] = run([*TENANT, "true"], tmp_path, NO_TRUSTME, 1).splitlines()
+    assert NEEDS_TRUSTME in sentence
     assert (ROOT / "pyproject.toml").read_text().count('name = "auth0-flask-login"')
 
 
@@ -226,8 +215,6 @@ def test_a_refused_login(app, auth0_tenant):
     assert complete_login(client, "/login?prompt=none").request.path == "/callback"
     assert client.get("/api/me").status_code == 401
 """
-
-
 EARLY = """
 import os
 
@@ -246,41 +233,26 @@ ADDOPTS = '[tool.pytest.ini_options]\naddopts = "-p auth0_flask.tenant.pytest_pl
 
 
 def run_pytest(
-    folder: Path, *options: str, **more: str
-) -> subprocess.CompletedProcess[str]:
+    folder: Path, files: dict[str, str], *options: str, status: int = 0, **more: str
+) -> str:
     """Run the tests in a folder, in an environment without a tenant."""
-    kept = clean_environment({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})  # it is slow
-    kept.pop("SSL_CERT_FILE", None)
-    paths = os.pathsep.join([str(folder), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
-        cwd=folder,
-        env={**kept, "PYTHONPATH": paths, **more},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    more["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # it is slow
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    return run([*command, *options], folder, files, status, **more)
 
 
 def test_the_plugin_signs_a_test_client_in(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "test_it.py").write_text(STORIES)
-    ran = run_pytest(tmp_path)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "4 passed" in ran.stdout
+    files = {"conftest.py": CONFTEST, "test_it.py": STORIES}
+    assert "4 passed" in run_pytest(tmp_path, files)
 
 
 def test_a_conftest_may_import_the_app_at_its_top_in_several_processes(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "pyproject.toml").write_text(ADDOPTS)
-    (tmp_path / "conftest.py").write_text(EARLY)
-    (tmp_path / "test_it.py").write_text(STORIES)
-    callback = "https://localhost:5000/callback"
-    ran = run_pytest(tmp_path, *["-p", "xdist", "-n", "2"], AUTH0_REDIRECT_URI=callback)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "4 passed" in ran.stdout
+    files = {"pyproject.toml": ADDOPTS, "conftest.py": EARLY, "test_it.py": STORIES}
+    callback, xdist = "https://localhost:5000/callback", ("-p", "xdist", "-n", "2")
+    said = run_pytest(tmp_path, files, *xdist, AUTH0_REDIRECT_URI=callback)
+    assert "4 passed" in said
 
 
 # The login under another path; settings are read when it is imported.
@@ -307,21 +279,14 @@ def test_bob():
 
 def test_the_callback_may_be_anywhere_in_the_app(tmp_path: Path) -> None:
     callback = 'auth0_callback = "http://localhost/account/callback"\n'
-    (tmp_path / "pyproject.toml").write_text(ADDOPTS + callback)
-    (tmp_path / "shop.py").write_text(SHOP)
-    (tmp_path / "conftest.py").write_text("import shop\n")
-    (tmp_path / "test_it.py").write_text(SHOPPING)
-    ran = run_pytest(tmp_path)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    files = {"pyproject.toml": ADDOPTS + callback, "conftest.py": "import shop\n"}
+    files |= {"shop.py": SHOP, "test_it.py": SHOPPING}
+    assert "1 passed" in run_pytest(tmp_path, files)
 
 
 def test_the_plugin_says_that_trustme_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text(ADDOPTS)
-    (tmp_path / "trustme.py").write_text("raise ModuleNotFoundError(name='trustme')")
-    ran = run_pytest(tmp_path)
-    assert ran.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "pip install 'auth0-flask-login[testing]'" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    files = {"pyproject.toml": ADDOPTS, **NO_TRUSTME}
+    assert NEEDS_TRUSTME in run_pytest(tmp_path, files, status=4)
 
 
 # By hand
@@ -372,9 +337,8 @@ def test_whoever_is_asked_for_something_can_read_and_answer_it(
     httpx.post(f"{tenant.origin}/passwordless/start", json=sent)
     name = httpx.post(f"{tenant.origin}/bc-authorize", data=asked).json()["auth_req_id"]
     inbox.goto(f"{tenant.origin}/u/inbox")
-    expect(
-        inbox.get_by_text(tenant.passwordless_code("zoe@example.com"))
-    ).to_be_visible()
+    code = tenant.passwordless_code("zoe@example.com")
+    expect(inbox.get_by_text(code)).to_be_visible()
     assert_accessible(inbox)
     inbox.get_by_role("button", name="Approve").click()
     expect(inbox.get_by_role("button")).to_have_count(0)
