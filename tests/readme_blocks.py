@@ -41,19 +41,12 @@ _NOT_OURS = (
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code, as it stands there but for its indentation.
+    """A block of code, as it stands there but for its indentation."""
 
-    Attributes:
-        language: What stands behind the backticks.
-        before: The line of text before it.
-        shows: What a block of text behind it says that it prints.
-        page: The path of its page.
-    """
-
-    language: str
+    language: str  # behind the backticks
     code: str
-    before: str
-    shows: str = ""
+    before: str  # the line of text
+    shows: str = ""  # by a block of text behind it: what this one prints
     page: str = "README.md"
 
     @property
@@ -74,8 +67,7 @@ class Block:
 
 def blocks(*languages: str, text: str = "", page: str = "README.md") -> list[Block]:
     """Return the blocks of a page, or of a part of it, in some languages or all."""
-    found: list[Block] = []
-    text = text or PAGES[page]
+    found, text = list[Block](), text or PAGES[page]
     for match in _FENCE.finditer(text):
         indent, language, code = match.groups()
         code = re.sub(rf"^{indent}", "", code, flags=re.M)

@@ -158,13 +158,8 @@ def test_it_says_what_to_do_without_an_app_or_trustme(tmp_path: Path) -> None:
 
 # The plugin
 
-CONFTEST = """
-import os
-
+APP_OF_TESTS = """
 import pytest
-
-assert "AUTH0_DOMAIN" not in os.environ
-pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +167,13 @@ def app():
     from app import create_app
 
     return create_app({"TESTING": True})
+"""
+CONFTEST = f"""
+import os
 
+assert "AUTH0_DOMAIN" not in os.environ
+pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]
+{APP_OF_TESTS}
 
 def pytest_sessionfinish():
     assert os.environ["AUTH0_REDIRECT_URI"].endswith("/callback")
@@ -215,19 +216,13 @@ def test_a_refused_login(app, auth0_tenant):
     assert complete_login(client, "/login?prompt=none").request.path == "/callback"
     assert client.get("/api/me").status_code == 401
 """
-EARLY = """
+EARLY = f"""
 import os
 
 assert os.environ["AUTH0_DOMAIN"].startswith("localhost:")
 assert os.environ["AUTH0_REDIRECT_URI"] == "https://localhost:5000/callback"  # as given
-from app import create_app
-
-import pytest
-
-
-@pytest.fixture(scope="session")
-def app():
-    return create_app({"TESTING": True})
+import app as imported_at_its_top
+{APP_OF_TESTS}
 """
 ADDOPTS = '[tool.pytest.ini_options]\naddopts = "-p auth0_flask.tenant.pytest_plugin"\n'
 
