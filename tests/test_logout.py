@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import sqlite3
 import threading
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,10 @@ def held(
         may_answer.set()
 
 
-@pytest.mark.parametrize("is_signed_in", [False, True])
 def test_a_logout_ends_a_login_whose_callback_is_being_answered(
-    shop: Flask, tenant: Tenant, *, is_signed_in: bool
+    shop: Flask, tenant: Tenant
 ) -> None:
     alice = Shopper(shop)
-    if is_signed_in:
-        alice.login()
     callback, twin = alice.sign_in(), alice.twin()
 
     with held(tenant, "token", lambda: twin.client.get(callback)) as late:
@@ -116,18 +113,17 @@ def test_a_logout_ends_a_login_whose_callback_is_being_answered(
 def test_only_the_logout_that_ends_a_session_revokes_and_tells_of_it(
     alice: Shopper, shop: Flask, tenant: Tenant
 ) -> None:
-    told, revoked = [], tenant.count("/oauth/revoke")
-    copies = [alice.twin() for _ in range(20)]
+    told: list[str] = []
 
     def note(sender: Flask, user: dict[str, Any]) -> None:
         told.append(user["sub"])
 
     with auth.user_logged_out.connected_to(note, shop):
-        for each in (alice, *copies):
+        for each in (alice, *[alice.twin() for _ in range(5)]):
             assert "/v2/logout" in each.client.get("/logout").location
 
     assert told == ["auth0|alice"]
-    assert tenant.count("/oauth/revoke") == revoked + 1
+    assert tenant.count("/oauth/revoke") == 1
 
 
 @pytest.mark.parametrize("way", ["/logout", "/logout/everywhere"])
@@ -156,34 +152,23 @@ def test_a_session_is_over_before_auth0_has_revoked_its_token(
     assert sub_of_copy == "nobody"
 
 
-@pytest.mark.parametrize(
-    ("spoil", "mend"),
-    [
-        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
-        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
-        ("freeze", "thaw"),
-    ],
-)
+@pytest.mark.parametrize("trouble", ["maxmemory", "freeze"])
 def test_a_logout_gets_out_of_the_browser_and_to_auth0_whatever_redis_says(
-    tenant: Tenant, own_redis: RedisServer, spoil: str, mend: str
+    tenant: Tenant, own_redis: RedisServer, trouble: str
 ) -> None:
     alice = signed_in(shop_of(auth, redis=connect(own_redis.url)))
-    copy = alice.twin()
-    assert who(copy) == "auth0|alice"
+    assert who(alice) == "auth0|alice"
 
-    own_redis.freeze() if spoil == "freeze" else own_redis.say(spoil)
-    assert spoil == "freeze" or alice.client.get("/keep").status_code == 503
+    if trouble == "freeze":
+        own_redis.freeze()
+    else:
+        own_redis.say("CONFIG SET maxmemory 1")
+        assert alice.client.get("/keep").status_code == 503
     away = alice.client.get("/logout")
-    own_redis.thaw() if mend == "thaw" else own_redis.say(mend)
 
     assert away.status_code == 302
     assert "/v2/logout" in away.location
     assert alice.client.get_cookie("session") is None
-    assert who(alice) == "nobody"
-    give_up = time.monotonic() + 10
-    while spoil != "freeze" and who(copy) != "nobody":  # what is known is tried on
-        assert time.monotonic() < give_up
-        time.sleep(0.1)
 
 
 def test_a_login_ends_the_session_it_replaces(alice: Shopper) -> None:
@@ -213,44 +198,27 @@ def test_signing_out_on_all_devices(alice: Shopper, shop: Flask) -> None:
     assert who(phone) == "auth0|alice"  # at once
 
 
-def test_logins_that_work_do_not_count_as_a_loop(shop: Flask) -> None:
-    here, elsewhere = Shopper(shop), Shopper(shop)
-    for _ in range(5):
-        here.login()
-        assert who(here) == "auth0|alice"
-        elsewhere.login()
-        assert elsewhere.client.post("/logout/everywhere", headers=SAME).location
-        assert who(here) == "nobody"
+#: What another site, or no browser at all, may send.
+FOREIGN = [
+    *({"Sec-Fetch-Site": site} for site in ("cross-site", "same-site", "none")),
+    *({"Origin": origin} for origin in ("https://evil.example.com", "null")),
+    {},
+]
 
 
-@pytest.mark.parametrize(
-    ("headers", "can"),
-    [
-        ({"Sec-Fetch-Site": "cross-site"}, False),
-        ({"Sec-Fetch-Site": "same-site"}, False),
-        ({"Sec-Fetch-Site": "none"}, False),
-        ({"Origin": "https://evil.example.com"}, False),
-        ({"Origin": "null"}, False),
-        ({}, False),
-        ({"Origin": SITE}, True),  # from an old browser
-        ({**SAME, "Origin": "null"}, True),  # with Referrer-Policy: no-referrer
-    ],
-    ids=[
-        *("cross-site", "same-site", "none", "evil", "null", "nothing"),
-        "old",
-        "ours",
-    ],
-)
-def test_another_site_cannot_press_that_button(
-    shop: Flask, headers: dict[str, str], *, can: bool
-) -> None:
+def test_another_site_cannot_press_that_button(shop: Flask) -> None:
     alice = Shopper(shop)
     auth.login_as(alice.client, sub="auth0|alice")
+    press = partial(alice.client.post, "/logout/everywhere", base_url=SITE)
+    for headers in FOREIGN:
+        assert press(headers=headers).status_code == 403, headers
+        assert who(alice) == "auth0|alice"
 
-    answer = alice.client.post("/logout/everywhere", headers=headers, base_url=SITE)
-
-    assert answer.status_code == (303 if can else 403)
-    assert who(alice) == ("nobody" if can else "auth0|alice")
+    # an old browser, and one told Referrer-Policy: no-referrer
+    for headers in ({"Origin": SITE}, {**SAME, "Origin": "null"}):
+        auth.login_as(alice.client, sub="auth0|alice")
+        assert press(headers=headers).status_code == 303, headers
+        assert who(alice) == "nobody"
 
 
 # From Auth0
@@ -396,45 +364,32 @@ def test_a_key_that_auth0_withdrew_is_good_for_ten_minutes_at_most(
     shop: Flask, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = [tenant.logout_token(sub="auth0|alice") for _ in range(2)]
-    post, now = shop.test_client().post, time.monotonic
+    now = time.monotonic
     auth.auth0.verifier.forget()
 
-    def answer(token: str) -> int:
-        return post("/backchannel-logout", data={"logout_token": token}).status_code
-
-    assert answer(tokens[0]) == 200
+    assert tell(shop, tokens[0]).status_code == 200
     tenant.rotate_keys()
     monkeypatch.setattr(time, "monotonic", lambda: now() + 601)
-    assert answer(tokens[1]) == 400
+    assert tell(shop, tokens[1]).status_code == 400
 
 
-def test_an_id_token_signs_nobody_out(alice: Shopper, shop: Flask) -> None:
-    kept = alice.client.get("/session").json or {}
-
-    assert tell(shop, kept["id_token"]).status_code == 400
+def test_whatever_else_is_posted_signs_nobody_out(alice: Shopper, shop: Flask) -> None:
+    id_token = (alice.client.get("/session").json or {})["id_token"]
+    for token in (None, "", "garbage", "a.b.c", "x" * 9000, "é", id_token):
+        answer = tell(shop, token)
+        assert answer.status_code == 400
+        assert (answer.json or {})["error"] == "invalid_request"
     assert who(alice) == "auth0|alice"
 
 
-@pytest.mark.parametrize("token", [None, "", "garbage", "a.b.c", "x" * 9000, "é"])
-def test_whatever_else_is_posted_is_refused(shop: Flask, token: str | None) -> None:
-    answer = tell(shop, token)
-
-    assert answer.status_code == 400
-    assert (answer.json or {})["error"] == "invalid_request"
-
-
-class Endless(io.RawIOBase):
+class Endless:
     """A body that has no end, and counts what is read of it."""
 
     taken = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        buffer[:] = b"logout_token=".ljust(len(buffer), b"x")
-        self.taken += len(buffer)
-        return len(buffer)
+    def read(self, size: int) -> bytes:
+        self.taken += size
+        return b"x" * size
 
 
 @pytest.mark.parametrize(
@@ -448,11 +403,8 @@ class Endless(io.RawIOBase):
 )
 def test_of_a_long_body_nothing_is_kept(shop: Flask, length: dict[str, Any]) -> None:
     body = Endless()
-    answer = shop.test_client().post(
-        "/backchannel-logout",
-        content_type="application/x-www-form-urlencoded",
-        environ_overrides={"wsgi.input": body, **length},
-    )
+    sent = {"wsgi.input": body, **length}
+    answer = shop.test_client().post("/backchannel-logout", environ_overrides=sent)
 
     assert answer.status_code == 400
     assert "The request is too long." in answer.text
@@ -463,8 +415,7 @@ def test_it_touches_no_session_of_the_request(alice: Shopper, tenant: Tenant) ->
     form = {"logout_token": tenant.logout_token(sub="auth0|bob")}
     answer = alice.client.post("/backchannel-logout", data=form)
 
-    assert answer.status_code == 200
-    assert "Set-Cookie" not in answer.headers
+    assert (answer.status_code, "Set-Cookie" in answer.headers) == (200, False)
     assert who(alice) == "auth0|alice"
 
 
@@ -493,47 +444,20 @@ def test_what_tells_of_that_is_as_safe_as_the_session(secure: bool, name: str) -
     with locked():
         away = alice.client.get("/logout", base_url=site)
 
-    told = [c for c in away.headers.getlist("Set-Cookie") if c.startswith(f"{name}=1;")]
-    assert len(told) == 1
-    attributes = {part.partition("=")[0] for part in told[0].split("; ")[1:]}
+    cookies = away.headers.getlist("Set-Cookie")
+    (told,) = [cookie for cookie in cookies if cookie.startswith(f"{name}=1;")]
+    attributes = {part.partition("=")[0] for part in told.split("; ")[1:]}
     safe = {"Expires", "Max-Age", "HttpOnly", "Path", "SameSite"}
     assert attributes == (safe | {"Secure"} if secure else safe)
-    assert "Path=/;" in told[0]
-    home = alice.client.get("/", base_url=site)
-    assert "They stay valid until they expire" in home.text
+    assert "Path=/;" in told
+    warning = "They stay valid until they expire"
+    assert warning in alice.client.get("/", base_url=site).text
     give_up = time.monotonic() + 10
     while copy.client.get("/api/me", base_url=site).status_code == 200:
         assert time.monotonic() < give_up  # it is tried on
         time.sleep(0.1)
     auth.login_as(alice.client)  # and again, within the minute
-    home = alice.client.get("/", base_url=site)
-    assert "They stay valid until they expire" not in home.text
-
-
-def test_a_logout_token_that_cannot_be_written_down_may_come_again(
-    alice: Shopper, shop: Flask, tenant: Tenant
-) -> None:
-    token = tenant.logout_token(sub="auth0|alice")
-    with locked():
-        assert tell(shop, token).status_code == 503
-
-    assert tell(shop, token).status_code == 200
-    assert who(alice) == "nobody"
-
-
-def test_a_file_that_vanishes_under_the_app_ends_older_sessions(
-    tenant: Tenant, tmp_path: Path
-) -> None:
-    path = tmp_path / "revocations.sqlite3"
-    own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)})
-    alice = signed_in(shop_of(own))
-    assert who(alice) == "auth0|alice"
-    path.unlink()
-
-    assert who(alice) == "nobody"
-    alice.login()
-    assert who(alice) == "auth0|alice"
-    assert path.exists()
+    assert warning not in alice.client.get("/", base_url=site).text
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_start(

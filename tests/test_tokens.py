@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
+import ssl
 import threading
 import time
 from collections import Counter
@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,11 +21,11 @@ from flask import Flask, Response, request, session, stream_with_context
 from flask.sessions import SecureCookieSessionInterface
 from flask_session import Session
 from redis import Redis
+from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response as BaseResponse
 
 import auth
 from auth import auth0
-from auth0_flask import refresh_lock
 from auth0_flask.refresh_lock import (
     EXCHANGE_SECONDS,
     LOCK_SECONDS,
@@ -38,54 +37,30 @@ from auth0_flask.stores import session as session_store
 from auth0_flask.stores.encryption import DecryptionError
 from auth0_flask.stores.redis import RedisStore, connect
 from auth0_flask.stores.shared import digest
-from auth0_flask.tenant import Tenant
-from auth0_flask.tenant.faults import Fault
+from auth0_flask.tenant import Fault, Tenant
 from auth0_flask.testing import ROLES
 from conftest import Clock
-from servers import GUNICORN, Server, free_port, serving
-from test_revocations import FORK, in_children
+from servers import GUNICORN, free_port, serving
+from test_revocations import in_children
 from visitor import Shopper, Visitor
+from with_tokens import add_views
 
-Visitors = Callable[..., Visitor]
 WITH_TOKENS = [*GUNICORN[:-1], "--pythonpath", "tests", "with_tokens:create()"]
-OFFLINE = {"AUTH0_SCOPE": "openid profile email offline_access"}
 API = "https://api.tenant.example/"
 
 
-@contextmanager
-def two_workers(tenant: Tenant, **more: str) -> Iterator[Server]:
-    port = free_port()
-    callback = f"http://localhost:{port}/callback"
-    environment = tenant.environ(redirect_uri=callback)
-    with serving(WITH_TOKENS, {**environment, **OFFLINE, **more}, port) as server:
-        yield server
-
-
-async def tokens_at_once(
-    visitor: Visitor, trust: Any, times: int, path: str = "/token"
-) -> list[str]:
+async def at_once(visitor: Visitor, times: int, path: str = "/token") -> list[str]:
     """Ask in parallel, every request with the cookies there are now."""
-    limits, url = httpx.Limits(max_connections=times), f"{visitor.site}{path}"
+    cookies = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
     async with httpx.AsyncClient(
-        headers=_cookies(visitor), verify=trust, timeout=30, limits=limits
+        headers={"Cookie": cookies},
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        timeout=30,
     ) as http:
-        answers = await asyncio.gather(*(http.get(url) for _ in range(times)))
+        asked = (http.get(f"{visitor.site}{path}") for _ in range(times))
+        answers = await asyncio.gather(*asked)
     assert Counter(answer.status_code for answer in answers) == {200: times}
     return [answer.text for answer in answers]
-
-
-def _cookies(visitor: Visitor) -> dict[str, str]:
-    return {"Cookie": "; ".join(f"{n}={v}" for n, v in visitor.cookies.items())}
-
-
-def state_of(visitor: Visitor, app: Flask) -> dict[str, Any]:
-    """Open a visitor's session, over or not."""
-    with app.test_request_context(headers=_cookies(visitor)):
-        return auth0.sessions.load_unchecked() or {}
-
-
-def refresh_token_of(visitor: Visitor, app: Flask) -> str:
-    return str(state_of(visitor, app)["refresh_token"])
 
 
 async def sign_in_for_a_moment(visitor: Visitor, tenant: Tenant) -> None:
@@ -133,19 +108,18 @@ class Customer(Shopper):
     """Somebody at an app with Flask's defaults, and its pages."""
 
     def __init__(self, app: Flask) -> None:
-        super().__init__(app)
+        super().__init__(add_views(app))
         self.has_begun, self.may_end = threading.Event(), threading.Event()
         slow = self.slow, self.slow_and_blind, self.slow_and_writing
-        for view in (*slow, self.token, self.put, self.cart, self.raw, self.stream):
+        for view in (*slow, self.put, self.cart, self.raw, self.stream, self.impatient):
             app.add_url_rule(f"/{view.__name__}", view_func=view)
-        for path, guard in {
-            "/fresh": auth.login_required(max_age=300),
-            "/api": auth.login_required(redirect=False),
+        for path, function in {
+            "/me": lambda: dict(auth.auth_user),
+            "/session": lambda: auth0.read_session() or {},
+            "/fresh": auth.login_required(max_age=300)(lambda: "fresh"),
+            "/api": auth.login_required(redirect=False)(auth0.get_access_token),
         }.items():
-            app.add_url_rule(path, path, guard(self.token))
-
-    async def token(self) -> str:
-        return await auth0.get_access_token(audience=request.args.get("audience"))
+            app.add_url_rule(path, path, function)
 
     def put(self) -> str:
         session.permanent = True
@@ -180,10 +154,18 @@ class Customer(Shopper):
 
         return Response(stream_with_context(parts()))
 
+    async def impatient(self) -> str:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(auth0.get_access_token(), 0.1)
+        return "gave up"
+
+    def get(self, path: str, **headers: str) -> TestResponse:
+        return self.client.get(path, headers=headers)
+
     @contextmanager
     def during(self, path: str) -> Iterator[None]:
         """Do something while a slow page is being answered."""
-        slow = threading.Thread(target=self.client.get, args=[path])
+        slow = threading.Thread(target=self.get, args=[path])
         slow.start()
         assert self.has_begun.wait(10)
         yield
@@ -198,22 +180,27 @@ class Customer(Shopper):
 
     def goes_on(self, tenant: Tenant) -> bool:
         """Tell whether the session has the newest refresh token."""
-        status = self.client.get(f"/token?audience={API}").status_code
+        status = self.get(f"/token?audience={API}").status_code
         found = status, tenant.count("/oauth/token"), tenant.reuse_detected
         return found == (200, 3, 0)
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+@pytest.fixture(params=[flasks_own])
 def customer(request: pytest.FixtureRequest, tenant: Tenant) -> Customer:
-    """Somebody at an app, over each kind of session."""
+    """Somebody who has signed in, with an access token that is good no more."""
     app = Flask("shop")
     auth.init_app(app, **request.param(app, request))
     app.register_blueprint(auth.routes)
-    return Customer(app)
+    customer = Customer(app)
+    customer.sign_in_for_a_moment(tenant)
+    return customer
+
+
+over_every_kind = pytest.mark.parametrize("customer", KINDS, indirect=True)
 
 
 async def test_fifty_requests_at_once_refresh_once_and_tell_of_it_once(
-    alice: Visitor, tenant: Tenant, trust: Any, app: Flask
+    alice: Visitor, tenant: Tenant, app: Flask
 ) -> None:
     told: list[str] = []
 
@@ -223,8 +210,8 @@ async def test_fifty_requests_at_once_refresh_once_and_tell_of_it_once(
 
     await sign_in_for_a_moment(alice, tenant)
     with auth.tokens_refreshed.connected_to(receive, app):
-        found = await tokens_at_once(alice, trust, 50)
-        found += await tokens_at_once(alice, trust, 1)  # the replaced one again
+        found = await at_once(alice, 50)
+        found += await at_once(alice, 1)  # the replaced one again
 
     assert len(set(found)) == 1
     assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (2, 0)
@@ -234,20 +221,21 @@ async def test_fifty_requests_at_once_refresh_once_and_tell_of_it_once(
 @pytest.mark.parametrize("sessions", ["cookies", "redis"])
 async def test_two_workers_refresh_once_and_share_what_they_ask(
     tenant: Tenant,
-    visitors: Visitors,
-    trust: Any,
+    visitors: Callable[..., Visitor],
     sessions: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    more = {}
+    port = free_port()
+    given = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    given["AUTH0_SCOPE"] = "openid profile email offline_access"
     if sessions == "redis":
-        more["AUTH0_REDIS_URL"] = request.getfixturevalue("redis_server").url
+        given["AUTH0_REDIS_URL"] = request.getfixturevalue("redis_server").url
     tenant.change_user("alice", roles=["admin"])
-    with two_workers(tenant, **more) as server:
+    with serving(WITH_TOKENS, given, port) as server:
         alice = visitors("alice", at=server.site)
         await sign_in_for_a_moment(alice, tenant)
 
-        found = await tokens_at_once(alice, trust, 50)
+        found = await at_once(alice, 50)
 
         assert (len(set(found)), tenant.count("/oauth/token")) == (1, 2)
         assert (await alice.get("/token")).text == found[0]
@@ -260,14 +248,12 @@ async def test_two_workers_refresh_once_and_share_what_they_ask(
             path = f"/token?audience={API}"
             return [(await alice.get(path)).status_code for _ in range(times)]
 
-        statuses = await asyncio.gather(*(ask(50) for _ in range(8)))
-
-        assert statuses == [[200] * 50] * 8
+        assert await asyncio.gather(*(ask(50) for _ in range(8))) == [[200] * 50] * 8
         asked, elapsed = tenant.count("/oauth/token"), time.monotonic() - began
         assert asked <= elapsed / 0.8 + 4  # 1.8 seconds, in whole ones
 
         tenant.change_user("alice", roles=[])
-        renewed = map(json.loads, await tokens_at_once(alice, trust, 30, "/renewed"))
+        renewed = map(json.loads, await at_once(alice, 30, "/renewed"))
 
         assert [u["sub"] for u in renewed if ROLES not in u] == ["auth0|alice"] * 30
         assert tenant.count("/oauth/token") - asked < 30  # they came in some rounds
@@ -275,20 +261,18 @@ async def test_two_workers_refresh_once_and_share_what_they_ask(
         await alice.get("/renewed")
         workers: dict[int, dict[str, Any]] = {}
         while len(workers) < 2:
-            for said in await tokens_at_once(alice, trust, 8, "/worker"):
+            for said in await at_once(alice, 8, "/worker"):
                 workers |= {json.loads(said)["pid"]: json.loads(said)["user"]}
         assert [user.get(ROLES) for user in workers.values()] == [None, None]
 
 
 async def test_several_audiences_at_once_show_no_refresh_token_twice(
-    alice: Visitor, tenant: Tenant, trust: Any
+    alice: Visitor, tenant: Tenant
 ) -> None:
     await alice.login()
     paths = ["/token?audience=https://a.example/", f"/token?audience={API}"]
 
-    found = await asyncio.gather(
-        *(tokens_at_once(alice, trust, 10, path) for path in paths * 2)
-    )
+    found = await asyncio.gather(*(at_once(alice, 10, path) for path in paths * 2))
 
     a, b, *again = map(set, found)
     assert (again, len(a), len(b), len(a | b)) == ([a, b], 1, 1, 2)
@@ -298,73 +282,57 @@ async def test_several_audiences_at_once_show_no_refresh_token_twice(
     assert used.json()["sub"] == "auth0|alice"
 
 
-def slow_page_while_much_happens(
-    customer: Customer, page: str, seconds: float = 0
-) -> None:
-    with customer.during(page):
-        assert customer.client.get("/token").status_code == 200
-        customer.client.get("/put?goods=pear")
-        time.sleep(seconds)
-
-
-@pytest.mark.parametrize("page", ["/slow", "/slow_and_blind"])
+@pytest.mark.parametrize(
+    ("page", "slow_after"), [("/slow", 1), ("/slow_and_blind", 1), ("/slow", 0)]
+)
+@over_every_kind
 def test_a_slow_page_that_only_reads_brings_nothing_old_back(
-    customer: Customer, tenant: Tenant, clock: Clock, page: str
+    customer: Customer,
+    tenant: Tenant,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    page: str,
+    slow_after: float,
 ) -> None:
-    customer.sign_in_for_a_moment(tenant)
-    customer.client.get("/put?goods=apple")
+    customer.get("/put?goods=apple")
+    if slow_after == 0:  # and the session was used long ago
+        monkeypatch.setattr(session_store, "_SLOW_SECONDS", slow_after)
+        clock.forward(10_000)
 
-    slow_page_while_much_happens(customer, page)
+    with customer.during(page):
+        assert customer.get("/token").status_code == 200
+        customer.get("/put?goods=pear")
 
-    assert customer.client.get("/cart").text == "apple pear"
+    assert customer.get("/cart").text == "apple pear"
     clock.forward(10_000)  # what came of the replaced one is forgotten by now
     assert customer.goes_on(tenant)
 
 
-def test_a_slow_page_loses_nothing_although_the_session_was_used_long_ago(
-    customer: Customer, tenant: Tenant, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session_store, "_SLOW_SECONDS", 0.3)
-    customer.sign_in_for_a_moment(tenant)
-    customer.client.get("/put?goods=apple")
-    clock.forward(10_000)
-
-    slow_page_while_much_happens(customer, "/slow", seconds=0.4)
-
-    assert customer.client.get("/cart").text == "apple pear"
-    clock.forward(10_000)
-    assert customer.goes_on(tenant)
-
-
-@pytest.mark.parametrize("customer", [flasks_own], indirect=True)
 def test_a_slow_page_that_writes_does_not_bring_a_replaced_refresh_token_back(
     customer: Customer, tenant: Tenant, clock: Clock
 ) -> None:
-    customer.sign_in_for_a_moment(tenant)
-
-    slow_page_while_much_happens(customer, "/slow_and_writing")
+    with customer.during("/slow_and_writing"):
+        assert customer.get("/token").status_code == 200
 
     clock.forward(10_000)
     assert customer.goes_on(tenant)
 
 
+@over_every_kind
 def test_the_sdks_own_refresh_leaves_no_replaced_token_behind(
     customer: Customer, tenant: Tenant, clock: Clock
 ) -> None:
-    customer.sign_in_for_a_moment(tenant)
-
-    assert customer.client.get("/raw").status_code == 200
+    assert customer.get("/raw").status_code == 200
 
     clock.forward(10_000)
     assert customer.goes_on(tenant)
 
 
+@over_every_kind
 def test_a_refresh_within_a_stream_is_logged_and_the_next_request_goes_on(
     customer: Customer, tenant: Tenant, caplog: pytest.LogCaptureFixture
 ) -> None:
-    customer.sign_in_for_a_moment(tenant)
-
-    assert len(customer.client.get("/stream").text) > len("token: ")
+    assert len(customer.get("/stream").text) > len("token: ")
 
     assert "after the response had begun" in caplog.text
     assert customer.goes_on(tenant)
@@ -417,15 +385,6 @@ async def test_what_replaced_a_refresh_token_is_kept_a_minute_at_least_and_ten_a
         assert newest_refresh_token(store, auth0.sessions, "a") == newest
 
 
-async def test_a_result_is_handed_out_while_its_token_is_good_and_no_longer(
-    clock: Clock,
-) -> None:
-    store, exchange = SharedStore(), partial(rotated, seconds=5)
-    for offset, token in ((0, "of a"), (4, "of a"), (6, "of a'")):
-        clock.offset = offset
-        assert await refresh(store, "a", exchange) == token
-
-
 async def test_a_result_that_is_moved_in_the_store_is_nobody_elses() -> None:
     store = SharedStore()
     await refresh(store, "alice's")
@@ -445,41 +404,19 @@ def test_a_forked_child_waits_for_no_refresh_of_its_parent() -> None:
         may_end.wait(10)
         return rotated(token)
 
-    def child() -> object:
-        may_end.set()
+    def work() -> str:
         return asyncio.run(refresh(SharedStore(), "forked", exchange))
 
+    def child() -> str:
+        may_end.set()
+        return work()
+
     with ThreadPoolExecutor(1) as pool:
-        work = refresh(SharedStore(), "forked", exchange)
-        parents = pool.submit(asyncio.run, work)
+        parents = pool.submit(work)
         assert has_begun.wait(5)
         found = in_children(child)
         may_end.set()
         assert found == [parents.result(5)] == ["of forked"]
-
-
-@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_killed_process_blocks_nobody_for_longer_than_its_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refresh_lock, "LOCK_SECONDS", 0.5)
-    store, (asked, asks) = SqliteStore(tmp_path / "shared.sqlite3"), FORK.Pipe()
-
-    def exchange(token: str) -> dict[str, Any]:
-        asks.send(token)
-        time.sleep(60)
-        return rotated(token)
-
-    work = refresh(store, "token", exchange)
-    doomed = FORK.Process(target=lambda: asyncio.run(work))
-    doomed.start()
-    assert asked.recv() == "token"
-    doomed.kill()
-    doomed.join()
-    work.close()
-
-    assert asyncio.run(refresh(store, "token")) == "of token"
-    assert EXCHANGE_SECONDS < LOCK_SECONDS <= 10
 
 
 @pytest.fixture(params=["process", "sqlite", "redis"])
@@ -492,7 +429,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> SharedStore:
     return RedisStore(connect(request.getfixturevalue("redis_server").url))
 
 
-def test_a_lock_is_for_one_and_expires_by_itself(store: SharedStore) -> None:
+def test_a_lock_is_for_one_and_a_result_is_there_for_its_seconds(
+    store: SharedStore,
+) -> None:
     first = store.lock("key", 0.3)
     assert first
     assert store.lock("key", 0.3) is None
@@ -503,70 +442,56 @@ def test_a_lock_is_for_one_and_expires_by_itself(store: SharedStore) -> None:
     first()  # too late: it is somebody else's
     assert store.lock("key", 5) is None
     second()
-    assert store.lock("key", 5)
+    third = store.lock("key", 5)
+    assert third
 
-
-def test_a_result_is_there_for_its_seconds(store: SharedStore) -> None:
-    release = store.lock("key", 5)
-    assert release
     store.keep_result("key", "encrypted", 0.3)
-    release()
+    third()
     assert store.result("key") == "encrypted"
     assert store.lock("key", 5) is None
     time.sleep(0.31)
     assert store.result("key") is None
     assert store.lock("key", 5)
+    assert EXCHANGE_SECONDS < LOCK_SECONDS <= 10  # who holds it may be killed
 
 
-async def test_a_worker_that_is_quicker_refreshes_alone(
-    store: SharedStore, monkeypatch: pytest.MonkeyPatch
+async def test_a_result_is_handed_out_while_its_token_is_good_and_no_longer(
+    store: SharedStore, clock: Clock
 ) -> None:
     exchanged: list[str] = []
 
     def exchange(token: str) -> dict[str, Any]:
         exchanged.append(token)
-        return rotated(token)
+        return rotated(token, seconds=5)
 
-    lock = store.lock
-
-    def lock_late(key: str, seconds: float) -> Any:
-        monkeypatch.setattr(store, "lock", lock)
-        other = SimpleNamespace(getpid=lambda: -1)  # another worker is quicker
-        monkeypatch.setattr(refresh_lock, "os", other)
-        asyncio.run(refresh(store, "token", exchange))
-        monkeypatch.undo()
-        return lock(key, seconds)
-
-    monkeypatch.setattr(store, "lock", lock_late)
-
-    assert await refresh(store, "token", exchange) == "of token"
-    assert exchanged == ["token"]
+    for offset, token in ((0, "of a"), (4, "of a"), (6, "of a'")):
+        clock.offset = offset
+        assert await refresh(store, "a", exchange) == token
+    assert exchanged == ["a", "a'"]
 
 
 async def test_without_rotation_one_refresh_serves_all(
-    alice: Visitor, tenant: Tenant, trust: Any
+    alice: Visitor, tenant: Tenant
 ) -> None:
     tenant.rotate_refresh_tokens = False
     await alice.login()
 
     path = f"/token?audience={API}&scope=read:things"  # which is not granted
-    found = await tokens_at_once(alice, trust, 20, path)
-    found += await tokens_at_once(alice, trust, 20, path)
+    found = await at_once(alice, 20, path) + await at_once(alice, 20, path)
     found += [(await alice.get(path)).text for _ in range(2)]
 
     assert len(set(found)) == 1
     assert tenant.count("/oauth/token") == 2
 
 
-async def test_a_token_is_refreshed_before_it_ends(
-    alice: Visitor, tenant: Tenant, clock: Clock
+def test_a_token_is_refreshed_before_it_ends(
+    customer: Customer, tenant: Tenant, clock: Clock
 ) -> None:
     tenant.access_token_lifetime = 600
-    await alice.login()
     seen = []
     for seconds in (0, 565, 6, 565, 6):
         clock.forward(seconds)
-        seen.append((await alice.get("/token")).text)
+        seen.append(customer.get("/token").text)
 
     assert (seen[0], seen[2]) == (seen[1], seen[3])
     assert len(set(seen)) == 3
@@ -582,37 +507,32 @@ def overloaded(status: int) -> Fault:
     return Fault(lambda *_: BaseResponse(refusal, status, headers, mimetype=kind))
 
 
-@pytest.mark.parametrize("path", [f"/token?audience={API}", "/token-of/github"])
-@pytest.mark.parametrize(
-    ("fault", "retry_after"),
-    [
-        (Fault.reset(), "5"),
-        (Fault.status(503), "5"),
-        (Fault.broken_json(), "5"),
-        (Fault.body({"error": "server_error"}, status=500), "5"),
-        (Fault.body({"token_type": "Bearer"}), "5"),
-        (Fault.body({}), "5"),
-        *((overloaded(status), "17") for status in (429, 500, 503)),
-    ],
-    ids=[
-        *("reset", "503", "broken", "server_error", "no token", "empty"),
-        *("429 as a refusal", "500 as a refusal", "503 as a refusal"),
-    ],
-)
-async def test_an_outage_is_a_502_and_the_next_try_works(
-    alice: Visitor, tenant: Tenant, fault: Fault, retry_after: str, path: str
-) -> None:
-    await alice.login()
-    before = alice.cookies
-    tenant.fail("token", fault)
+OUTAGES = {
+    "reset": Fault.reset(),
+    "503": Fault.status(503),
+    "broken": Fault.broken_json(),
+    "server_error": Fault.body({"error": "server_error"}, status=500),
+    "no token": Fault.body({"token_type": "Bearer"}),
+    "empty": Fault.body({}),
+    **{f"{status} as a refusal": overloaded(status) for status in (429, 500, 503)},
+}
 
-    failed = await alice.get(path)
+
+@pytest.mark.parametrize("path", [f"/token?audience={API}", "/token-of/github"])
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_an_outage_is_a_502_and_the_next_try_works(
+    customer: Customer, tenant: Tenant, outage: str, path: str
+) -> None:
+    before = customer.client.get_cookie("session_auth0")
+    tenant.fail("token", OUTAGES[outage])
+
+    failed = customer.get(path)
 
     assert failed.status_code == 502
-    assert failed.headers.get("Retry-After") == retry_after
-    assert alice.cookies == before
-    assert await alice.claims()
-    assert (await alice.get(path)).status_code == 200
+    assert failed.headers["Retry-After"] == ("17" if "refusal" in outage else "5")
+    assert customer.client.get_cookie("session_auth0") == before
+    assert customer.get("/me").json
+    assert customer.get(path).status_code == 200
     assert tenant.reuse_detected == 0
 
 
@@ -628,65 +548,52 @@ ODD: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     "odd", [{name: value} for name, values in ODD.items() for value in values], ids=str
 )
-async def test_an_odd_answer_with_a_usable_token_is_not_thrown_away(
-    alice: Visitor, tenant: Tenant, odd: dict[str, Any]
+def test_an_odd_answer_with_a_usable_token_is_not_thrown_away(
+    customer: Customer, tenant: Tenant, odd: dict[str, Any]
 ) -> None:
-    await sign_in_for_a_moment(alice, tenant)
     tenant.token_response_extra = odd
 
-    assert (await alice.get("/token")).status_code == 200
+    assert customer.get("/token").status_code == 200
 
     tenant.token_response_extra = {}
-    assert (await alice.get(f"/token?audience={API}")).status_code == 200
-    assert await alice.claims()
-    assert tenant.reuse_detected == 0
+    assert customer.goes_on(tenant)
+    assert customer.get("/me").json
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/json"])
-async def test_a_revoked_refresh_token_ends_the_session(
-    alice: Visitor, tenant: Tenant, accept: str
+@pytest.mark.parametrize(
+    ("path", "accept", "told"),
+    [
+        ("/token", "text/html", "/login?return_to=/token"),
+        ("/token", "application/json", "application/problem+json"),
+        ("/api", "text/html", "text/html; charset=utf-8"),  # which never redirects
+    ],
+)
+def test_a_revoked_refresh_token_ends_the_session(
+    customer: Customer, tenant: Tenant, path: str, accept: str, told: str
 ) -> None:
-    await sign_in_for_a_moment(alice, tenant)
-    copied = alice.cookies
+    copied = customer.twin()
     tenant.revoke_refresh_tokens("auth0|alice")
 
-    refused = await alice.get("/token", Accept=accept)
+    refused = customer.get(path, Accept=accept)
 
-    if accept == "text/html":
-        assert refused.headers["Location"] == "/login?return_to=/token"
-    else:
-        assert refused.status_code == 401
-        assert refused.headers["Content-Type"] == "application/problem+json"
-        assert refused.json()["code"] == "signed_out"
-    assert "session_auth0" not in alice.cookies
-    alice.http.cookies.update(copied)
-    assert await alice.claims() is None
+    assert told in {refused.location, refused.content_type}
+    assert refused.status_code == (302 if refused.location else 401)
+    assert customer.client.get_cookie("session_auth0") is None
+    assert copied.client.get("/me").json == {}
 
 
-@pytest.mark.parametrize("customer", [flasks_own], indirect=True)
-def test_an_api_that_never_redirects_does_not_when_a_refresh_ends_the_session(
+def test_a_second_factor_and_other_refusals_are_typed(
     customer: Customer, tenant: Tenant
 ) -> None:
-    customer.sign_in_for_a_moment(tenant)
-    tenant.revoke_refresh_tokens("auth0|alice")
-
-    assert customer.client.get("/api").status_code == 401
-
-
-async def test_a_second_factor_and_other_refusals_are_typed(
-    alice: Visitor, tenant: Tenant
-) -> None:
-    await sign_in_for_a_moment(alice, tenant)
     tenant.require_mfa = True
-    assert (await alice.get("/token-or-why")).json() == {"kind": "MfaRequiredError"}
+    assert customer.get("/token-or-why").json == {"kind": "MfaRequiredError"}
     tenant.require_mfa = False
     tenant.fail("token", Fault.body({"error": "access_denied"}, status=403))
-    assert (await alice.get("/token-or-why")).json() == {"kind": "AccessTokenError"}
-    assert (await alice.get("/token-or-why")).status_code == 200
+    assert customer.get("/token-or-why").json == {"kind": "AccessTokenError"}
+    assert customer.get("/token-or-why").status_code == 200
 
 
 @pytest.mark.parametrize("auth_time", [1_000_000_000, None])
-@pytest.mark.parametrize("customer", [flasks_own], indirect=True)
 def test_what_is_said_of_the_login_outlives_a_refresh(
     customer: Customer, tenant: Tenant, auth_time: int | None
 ) -> None:
@@ -695,14 +602,12 @@ def test_what_is_said_of_the_login_outlives_a_refresh(
     newer = {"auth_time": int(time.time()), "amr": ["mfa"], "acr": "2", "sid": "next"}
     tenant.forge(claims={**newer, "role": "admin"})
 
-    assert customer.client.get("/token").status_code == 200
+    assert customer.get("/token").status_code == 200
 
-    with customer.client:
-        customer.client.get("/cart")
-        user = dict(auth.auth_user)
+    user: Any = customer.get("/me").json
     assert user["role"] == "admin"
     assert [user.get(name) for name in newer] == [auth_time, ["pwd"], None, "first"]
-    assert "max_age=300" in customer.client.get("/fresh").headers["Location"]
+    assert "max_age=300" in customer.get("/fresh").location
 
 
 @pytest.mark.parametrize(
@@ -714,8 +619,8 @@ def test_what_is_said_of_the_login_outlives_a_refresh(
         (3000, [2000], 2000),
     ],
 )
-async def test_a_session_ends_where_a_refresh_says_and_never_later(
-    alice: Visitor,
+def test_a_session_ends_where_a_refresh_says_and_never_later(
+    customer: Customer,
     tenant: Tenant,
     clock: Clock,
     at_login: int | None,
@@ -729,46 +634,44 @@ async def test_a_session_ends_where_a_refresh_says_and_never_later(
 
     tenant.access_token_lifetime = 0
     tenant.forge(claims=ends(at_login))
-    await alice.login()
+    customer.login()
     for seconds in refreshes:
         tenant.forge(claims=ends(seconds))
-        assert (await alice.get("/token")).status_code == 200
+        assert customer.get("/token").status_code == 200
         clock.forward(1.1)  # the shortest that a token is good for
 
     clock.forward(ends_after - 120)
-    assert await alice.claims()
+    assert customer.get("/me").json
     clock.forward(120)
-    assert await alice.claims() is None
+    assert customer.get("/me").json == {}
 
 
 OTHERS = {"another user": "auth0|bob", "another case": "auth0|Alice"}
 
 
 @pytest.mark.parametrize("kind", ["signature", "issuer", "absent", *OTHERS])
-async def test_a_refreshed_id_token_that_does_not_hold_changes_nobody(
-    alice: Visitor, tenant: Tenant, app: Flask, kind: str
+def test_a_refreshed_id_token_that_does_not_hold_changes_nobody(
+    customer: Customer, tenant: Tenant, kind: str
 ) -> None:
-    await sign_in_for_a_moment(alice, tenant)
-    id_token = state_of(alice, app)["id_token"]
+    before: Any = customer.get("/session").json
     if kind in OTHERS:
         tenant.forge(claims={"sub": OTHERS[kind]})
     else:
         tenant.forge(kind, claims={"role": "admin"})
 
-    await alice.get("/token-or-why")
+    customer.get("/token-or-why")
 
-    claims = await alice.claims() or {}
-    assert claims["sub"] == "auth0|alice"
-    assert "role" not in claims
-    assert state_of(alice, app)["id_token"] == id_token
+    after: Any = customer.get("/session").json
+    for name in ("user", "id_token"):
+        assert after[name] == before[name]
 
 
 async def test_a_token_of_a_connection_is_kept_until_it_expires(
-    alice: Visitor, tenant: Tenant, clock: Clock, trust: Any
+    alice: Visitor, tenant: Tenant, clock: Clock
 ) -> None:
     await alice.login()
 
-    found = await tokens_at_once(alice, trust, 10, "/token-of/github")
+    found = await at_once(alice, 10, "/token-of/github")
     for seconds in (0, 601):
         clock.forward(seconds)
         found.append((await alice.get("/token-of/github")).text)
@@ -781,16 +684,13 @@ async def test_a_token_of_a_connection_is_kept_until_it_expires(
     assert (await alice.get("/token-of/github")).text != found[0]
 
 
-async def test_a_token_of_a_connection_is_asked_for_with_the_newest_refresh_token(
-    alice: Visitor, tenant: Tenant
+def test_a_token_of_a_connection_is_asked_for_with_the_newest_refresh_token(
+    customer: Customer, tenant: Tenant
 ) -> None:
-    await alice.login()
-    held = dict(alice.cookies)
-    await alice.get(f"/token?audience={API}")
-    alice.http.cookies.clear()
-    alice.http.cookies.update(held)  # a late answer brought the old cookie back
+    late = customer.twin()  # an answer that came late brought the old cookie back
+    customer.get("/token")
 
-    assert (await alice.get("/token-of/github")).status_code == 200
+    assert late.client.get("/token-of/github").status_code == 200
     assert tenant.reuse_detected == 0
 
 
@@ -809,39 +709,28 @@ async def test_userinfo_is_what_auth0_says_with_a_token_refreshed_if_need_be(
     assert (await alice.get("/api/userinfo")).status_code == 200
 
 
-async def test_logout_revokes_the_refresh_token(
-    alice: Visitor, tenant: Tenant, app: Flask, caplog: pytest.LogCaptureFixture
+def test_logout_revokes_the_refresh_token(
+    customer: Customer, tenant: Tenant, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await alice.login()
-    token = refresh_token_of(alice, app)
-    assert tenant.directory.refresh_tokens.grant(token)
-    await alice.logout()
-    assert tenant.count("/oauth/revoke") == 1
-    assert tenant.directory.refresh_tokens.grant(token) is None
-
-    await alice.login()
-    token = refresh_token_of(alice, app)
-    tenant.fail("revoke", Fault.slow(30))
-    began = time.monotonic()
-    with caplog.at_level(logging.ERROR):
-        home = await alice.get("/logout")
-    assert time.monotonic() - began < 15  # gives up, rather than waits
-    assert home.status_code == 302
-    assert await alice.claims() is None
-    assert "not revoked" in caplog.text
-    assert token not in caplog.text
+    for fault in (None, Fault.slow(30)):
+        customer.login()
+        token = (customer.get("/session").json or {})["refresh_token"]
+        assert tenant.directory.refresh_tokens.grant(token)
+        if fault:
+            tenant.fail("revoke", fault)
+        began = time.monotonic()
+        assert customer.get("/logout").status_code == 302
+        assert time.monotonic() - began < 15  # gives up, rather than waits
+        assert customer.get("/me").json == {}
+        assert (tenant.directory.refresh_tokens.grant(token) is None) == (not fault)
+        assert ("not revoked" in caplog.text) == bool(fault)
 
 
-async def test_a_caller_who_gives_up_does_not_lose_the_answer(
-    alice: Visitor, tenant: Tenant, app: Flask
+def test_a_caller_who_gives_up_does_not_lose_the_answer(
+    customer: Customer, tenant: Tenant
 ) -> None:
-    await alice.login()
     tenant.fail("token", Fault.slow(0.5))
-    with (
-        app.test_request_context(headers=_cookies(alice)),
-        pytest.raises(TimeoutError),
-    ):
-        await asyncio.wait_for(auth0.get_access_token(audience=API), 0.1)
+    assert customer.get("/impatient").text == "gave up"
 
-    assert (await alice.get(f"/token?audience={API}")).status_code == 200
+    assert customer.get("/token").status_code == 200
     assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (2, 0)
