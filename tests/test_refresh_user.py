@@ -10,44 +10,30 @@ from typing import Any
 
 import pytest
 from auth0_server_python.error import AccessTokenError
-from flask import Flask, jsonify, request
-from flask.typing import ResponseReturnValue
+from flask import Flask
 
 import auth
 from auth import auth0
 from auth0_flask.refresh_lock import refresh_once
 from auth0_flask.stores import SharedStore
-from auth0_flask.tenant import Tenant
-from auth0_flask.tenant.faults import Fault
+from auth0_flask.tenant import Fault, Tenant
 from auth0_flask.testing import ROLES
 from conftest import Clock
 from test_tokens import API, KINDS, flasks_own
 from visitor import Shopper
-
-
-async def renewed() -> ResponseReturnValue:
-    """Get them anew; or say what the SDK raises."""
-    try:
-        return jsonify(await auth0.refresh_user())
-    except AccessTokenError as error:
-        return {"code": error.code}, 418
-
-
-async def token() -> str:
-    return await auth0.get_access_token(audience=request.args.get("audience"))
+from with_tokens import add_views
 
 
 @pytest.fixture(params=[flasks_own])
 def alice(tenant: Tenant, request: pytest.FixtureRequest) -> Shopper:
     """Alice, an admin, at a shop with a kind of session."""
     tenant.change_user("alice", roles=["admin"])
-    app = Flask("shop")
+    app = add_views(Flask("shop"))
     auth.init_app(app, **request.param(app, request))
     app.register_blueprint(auth.routes)
+    app.register_error_handler(AccessTokenError, lambda e: ({"code": e.code}, 418))
     guard = auth.requires_claim(ROLES, "admin")
     app.add_url_rule("/admin", "admin", guard(lambda: "open"))
-    for view in (renewed, token):
-        app.add_url_rule(f"/{view.__name__}", view_func=view)
     alice = Shopper(app)
     alice.login()
     assert alice.client.get("/admin").text == "open"
@@ -135,9 +121,8 @@ def test_where_it_cannot_be_had_it_says_so_and_the_user_stays(
 
     assert alice.client.get("/renewed").status_code == status
 
-    is_over = status == 302
-    assert alice.client.get("/admin").status_code == (302 if is_over else 200)
-    assert alice.client.get("/renewed").status_code == (418 if is_over else 200)
+    now = [alice.client.get(path).status_code for path in ("/admin", "/renewed")]
+    assert now == ([302, 418] if status == 302 else [200, 200])
 
 
 def test_a_guest_has_nothing_to_renew(alice: Shopper) -> None:

@@ -155,18 +155,13 @@ def test_an_app_of_one_organization_takes_no_other(tenant: Tenant) -> None:
     alice = Shopper(app)
     assert alice.client.get("/login?organization=org_other").status_code == 400
     home = alice.client.get("/").text
+    assert 'href="/login?screen_hint=signup"' in home
     assert "Continue with Google" in home
     assert "Continue with My Company" in home
     assert 'href="/login?connection=my-company"' in home
 
     alice.login()
     assert (alice.client.get("/api/me").json or {})["org_id"] == acme.org_id
-
-
-async def test_sign_up_is_asked_for(alice: Visitor) -> None:
-    assert 'href="/login?screen_hint=signup"' in (await alice.go("/")).text
-    answer = await alice.get("/login?screen_hint=signup")
-    assert "screen_hint=signup" in answer.headers["Location"]
 
 
 async def test_a_fresh_login_is_held_to_what_it_asked_for(
