@@ -490,12 +490,12 @@ def by_passkey(client: Client, session: str, answer: Any) -> httpx.Response:
     ("changes", "why"),
     [
         ({}, ""),
-        ({"id": "unknown"}, "it is unknown here"),
-        ({"key": Passkey().key}, "refused"),
-        ({"origin": "https://elsewhere.example"}, "for something else"),
-        ({"challenge": "another"}, "the challenge is another"),
-        ({"rp_id": "elsewhere.example"}, "of another site"),
-        ({"kind": "create"}, "refused"),
+        ({"id": "unknown"}, "it is unknown"),
+        ({"key": Passkey().key}, "rejected"),
+        ({"origin": "https://elsewhere.example"}, "the origin differs"),
+        ({"challenge": "another"}, "the challenge differs"),
+        ({"rp_id": "elsewhere.example"}, "another site"),
+        ({"kind": "create"}, "rejected"),
     ],
 )
 def test_a_passkey_signs_up_and_then_in(

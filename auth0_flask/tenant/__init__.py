@@ -1,8 +1,7 @@
-"""A stand-in for an Auth0 tenant on this machine's loopback interface.
+"""A local stand-in for an Auth0 tenant, for tests and for development.
 
-For trying the app without an Auth0 account and for tests that run whole
-logins over real sockets. It signs in anybody who asks, so it must never be
-reachable from another machine; it binds to 127.0.0.1 and to nothing else.
+It runs without an Auth0 account, and apps talk to it over real sockets. It signs in
+anybody, so other machines must never reach it: it binds to 127.0.0.1 only.
 """
 
 from .directory import Organization, User

@@ -1,4 +1,4 @@
-"""Try an app without an Auth0 account: ``python -m auth0_flask.tenant``."""
+"""Run an app without an Auth0 account: ``python -m auth0_flask.tenant``."""
 
 from __future__ import annotations
 
@@ -23,24 +23,26 @@ from .server import HOST, serve_on
 from .tenant import Tenant
 
 _NO_APP = (
-    "There is no app.py in this folder. Run this in the folder of your app.py, or add "
-    "your app's own command: python -m auth0_flask.tenant flask --app NAME run"
+    "There is no app.py in this folder. Run this in the folder of your app.py, or give "
+    "a command that runs your app: python -m auth0_flask.tenant flask --app NAME run"
 )
 _HELP = (
-    "Run an app with a local stand-in for an Auth0 tenant, which needs no Auth0 "
-    "account. Without a command, the app is the app.py of this folder. A command gets "
-    "AUTH0_DOMAIN and the other settings in its environment. AUTH0_REDIRECT_URI stays "
-    "as it is set; otherwise it is http://localhost:5000/callback."
+    "Run an app with a local stand-in for an Auth0 tenant. No Auth0 account is needed. "
+    "Without a command, this runs the app.py of this folder. A command gets the "
+    "settings, such as AUTH0_DOMAIN, as environment variables. AUTH0_REDIRECT_URI is "
+    "kept if it is set; otherwise it is http://localhost:5000/callback."
 )
+
+_Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 
 def main() -> int:
-    """Serve the app, or run the command given; return the exit code."""
+    """Serve the app, or run the given command; return the exit code."""
     name, usage = "python -m auth0_flask.tenant", "%(prog)s [-h] [COMMAND ARG ...]"
     parser = argparse.ArgumentParser(prog=name, usage=usage, description=_HELP)
-    shown: dict[str, Any] = {"nargs": argparse.REMAINDER, "metavar": "COMMAND ARG"}
-    about = "a program to run: flask run, gunicorn app:app, ..."
-    parser.add_argument("command", help=about, **shown)
+    options: dict[str, Any] = {"nargs": argparse.REMAINDER, "metavar": "COMMAND ARG"}
+    options["help"] = "a program to run: flask run, gunicorn app:app, ..."
+    parser.add_argument("command", **options)
     command = parser.parse_args().command
     try:
         return run_command(command) if command else serve_app()
@@ -56,51 +58,48 @@ def main() -> int:
 
 
 def serve_app() -> int:
-    """Serve this folder's ``app.py`` with a tenant, until interrupted."""
+    """Serve this folder's ``app.py`` with a tenant until interrupted."""
     if not Path("app.py").is_file():
         raise click.ClickException(_NO_APP)
     _on_signals(signal.default_int_handler)
     with Tenant() as tenant:
-        # The app reads its own address when it is imported, so the port comes first.
+        # The app reads AUTH0_REDIRECT_URI on import, so the port is chosen first.
         url = f"http://localhost:{(port := _free_port())}"
         os.environ.update(tenant.environ(f"{url}/callback"))
-        if get_load_dotenv():  # as "flask run" does; what is set already stays
+        if get_load_dotenv():  # as "flask run" does; it overrides no variable
             load_dotenv()
         server = serve_on(port, ScriptInfo("app.py").load_app(), _QuietHandler)
         print(f"Open {url} and sign in as anybody. Press Ctrl+C to stop.")
-        print(
-            "The local tenant stands in for Auth0. Who is signed in there, and what it "
-            f"has sent:\n{tenant.origin}/u/session\n{tenant.origin}/u/inbox",
-            flush=True,
-        )
+        print(f"Session at the stand-in for Auth0: {tenant.origin}/u/session")
+        print(f"Messages and one-time codes: {tenant.origin}/u/inbox", flush=True)
         server.serve_forever(poll_interval=0.1)
-        # A second Ctrl+C, from somebody impatient, would leave a traceback.
+        # A second Ctrl+C would print a traceback.
         _on_signals(signal.SIG_IGN)
     return 0
 
 
 def run_command(command: Sequence[str]) -> int:
-    """Run a program with a tenant and its variables; return the exit code."""
+    """Run a program with a tenant's settings; return its exit code."""
     with Tenant() as tenant:
-        given = os.environ.get("AUTH0_REDIRECT_URI")
-        settings = tenant.environ(given) if given else tenant.environ()
-        # programs of this environment first, whether or not it is activated
+        redirect_uri = os.environ.get("AUTH0_REDIRECT_URI")
+        settings = tenant.environ(redirect_uri) if redirect_uri else tenant.environ()
+        # Find the programs of this virtual environment first, even if not activated.
         path = [os.path.dirname(sys.executable), *os.get_exec_path()]
         environment = {**os.environ, "PATH": os.pathsep.join(path), **settings}
         try:
-            child = subprocess.Popen(command, env=environment)  # noqa: S603  # as asked
+            child = subprocess.Popen(command, env=environment)  # noqa: S603  # the user's command
         except OSError as error:
             print(f"{command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
 
-        def pass_on(number: int, _: FrameType | None) -> None:
-            # The terminal sends Ctrl+C to the child as well: once is enough.
+        def forward(number: int, _: FrameType | None) -> None:
+            # In the foreground, the terminal has sent Ctrl+C to the child already.
             if not (number == signal.SIGINT and _in_foreground()):
                 child.send_signal(number)
 
-        _on_signals(pass_on)
+        _on_signals(forward)
         code = child.wait()
-    return code if code >= 0 else 128 - code  # as shells tell of a signal
+    return code if code >= 0 else 128 - code  # ended by a signal, as in shells
 
 
 def _free_port() -> int:
@@ -114,11 +113,11 @@ def _free_port() -> int:
 
 class _QuietHandler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing: no line on the terminal for each request."""
+        """Do not log requests."""
 
 
 def _answers_on_ipv6(port: int) -> bool:
-    # "localhost" leads a browser there first: macOS has a service on [::1]:5000.
+    # Browsers try ::1 first for "localhost": macOS has a service on [::1]:5000.
     try:
         with socket.create_connection(("::1", port), timeout=0.2):
             return True
@@ -126,9 +125,7 @@ def _answers_on_ipv6(port: int) -> bool:
         return False
 
 
-def _on_signals(
-    handler: Callable[[int, FrameType | None], Any] | signal.Handlers,
-) -> None:
+def _on_signals(handler: _Handler) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
 

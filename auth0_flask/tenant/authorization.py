@@ -1,4 +1,4 @@
-"""Authorization requests, and the addresses that browsers are sent to."""
+"""Authorization requests and redirect URLs."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from flask import redirect
 from werkzeug.wrappers import Response
 
-#: What an app gets that asks for no scope.
+#: The scope of a request that names none.
 DEFAULT_SCOPE = "openid profile email"
 
-# RFC 7636, section 4.2: the challenge is 32 bytes in base64url.
+# RFC 7636, section 4.2: a SHA-256 digest of 32 bytes in base64url.
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
-# Browsers read a backslash as a slash, and drop tabs and line ends: an address
-# with any of them may lead elsewhere than it says.
-_DECEPTIVE = re.compile(r"[\x00-\x20\x7f\\]")
+# Browsers read a backslash as a slash and drop tabs and newlines, so a URL with
+# any of these may lead to another host than urlsplit() finds.
+_UNSAFE_CHARACTERS = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 class RequestError(Exception):
-    """A mistake that goes back to the app (RFC 6749, section 4.1.2.1)."""
+    """An error that is reported to the app (RFC 6749, section 4.1.2.1)."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(description)
         self.error = error
-        self.told = {"error": error, "error_description": description}
+        self.parameters = {"error": error, "error_description": description}
 
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """A request in order (RFC 6749, section 4.1.1; OpenID Connect Core, 3.1.2.1).
+    """A valid request (RFC 6749, section 4.1.1; OpenID Connect Core, 3.1.2.1).
 
-    ``max_age`` is in seconds, ``organization`` an identifier or a name; ``acr`` is
-    the first of the ``acr_values``, all of which a second factor meets here.
+    ``max_age`` is in seconds, ``organization`` an ID or a name. ``acr`` is the first
+    of the ``acr_values``; a second factor satisfies every value.
     """
 
     redirect_uri: str
@@ -54,26 +54,26 @@ class AuthorizationRequest:
     acr: str | None = None
 
 
-def read(query: Mapping[str, str]) -> AuthorizationRequest:
-    """Read a request of a known redirect_uri; raises what the app has to be told."""
+def parse_request(query: Mapping[str, str]) -> AuthorizationRequest:
+    """Parse a request whose redirect_uri is allowed, or raise a RequestError."""
     for name in ("response_type", "code_challenge"):
         if not query.get(name):
-            raise invalid(f"Missing required parameter: {name}")
+            raise invalid_request(f"Missing required parameter: {name}")
     if query["response_type"] != "code":
         description = f"Unsupported response type: {query['response_type']}"
         raise RequestError("unsupported_response_type", description)
     if query.get("response_mode", "query") != "query":
-        raise invalid("Unsupported response mode: only query is known here")
+        raise invalid_request("Unsupported response mode: only query is supported")
     if query.get("code_challenge_method") != "S256":
-        raise invalid("code_challenge_method must be S256")
+        raise invalid_request("code_challenge_method must be S256")
     if not _CHALLENGE.fullmatch(query["code_challenge"]):
-        raise invalid("code_challenge is not a SHA-256 digest in base64url")
+        raise invalid_request("code_challenge is not a SHA-256 digest in base64url")
     prompt, max_age = frozenset(query.get("prompt", "").split()), query.get("max_age")
     if "none" in prompt and len(prompt) > 1:
-        raise invalid("prompt=none cannot be combined with others")
+        raise invalid_request("prompt=none cannot be combined with other values")
     if max_age and not (max_age.isascii() and max_age.isdecimal()):
-        raise invalid("max_age must be a number of seconds")
-    text = ("login_hint", "organization", "invitation", "connection")
+        raise invalid_request("max_age must be a number of seconds")
+    optional = ("login_hint", "organization", "invitation", "connection")
     return AuthorizationRequest(
         redirect_uri=query["redirect_uri"],
         code_challenge=query["code_challenge"],
@@ -85,57 +85,57 @@ def read(query: Mapping[str, str]) -> AuthorizationRequest:
         max_age=int(max_age) if max_age else None,
         signup=query.get("screen_hint") == "signup",
         acr=next(iter(query.get("acr_values", "").split()), None),
-        **{name: query.get(name, "") for name in text},
+        **{name: query.get(name, "") for name in optional},
     )
 
 
-def invalid(description: str) -> RequestError:
-    """Return the refusal of a request that is not in order."""
+def invalid_request(description: str) -> RequestError:
+    """Return the error for an invalid request."""
     return RequestError("invalid_request", description)
 
 
 def with_query(url: str, parameters: Mapping[str, str]) -> str:
-    """Return the address with these query parameters added."""
+    """Return the URL with these query parameters added."""
     parts = urlsplit(url)
     query = [*parse_qsl(parts.query, keep_blank_values=True), *parameters.items()]
     return parts._replace(query=urlencode(query)).geturl()
 
 
-def send_back(
-    url: str, state: str | None, told: Mapping[str, str], status: int = 302
+def redirect_back(
+    url: str, state: str | None, parameters: Mapping[str, str], status: int = 302
 ) -> Response:
-    """Send a browser back to the app, with its ``state`` where it gave one."""
-    sent = {} if state is None else {"state": state}
-    return redirect(with_query(url, {**told, **sent}), status)
+    """Redirect to the app, with its ``state`` if it sent one."""
+    all_parameters = {**parameters, **({} if state is None else {"state": state})}
+    return redirect(with_query(url, all_parameters), status)
 
 
-def form_target(url: str) -> str:
-    """Return the CSP source (``form-action``) that covers this address."""
+def csp_source(url: str) -> str:
+    """Return the CSP source (``form-action``) that allows this URL."""
     parts = urlsplit(url)
     if parts.hostname is None or ":" in parts.hostname:
-        # CSP has no way to write an IPv6 address, so the scheme has to do.
+        # CSP has no syntax for IPv6 addresses, so allow the whole scheme.
         return f"{parts.scheme}:"
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}"
 
 
-def site(url: str) -> str:
-    """Return what to call the app at this address: its host and port."""
-    return form_target(url).partition("//")[2] or "the app"
+def app_name(url: str) -> str:
+    """Return the app's name on pages: the host and port of its URL."""
+    return csp_source(url).partition("//")[2] or "the app"
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address leads to this machine, without tricks."""
-    if _DECEPTIVE.search(url):
+    """Return whether a URL surely leads to this machine."""
+    if _UNSAFE_CHARACTERS.search(url):
         return False
     try:
         parts = urlsplit(url)
-        _ = parts.port
-        plain = parts.username is None and not parts.fragment
-        if parts.scheme not in {"http", "https"} or not plain:
+        _ = parts.port  # raises a ValueError if it is invalid
+        has_extras = parts.username is not None or parts.fragment
+        if parts.scheme not in {"http", "https"} or has_extras:
             return False
         host = parts.hostname or ""
-        named = host == "localhost" or host.endswith(".localhost")
-        return named or ipaddress.ip_address(host).is_loopback
+        is_localhost = host == "localhost" or host.endswith(".localhost")
+        return is_localhost or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

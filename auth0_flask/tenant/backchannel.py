@@ -1,4 +1,4 @@
-"""The endpoints an app's server talks to, and an API to try tokens on."""
+"""The endpoints that an app's server calls, and an API that accepts access tokens."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from werkzeug.wrappers import Response
 from . import logins
 from .authorization import RequestError
 from .directory import Grant
-from .errors import TokenError, bad_request, invalid_grant, private
-from .factors import proves, same
-from .messages import CREDENTIALS, app_form, bearer, own_claims, required
-from .provider import here
-from .tokens import issue, token_response, user_claims
+from .errors import TokenError, as_json, bad_request, invalid_grant
+from .factors import pkce_matches, safe_equal
+from .messages import CREDENTIALS, bearer_token, client_form, required, verified_claims
+from .provider import tenant
+from .tokens import issue_tokens, token_response, user_claims
 
-_PREFIX = "urn:ietf:params:oauth:request_uri:"  # of what was pushed
-_PUBLIC = "public, max-age=15"
-# RFC 8693, section 3, names the first; the others are Auth0's own.
-_TYPES = "urn:ietf:params:oauth:token-type:"
+_REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
+_CACHEABLE = "public, max-age=15"
+# The first prefix is from RFC 8693, section 3; the other types are Auth0's own.
+_STANDARD_TYPE = "urn:ietf:params:oauth:token-type:"
 _TRANSFER_TOKEN = "urn:auth0:params:oauth:token-type:session_transfer_token"  # noqa: S105  # a name
 _CONNECTION_TOKEN = (
     "http://auth0.com/oauth/token-type/federated-connection-access-token"  # noqa: S105  # a name
@@ -34,141 +34,142 @@ routes = Blueprint("backchannel", __name__)
 
 @routes.get("/.well-known/openid-configuration")
 def _discovery() -> Response:
-    document = describe(here.issuer, here.origin)
-    must_push = here.require_pushed_authorization_requests
+    document = describe(tenant.issuer, tenant.origin)
+    must_push = tenant.require_pushed_authorization_requests
     document["require_pushed_authorization_requests"] = must_push
-    return private(document, keep=_PUBLIC)
+    return as_json(document, cache=_CACHEABLE)
 
 
 @routes.get("/.well-known/jwks.json")
 def jwks() -> Response:
     """Publish the signing key (RFC 7517, section 5)."""
-    return private(here.keys.jwks(), keep=_PUBLIC)
+    return as_json(tenant.keys.jwks(), cache=_CACHEABLE)
 
 
 @routes.post("/oauth/token")
 def token() -> Response:
-    """Exchange what the app shows for tokens (RFC 6749, section 3.2)."""
-    form = app_form()
-    kind = required(form, "grant_type")
-    if kind not in _GRANTS:
-        raise TokenError(400, "unsupported_grant_type", f"Unsupported: {kind}")
-    answer = {**_GRANTS[kind](form), **here.token_response_extra}
-    return private({name: v for name, v in answer.items() if v is not None})
+    """Exchange a grant for tokens (RFC 6749, section 3.2)."""
+    form = client_form()
+    grant_type = required(form, "grant_type")
+    if grant_type not in _GRANTS:
+        raise TokenError(400, "unsupported_grant_type", f"Unsupported: {grant_type}")
+    document = {**_GRANTS[grant_type](form), **tenant.token_response_extra}
+    return as_json({name: v for name, v in document.items() if v is not None})
 
 
 @routes.post("/oauth/par")
 def push() -> Response:
-    """Keep a request and return its name (RFC 9126, section 2.2)."""
-    form = app_form()
+    """Store an authorization request; return its request_uri (RFC 9126, 2.2)."""
+    form = client_form()
     query = {name: form[name] for name in form.keys() - CREDENTIALS}
     if "request_uri" in query:
-        raise bad_request("A pushed request cannot name another")
-    if query.get("client_id", here.client_id) != here.client_id:
-        raise bad_request("The client_id is another client's")
-    if not here.knows_callback(query.get("redirect_uri", "")):
+        raise bad_request("A pushed request cannot contain a request_uri")
+    if query.get("client_id", tenant.client_id) != tenant.client_id:
+        raise bad_request("The client_id belongs to another client")
+    if not tenant.knows_callback(query.get("redirect_uri", "")):
         raise bad_request("The redirect_uri is not among the allowed callback URLs")
     try:
-        here.admit(query)
+        tenant.check_request(query)
     except RequestError as error:
         raise TokenError(400, error.error, str(error)) from error
-    pushed = here.directory.pushed
-    name, lifetime = _PREFIX + pushed.put(query), int(pushed.lifetime)
-    return private({"request_uri": name, "expires_in": lifetime}, 201)
+    pushed = tenant.directory.pushed_requests
+    request_uri = _REQUEST_URI_PREFIX + pushed.put(query)
+    document = {"request_uri": request_uri, "expires_in": int(pushed.lifetime)}
+    return as_json(document, 201)
 
 
-def take_pushed(request_uri: str) -> Mapping[str, str] | None:
-    """Return the request of this name, which is good once, or None."""
-    known = request_uri.startswith(_PREFIX)
-    name = request_uri.removeprefix(_PREFIX)
-    return here.directory.pushed.take(name) if known else None
+def pop_pushed_request(request_uri: str) -> Mapping[str, str] | None:
+    """Return and delete the request, or return None if it is unknown."""
+    is_pushed = request_uri.startswith(_REQUEST_URI_PREFIX)
+    key = request_uri.removeprefix(_REQUEST_URI_PREFIX)
+    return tenant.directory.pushed_requests.pop(key) if is_pushed else None
 
 
 @routes.post("/oauth/revoke")
 def revoke() -> Response:
-    """End a refresh token's family; unknown ones are fine (RFC 7009, 2.2)."""
-    form = app_form()
-    here.directory.refresh_tokens.revoke(required(form, "token"))
+    """Revoke a refresh token's family; ignore unknown tokens (RFC 7009, 2.2)."""
+    form = client_form()
+    tenant.directory.refresh_tokens.revoke(required(form, "token"))
     return Response(status=200)
 
 
 @routes.route("/userinfo", methods=["GET", "POST"])
 def userinfo() -> Response:
-    """Tell the claims of a token's user (OpenID Connect Core, section 5.3)."""
-    grant = here.directory.access_tokens.get(bearer())
+    """Return the claims of a token's user (OpenID Connect Core, section 5.3)."""
+    grant = tenant.directory.access_tokens.get(bearer_token())
     if grant is None or "openid" not in grant.scope:
         return _unauthorized('Bearer error="invalid_token"')
-    return private(user_claims(here.directory.present(grant.session.user), grant))
+    return as_json(user_claims(tenant.directory.current(grant.session.user), grant))
 
 
 @routes.get("/api/things")
 def things() -> Response:
-    """Tell whose token an API was shown (RFC 6750), and what it is good for."""
-    if not bearer():
+    """Return the user and the scope of an access token, as an API (RFC 6750)."""
+    if not bearer_token():
         return _unauthorized("Bearer")
     try:
-        claims = own_claims(bearer(), here.api_audience)
+        claims = verified_claims(bearer_token(), tenant.api_audience)
     except jwt.PyJWTError:
         return _unauthorized('Bearer error="invalid_token"')
-    return private({"sub": claims["sub"], "scope": claims.get("scope", "")})
+    return as_json({"sub": claims["sub"], "scope": claims.get("scope", "")})
 
 
 def _unauthorized(challenge: str) -> Response:
-    answer = private({"error": "unauthorized"}, 401)
-    answer.headers["WWW-Authenticate"] = challenge
-    return answer
+    response = as_json({"error": "unauthorized"}, 401)
+    response.headers["WWW-Authenticate"] = challenge
+    return response
 
 
 def _redeem_code(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange a code (RFC 6749, section 4.1.3)."""
-    grant, asked = here.directory.codes.take(required(form, "code")) or (None, None)
-    if grant is None or asked is None:
+    grant, authz = tenant.directory.codes.pop(required(form, "code")) or (None, None)
+    if grant is None or authz is None:
         raise invalid_grant("Invalid authorization code")
-    if not same(asked.redirect_uri, form.get("redirect_uri", "")):
-        raise invalid_grant("The redirect_uri is not that of the authorization request")
-    challenge = asked.code_challenge
-    if challenge and not proves(form.get("code_verifier", ""), challenge):
+    if not safe_equal(authz.redirect_uri, form.get("redirect_uri", "")):
+        raise invalid_grant("redirect_uri differs from the authorization request")
+    challenge = authz.code_challenge
+    if challenge and not pkce_matches(form.get("code_verifier", ""), challenge):
         raise invalid_grant("Failed to verify code verifier")
-    return issue(here, _present(grant))
+    return issue_tokens(tenant, _with_current_user(grant))
 
 
 def _refresh(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange a refresh token (RFC 6749, section 6)."""
-    old, families = required(form, "refresh_token"), here.directory.refresh_tokens
-    grant = _present(families.grant(old) or _unknown())
-    # What is refused below uses no token up: the app may well come again.
+    old, families = required(form, "refresh_token"), tenant.directory.refresh_tokens
+    grant = _with_current_user(families.grant(old) or _reject_refresh_token())
+    # These checks come before rotation, so that the app can retry with its token.
     logins.check_audience(form)
     audience = form.get("audience") or grant.audience
-    asked = form.get("scope", "").split() or grant.scope
-    more = here.my_account_scopes if audience == here.my_account else set()
+    requested = form.get("scope", "").split() or grant.scope
+    more = tenant.my_account_scopes if audience == tenant.my_account else set()
     # The SDK writes some scopes of the My Account API with hyphens.
-    scope = tuple(s for s in asked if s.replace("-", "_") in {*grant.scope, *more})
-    # The nonce belongs to the login alone (OpenID Connect Core, 12.2).
+    scope = tuple(s for s in requested if s.replace("-", "_") in {*grant.scope, *more})
+    # Only the login's ID token has the nonce (OpenID Connect Core, 12.2).
     grant = replace(grant, scope=scope, audience=audience, nonce=None)
-    logins.demand_mfa(grant, old)
-    # Of two requests with one token, both got this far: only one goes on.
-    rotate = here.rotate_refresh_tokens
-    successor = families.rotate(old) or _unknown() if rotate else None
-    return token_response(here, grant, successor)
+    logins.check_mfa(grant, old)
+    # Two concurrent requests with one token both get here; one of them fails.
+    rotate = tenant.rotate_refresh_tokens
+    new = families.rotate(old) or _reject_refresh_token() if rotate else None
+    return token_response(tenant, grant, new)
 
 
-def _present(grant: Grant) -> Grant:
-    user = here.directory.present(grant.session.user)
+def _with_current_user(grant: Grant) -> Grant:
+    user = tenant.directory.current(grant.session.user)
     return replace(grant, session=replace(grant.session, user=user))
 
 
 def _connection_token(form: Mapping[str, str]) -> dict[str, Any]:
-    """Exchange a refresh token for a token of a connection; it stays good."""
+    """Exchange a refresh token for a connection's token; do not rotate it."""
     subject = required(form, "subject_token")
-    if required(form, "subject_token_type") != f"{_TYPES}refresh_token":
-        raise bad_request("The subject token has to be a refresh token")
+    if required(form, "subject_token_type") != f"{_STANDARD_TYPE}refresh_token":
+        raise bad_request("subject_token_type must be a refresh token")
     if required(form, "requested_token_type") != _CONNECTION_TOKEN:
-        raise bad_request("There are only access tokens of connections to ask for")
+        raise bad_request("Unsupported requested_token_type")
     connection = required(form, "connection")
-    if connection not in here.connections:
+    if connection not in tenant.connections:
         raise bad_request("the connection was not found")
-    if here.directory.refresh_tokens.grant(subject) is None:
-        _unknown()
+    if tenant.directory.refresh_tokens.grant(subject) is None:
+        _reject_refresh_token()
     return {
         "access_token": f"{connection}-token-{secrets.token_urlsafe(16)}",
         "issued_token_type": _CONNECTION_TOKEN,
@@ -179,33 +180,33 @@ def _connection_token(form: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _exchange_token(form: Mapping[str, str]) -> dict[str, Any]:
-    """Exchange a token of somebody else's (RFC 8693), which tests have accepted."""
-    accepted, transfers = here.directory.accepted, here.directory.transfers
-    kind, actor = required(form, "subject_token_type"), form.get("actor_token")
-    user = accepted.get((kind, required(form, "subject_token")))
+    """Exchange a token that ``accept_token`` has registered (RFC 8693)."""
+    accepted, transfers = tenant.directory.accepted_tokens, tenant.directory.transfers
+    token_type, actor = required(form, "subject_token_type"), form.get("actor_token")
+    user = accepted.get((token_type, required(form, "subject_token")))
     act: Mapping[str, Any] | None = None
     if user is None:
-        raise invalid_grant("The subject token is not one that is accepted here")
+        raise invalid_grant("The subject token is unknown")
     if actor:
         known = accepted.get((form.get("actor_token_type", ""), actor))
         try:
-            act = known.claims if known else own_claims(actor, here.client_id)
+            act = known.claims if known else verified_claims(actor, tenant.client_id)
         except jwt.PyJWTError as error:
-            raise invalid_grant(f"The actor token is wrong: {error}") from error
+            raise invalid_grant(f"The actor token is invalid: {error}") from error
         act = {"sub": act["sub"]}
-    if form.get("audience") != f"urn:{here.domain}:session_transfer":
-        issued = {"issued_token_type": f"{_TYPES}access_token"}
+    if form.get("audience") != f"urn:{tenant.domain}:session_transfer":
+        issued = {"issued_token_type": f"{_STANDARD_TYPE}access_token"}
         return {**logins.log_in(form, user, act), **issued}
-    answer = {"access_token": transfers.put((user, act)), "token_type": "N_A"}
-    lifetime = {"expires_in": int(transfers.lifetime)}
-    return {**answer, **lifetime, "issued_token_type": _TRANSFER_TOKEN}
+    issued = {"issued_token_type": _TRANSFER_TOKEN, "token_type": "N_A"}
+    token, lifetime = transfers.put((user, act)), int(transfers.lifetime)
+    return {**issued, "access_token": token, "expires_in": lifetime}
 
 
-def _unknown() -> NoReturn:
+def _reject_refresh_token() -> NoReturn:
     raise invalid_grant("Unknown or invalid refresh token.")
 
 
-# What becomes of a request, by its grant type.
+# The functions that handle token requests, by grant type.
 _GRANTS: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
     "authorization_code": _redeem_code,
     "refresh_token": _refresh,
@@ -223,8 +224,8 @@ _GRANTS: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
 def describe(issuer: str, origin: str) -> dict[str, Any]:
     """Return the metadata document (OpenID Connect Discovery, section 3).
 
-    What a browser visits is at the plain http port's ``origin``, since browsers do
-    not trust the other port's certificate.
+    The endpoints for browsers are at ``origin``, on the plain http port, since browsers
+    do not trust the certificate of the TLS port.
     """
     methods = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
     return {

@@ -1,4 +1,4 @@
-"""What a browser meets: redirects, the pages that ask, and the ways out."""
+"""The endpoints for browsers: /authorize, pages, logout."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from . import logins
 from .authorization import (
     AuthorizationRequest,
     RequestError,
-    form_target,
-    invalid,
+    app_name,
+    csp_source,
+    invalid_request,
     is_loopback,
-    send_back,
-    site,
+    redirect_back,
     with_query,
 )
-from .backchannel import take_pushed
+from .backchannel import pop_pushed_request
 from .directory import Grant, Question, Session
-from .messages import own_claims
-from .provider import here
-from .tokens import announce_logout
+from .messages import verified_claims
+from .provider import tenant
+from .tokens import send_logout_token
 
-_COOKIE = "auth0_local"  # keeps a browser signed in at the tenant
-# Where an app may send a browser on to after its callback.
+_COOKIE = "auth0_local"  # the key of the browser's session at the tenant
+# Where an app may redirect to after its callback.
 _LOOPBACK = "http://localhost:* http://127.0.0.1:* http://*.localhost:*"
-#: Lets a page load its style and nothing else; ends with where its forms may lead.
+#: Pages load only their style and icon. Ends with the allowed form targets.
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'"
@@ -42,248 +42,249 @@ routes = Blueprint("browser", __name__)
 
 @routes.get("/authorize")
 def authorize() -> Response:
-    """Take an authorization request (OpenID Connect Core, section 3.1.2)."""
-    query = _query()
-    must_push = here.require_pushed_authorization_requests
+    """Handle an authorization request (OpenID Connect Core, section 3.1.2)."""
+    query = _request_parameters()
+    must_push = tenant.require_pushed_authorization_requests
     try:
         if must_push and "request_uri" not in request.args:
-            raise invalid("Pushed authorization requests are required")
-        asked = here.admit(query)
-        if not {"link_account", "unlink_account"}.isdisjoint(asked.scope):
-            return _ask_to_link(asked, query)
-        session = _transferred(query) or _usable_session(asked)
+            raise invalid_request("Pushed authorization requests are required")
+        authz = tenant.check_request(query)
+        if not {"link_account", "unlink_account"}.isdisjoint(authz.scope):
+            return _ask_to_link(authz, query)
+        session = _transferred_session(query) or _usable_session(authz)
     except RequestError as error:
-        return send_back(query["redirect_uri"], query.get("state"), error.told)
-    return _go_on(asked, session, 302) if session else _ask_who(asked)
+        url, state = query["redirect_uri"], query.get("state")
+        return redirect_back(url, state, error.parameters)
+    return _continue(authz, session, 302) if session else _ask_for_login(authz)
 
 
-def _query() -> Mapping[str, str]:
-    """Return the request, from here or pushed (RFC 9126, section 4)."""
-    # No mistake here may redirect: the address is not to be trusted then.
-    if request.args.get("client_id") != here.client_id:
+def _request_parameters() -> Mapping[str, str]:
+    """Return the parameters from the query or pushed before (RFC 9126, section 4)."""
+    # These errors must not redirect: the redirect_uri is not yet known to be safe.
+    if request.args.get("client_id") != tenant.client_id:
         abort(403, "The app that sent you here is unknown: its client_id is wrong.")
-    name = request.args.get("request_uri")
-    query = request.args if name is None else take_pushed(name)
+    uri = request.args.get("request_uri")
+    query = request.args if uri is None else pop_pushed_request(uri)
     if query is None:
         abort(400, "This request was used before, or has expired: start again.")
-    url = query.get("redirect_uri") or here.callback
-    if not here.knows_callback(url):
+    url = query.get("redirect_uri") or tenant.callback
+    if not tenant.knows_callback(url):
         abort(403, f"“{url}” is not among the allowed callback URLs.")
     return {**query, "redirect_uri": url}
 
 
-def _transferred(query: Mapping[str, str]) -> Session | None:
-    """Return the session that a session transfer token begins, which is good once."""
+def _transferred_session(query: Mapping[str, str]) -> Session | None:
+    """Return a new session for a session transfer token, if there is one."""
     token = query.get("session_transfer_token")
     if not token:
         return None
-    user, act = here.directory.transfers.take(token) or (None, None)
+    user, act = tenant.directory.transfers.pop(token) or (None, None)
     if user is None:
-        raise invalid("The session_transfer_token is unknown, or was used")
-    return replace(here.directory.sign_in(user), act=act)
+        raise invalid_request("The session_transfer_token is unknown or was used")
+    return replace(tenant.directory.sign_in(user), act=act)
 
 
-def _usable_session(asked: AuthorizationRequest) -> Session | None:
+def _usable_session(authz: AuthorizationRequest) -> Session | None:
     session = _current_session()
-    age = here.now() - session.auth_time if session else 0
-    if session and asked.max_age is not None and age > asked.max_age:
+    age = tenant.now() - session.auth_time if session else 0
+    if session and authz.max_age is not None and age > authz.max_age:
         session = None
-    if "none" in asked.prompt:
+    if "none" in authz.prompt:
         if session is None:
             raise RequestError("login_required", "Login required")
-        if _wants_factor(asked, session):
+        if _needs_mfa(authz, session):
             raise RequestError("interaction_required", "Multifactor authentication")
-    return None if asked.prompt & {"login", "select_account"} else session
+    return None if authz.prompt & {"login", "select_account"} else session
 
 
-def _wants_factor(asked: AuthorizationRequest, session: Session) -> bool:
-    if asked.acr and "none" not in asked.prompt:
-        return True  # as often as an app asks, for what it guards by it
-    has = here.directory.methods.second_factors(session.user.sub)
-    return "mfa" not in session.amr and bool(asked.acr or here.require_mfa or has)
+def _needs_mfa(authz: AuthorizationRequest, session: Session) -> bool:
+    if authz.acr and "none" not in authz.prompt:
+        return True  # step-up: an app that requests an acr gets a new proof each time
+    methods = tenant.directory.methods.second_factors(session.user.sub)
+    return "mfa" not in session.amr and bool(authz.acr or tenant.require_mfa or methods)
 
 
-def _ask_who(asked: AuthorizationRequest) -> Response:
+def _ask_for_login(authz: AuthorizationRequest) -> Response:
     def sign_in() -> Response:
-        username, directory = request.form.get("username"), here.directory
+        username, directory = request.form.get("username"), tenant.directory
         if username is None:
-            newcomer = directory.newcomer(_field("name"), _field("email"))
-            return _go_on(asked, directory.sign_in(newcomer), 303)
+            new_user = directory.new_user(_form_field("name"), _form_field("email"))
+            return _continue(authz, directory.sign_in(new_user), 303)
         user = directory.user(username) or abort(400, "There is no such user here.")
-        return _go_on(asked, directory.sign_in(user), 303)
+        return _continue(authz, directory.sign_in(user), 303)
 
-    return _ask(Question("login", asked, sign_in))
+    return _prompt(Question("login", authz, sign_in))
 
 
-def _go_on(asked: AuthorizationRequest, session: Session, status: int) -> Response:
-    """Go back with a code, or first ask for a second factor."""
-    if not _wants_factor(asked, session):
-        return _send_code(asked, session, status)
-    sub, methods = session.user.sub, here.directory.methods
-    if not methods.of(sub, "totp"):
-        here.enroll(session.user)
+def _continue(authz: AuthorizationRequest, session: Session, status: int) -> Response:
+    """Redirect to the app with a code, or ask for a second factor first."""
+    if not _needs_mfa(authz, session):
+        return _send_code(authz, session, status)
+    sub, methods = session.user.sub, tenant.directory.methods
+    if not methods.for_user(sub, "totp"):
+        tenant.enroll(session.user)
 
     def prove() -> Response | None:
-        if methods.takes(sub, _field("code").replace(" ", "")):
-            return _send_code(asked, logins.proved(session, asked.acr), 303)
+        if methods.accept_code(sub, _form_field("code").replace(" ", "")):
+            return _send_code(authz, logins.with_mfa(session, authz.acr), 303)
         return None
 
-    return _ask(Question("factor", asked, prove, {"user": session.user}), status)
+    return _prompt(Question("factor", authz, prove, {"user": session.user}), status)
 
 
-def _ask_to_link(asked: AuthorizationRequest, query: Mapping[str, str]) -> Response:
-    """Ask a user to link an account elsewhere, or no longer to."""
+def _ask_to_link(authz: AuthorizationRequest, query: Mapping[str, str]) -> Response:
+    """Ask a user whether to link or unlink another account."""
     connection = query.get("requested_connection", "")
     try:
-        claims = own_claims(query.get("id_token_hint", ""), here.client_id)
-        user = here.directory.find(claims["sub"])
+        claims = verified_claims(query.get("id_token_hint", ""), tenant.client_id)
+        user = tenant.directory.find(claims["sub"])
     except (jwt.PyJWTError, LookupError) as error:
-        raise invalid(f"The id_token_hint is wrong: {error}") from error
-    if connection not in here.connections:
-        raise invalid("the connection was not found")
+        raise invalid_request(f"The id_token_hint is invalid: {error}") from error
+    if connection not in tenant.connections:
+        raise invalid_request("the connection was not found")
     session = Session(user, claims["auth_time"], claims["sid"])
-    link = "link_account" in asked.scope
+    is_link = "link_account" in authz.scope
 
     def agree() -> Response:
-        linked = here.directory.linked.setdefault(user.sub, set())
-        (linked.add if link else linked.discard)(connection)
-        return _send_code(asked, session, 303)
+        linked = tenant.directory.linked.setdefault(user.sub, set())
+        (linked.add if is_link else linked.discard)(connection)
+        return _send_code(authz, session, 303)
 
-    title, end = ("Link", "too") if link else ("Unlink", "no longer")
+    verb, end = ("Link", "too") if is_link else ("Unlink", "no longer")
     text = f"Sign in as {user.label} by {connection}, {end}?"
-    shown = {"title": f"{title} an account", "text": text}
-    return _ask(Question("confirm", asked, agree, shown))
+    context = {"title": f"{verb} an account", "text": text}
+    return _prompt(Question("confirm", authz, agree, context))
 
 
-def _send_code(asked: AuthorizationRequest, session: Session, status: int) -> Response:
-    """Go back with a code (RFC 6749, section 4.1.2)."""
-    organization = here.directory.organization(asked.organization)
-    grant = Grant(session, asked.scope, asked.audience, asked.nonce, organization)
-    code = here.directory.codes.put((grant, asked))
-    answer = send_back(asked.redirect_uri, asked.state, {"code": code}, status)
-    if session != _current_session():  # signed in, in place of who was
-        _take_session()
-        key = here.directory.sessions.put(session)
-        answer.set_cookie(_COOKIE, key, httponly=True, samesite="Lax")
-    return answer
+def _send_code(authz: AuthorizationRequest, session: Session, status: int) -> Response:
+    """Redirect to the app with a code (RFC 6749, section 4.1.2)."""
+    organization = tenant.directory.organization(authz.organization)
+    grant = Grant(session, authz.scope, authz.audience, authz.nonce, organization)
+    code = tenant.directory.codes.put((grant, authz))
+    response = redirect_back(authz.redirect_uri, authz.state, {"code": code}, status)
+    if session != _current_session():  # a new session replaces the browser's old one
+        _pop_session()
+        key = tenant.directory.sessions.put(session)
+        response.set_cookie(_COOKIE, key, httponly=True, samesite="Lax")
+    return response
 
 
-def _ask(question: Question, status: int = 302) -> Response:
-    # The SDK, too, sends browsers to confirm something, and says "ticket".
+def _prompt(question: Question, status: int = 302) -> Response:
+    # The SDK sends browsers to the confirm page, too, with "ticket" instead of "state".
     name = "ticket" if question.page == "confirm" else "state"
-    sent = {name: here.directory.questions.put(question)}
-    return redirect(with_query(f"{here.origin}/u/{question.page}", sent), status)
+    state = {name: tenant.directory.questions.put(question)}
+    return redirect(with_query(f"{tenant.origin}/u/{question.page}", state), status)
 
 
 @routes.route("/u/<any(login, factor, confirm):_>", methods=["GET", "POST"])
 def ask(_: str) -> Response:
-    """Ask a user who it is, for a code, or whether to go on; and take the answer."""
+    """Show a form for login, a second factor or a confirmation, or handle its data."""
     state = request.values.get("state") or request.values.get("ticket", "")
-    question = here.directory.questions.get(state) or _expired()
-    asked = question.asked
+    question = tenant.directory.questions.get(state) or _expired()
+    authz = question.request
     if request.method == "GET":
         return _page(state, question)
-    refusal = RequestError("access_denied", "User did not authorize the request")
-    refused = send_back(asked.redirect_uri, asked.state, refusal.told, 303)
-    answer = refused if _denied() else question.answer()
-    if answer is None:
+    error = RequestError("access_denied", "User did not authorize the request")
+    denied = redirect_back(authz.redirect_uri, authz.state, error.parameters, 303)
+    response = denied if _is_denied() else question.answer()
+    if response is None:
         return _page(state, question, "This code is wrong: try again.")
-    return answer if here.directory.questions.take(state) else _expired()
+    return response if tenant.directory.questions.pop(state) else _expired()
 
 
 def _page(state: str, question: Question, mistake: str = "") -> Response:
-    asked, directory = question.asked, here.directory
-    page = render_template(
+    authz, directory = question.request, tenant.directory
+    html = render_template(
         f"{question.page}.html",
         state=state,
         mistake=mistake,
-        asked=asked,
-        app=site(asked.redirect_uri),
+        authz=authz,
+        app=app_name(authz.redirect_uri),
         users=directory.users(),
-        organization=directory.organization(asked.organization),
-        **question.shown,
+        organization=directory.organization(authz.organization),
+        **question.context,
     )
-    answer = make_response(page)
-    # Chromium applies form-action to where the form's answer redirects, too.
-    targets = f"{POLICY} {form_target(asked.redirect_uri)} {_LOOPBACK}"
-    answer.headers["Content-Security-Policy"] = targets
-    return answer
+    response = make_response(html)
+    # Chromium applies form-action to redirects after the form, too.
+    policy = f"{POLICY} {csp_source(authz.redirect_uri)} {_LOOPBACK}"
+    response.headers["Content-Security-Policy"] = policy
+    return response
 
 
 @routes.get("/passwordless/verify_redirect")
 def follow_link() -> Response:
-    """Sign in who follows the link in a message."""
-    shown = (request.args.get(n, "") for n in ("email", "verification_code"))
-    message = logins.take_message(*shown)
-    if message is None or message.asked is None:
+    """Sign in the user who follows the link in a message."""
+    values = (request.args.get(n, "") for n in ("email", "verification_code"))
+    message = logins.pop_message(*values)
+    if message is None or message.request is None:
         _expired()
-    user = here.directory.owner(message.to)
-    return _go_on(message.asked, here.directory.sign_in(user), 302)
+    user = tenant.directory.user_with_address(message.to)
+    return _continue(message.request, tenant.directory.sign_in(user), 302)
 
 
 @routes.route("/u/inbox", methods=["GET", "POST"])
 def inbox() -> Response:
-    """Show what users are sent, what authenticators show, and logins to approve."""
-    directory = here.directory
+    """Show sent messages, one-time codes and CIBA logins that wait for approval."""
+    directory = tenant.directory
     if request.method == "POST":
         approval = directory.approvals.get(request.form.get("id", "")) or _expired()
-        approval.answer = not _denied()
+        approval.answer = not _is_denied()
         return redirect("/u/inbox", 303)
-    page = render_template(
+    html = render_template(
         "inbox.html",
         approvals=[a for a in directory.approvals.values() if a.answer is None],
         messages=directory.messages.values(),
-        codes=directory.methods.codes(),
+        codes=directory.methods.current_codes(),
         labels={user.sub: user.label for user in directory.users()},
     )
-    return make_response(page)
+    return make_response(html)
 
 
 @routes.get("/v2/logout")
 @routes.get("/oidc/logout")
 def logout() -> Response:
     """End the tenant's session (OpenID Connect RP-Initiated Logout, section 2)."""
-    auth0s = request.path == "/v2/logout"
-    url = request.args.get("returnTo" if auth0s else "post_logout_redirect_uri")
+    is_v2 = request.path == "/v2/logout"
+    url = request.args.get("returnTo" if is_v2 else "post_logout_redirect_uri")
     if url and not is_loopback(url):
         abort(400, f"“{url}” is not among the allowed logout URLs.")
     if url:
-        state = None if auth0s else request.args.get("state")
-        return _end_session(send_back(url, state, {}))
+        state = None if is_v2 else request.args.get("state")
+        return _end_session(redirect_back(url, state, {}))
     message = "You are signed out of the stand-in for Auth0."
-    page = render_template("message.html", title="Signed out", message=message)
-    return _end_session(make_response(page))
+    html = render_template("message.html", title="Signed out", message=message)
+    return _end_session(make_response(html))
 
 
 @routes.route("/u/session", methods=["GET", "POST"])
 def session_page() -> Response:
-    """Say who is signed in here, and sign out without a redirect to the app."""
+    """Show who is signed in at the tenant, or sign out without a redirect."""
     if request.method == "POST":
         return _end_session(redirect("/u/session", 303))
     user = getattr(_current_session(), "user", None)
     return make_response(render_template("session.html", user=user))
 
 
-def _end_session(answer: Response) -> Response:
-    """Sign the browser out, with this answer."""
-    answer.delete_cookie(_COOKIE, httponly=True, samesite="Lax")
-    session = _take_session()
+def _end_session(response: Response) -> Response:
+    """Sign the browser out with this response."""
+    response.delete_cookie(_COOKIE, httponly=True, samesite="Lax")
+    session = _pop_session()
     if session is not None:
-        # The browser gets its answer before the app is told.
-        answered = threading.Event()
-        answer.call_on_close(answered.set)
-        announce_logout(here, session, answered)
-    return answer
+        # The browser gets its response before the app gets the logout token.
+        is_sent = threading.Event()
+        response.call_on_close(is_sent.set)
+        send_logout_token(tenant, session, is_sent)
+    return response
 
 
-def _denied() -> bool:
+def _is_denied() -> bool:
     action = request.form.get("action", "")
     if action not in {"login", "deny"}:
-        abort(400, "The form was not filled in on the login page.")
+        abort(400, "This form was not sent by a page of the tenant.")
     return action == "deny"
 
 
-def _field(name: str) -> str:
+def _form_field(name: str) -> str:
     return request.form.get(name, "").strip()[:200]
 
 
@@ -292,8 +293,8 @@ def _expired() -> NoReturn:
 
 
 def _current_session() -> Session | None:
-    return here.directory.sessions.get(request.cookies.get(_COOKIE, ""))
+    return tenant.directory.sessions.get(request.cookies.get(_COOKIE, ""))
 
 
-def _take_session() -> Session | None:
-    return here.directory.sessions.take(request.cookies.get(_COOKIE, ""))
+def _pop_session() -> Session | None:
+    return tenant.directory.sessions.pop(request.cookies.get(_COOKIE, ""))

@@ -1,4 +1,4 @@
-"""Answers of the back channel, as JSON, and its refusals."""
+"""JSON responses of the back channel, and its errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 
 
 class TokenError(Exception):
-    """A refusal in the form of RFC 6749, section 5.2, with its HTTP status."""
+    """An error response (RFC 6749, section 5.2) with its HTTP status."""
 
     def __init__(self, status: int, error: str, description: str, **more: Any) -> None:
         super().__init__(description)
@@ -19,28 +19,28 @@ class TokenError(Exception):
 
 
 def bad_request(description: str) -> TokenError:
-    """Return the refusal of a request that is not in order."""
+    """Return the error for an invalid request."""
     return TokenError(400, "invalid_request", description)
 
 
 def invalid_grant(description: str) -> TokenError:
-    """Return the refusal of a code or refresh token; Auth0 makes it a 403."""
+    """Return the error for an invalid code or refresh token; Auth0 sends a 403."""
     return TokenError(403, "invalid_grant", description)
 
 
-def refuse(error: TokenError) -> Response:
-    """Answer with a refusal."""
-    answer = private(error.document, error.status)
+def error_response(error: TokenError) -> Response:
+    """Return the response for an error."""
+    response = as_json(error.document, error.status)
     if error.status == 401 and request.authorization is not None:
-        answer.headers["WWW-Authenticate"] = 'Basic realm="tenant"'
-    return answer
+        response.headers["WWW-Authenticate"] = 'Basic realm="tenant"'
+    return response
 
 
-def private(
-    document: Mapping[str, Any] | list[Any], status: int = 200, keep: str = "no-store"
+def as_json(
+    document: Mapping[str, Any] | list[Any], status: int = 200, cache: str = "no-store"
 ) -> Response:
-    """Answer with what only the one who asked may keep, unless ``keep`` says more."""
-    answer = jsonify(document)
-    answer.status_code = status
-    answer.headers["Cache-Control"] = keep
-    return answer
+    """Return a JSON response; ``cache`` is its Cache-Control header."""
+    response = jsonify(document)
+    response.status_code = status
+    response.headers["Cache-Control"] = cache
+    return response

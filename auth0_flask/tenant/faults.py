@@ -1,4 +1,4 @@
-"""Trouble to order: answers and tokens that are wrong on purpose."""
+"""Faults for tests: failing responses and invalid tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response
 
 from . import keys
 
-#: The endpoints that can go wrong.
+#: The endpoints that can fail.
 PATHS = {
     "discovery": "/.well-known/openid-configuration",
     "jwks": "/.well-known/jwks.json",
@@ -28,35 +28,35 @@ PATHS = {
     "authorize": "/authorize",
 }
 
-# A fault answers a request, or returns None to have it answered as usual.
-_Act = Callable[[dict[str, Any], threading.Event], Response | None]
+# Responds to a request (a WSGI environ), or returns None for the usual response.
+_Action = Callable[[dict[str, Any], threading.Event], Response | None]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong with one answer; made by the methods below."""
+    """A fault of one response; use the methods below to make one."""
 
-    act: _Act
+    act: _Action
 
     @staticmethod
     def status(code: int) -> Fault:
-        """Answer with a bare status and a plain text body."""
+        """Respond with this status and a plain text body."""
         return Fault(lambda *_: Response(f"Fault {code}\n", status=code))
 
     @staticmethod
     def body(document: Mapping[str, Any], *, status: int = 200) -> Fault:
-        """Answer with a JSON document of one's own."""
+        """Respond with this JSON document."""
         text = json.dumps(document)
         return Fault(lambda *_: _json(text, status))
 
     @staticmethod
     def broken_json() -> Fault:
-        """Answer 200 with JSON that ends too early."""
+        """Respond with status 200 and truncated JSON."""
         return Fault(lambda *_: _json('{"broken": ', 200))
 
     @staticmethod
     def slow(seconds: float) -> Fault:
-        """Answer as usual, but only after some seconds (or at stop)."""
+        """Respond as usual, but after some seconds or when the tenant stops."""
 
         def wait(_: dict[str, Any], stopping: threading.Event) -> None:
             stopping.wait(seconds)
@@ -65,7 +65,7 @@ class Fault:
 
     @staticmethod
     def reset() -> Fault:
-        """Cut the connection with a TCP reset, without an answer."""
+        """Reset the TCP connection without a response."""
         return Fault(_reset)
 
 
@@ -75,8 +75,8 @@ def _json(text: str, status: int) -> Response:
 
 def _reset(environ: dict[str, Any], _: threading.Event) -> None:
     connection: socket.socket = environ["werkzeug.socket"]
-    # Lingering for zero seconds turns the close into a reset. The descriptor
-    # itself goes when the handler closes its files, right after the error.
+    # SO_LINGER with 0 seconds makes close() send a reset. The descriptor itself is
+    # closed when the handler closes its files, right after this error.
     linger = struct.pack("ii", 1, 0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     connection.close()
@@ -84,8 +84,8 @@ def _reset(environ: dict[str, Any], _: threading.Event) -> None:
 
 
 @dataclass
-class Draft:
-    """A token about to be signed."""
+class TokenDraft:
+    """A token before it is signed."""
 
     claims: dict[str, Any]
     kid: str | None
@@ -96,7 +96,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Forgery:
-    """What is to be wrong with one token; a claim forged as None is removed."""
+    """The changes that make one token invalid; None removes a claim."""
 
     kind: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
@@ -104,31 +104,31 @@ class Forgery:
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in _KINDS:
             known = ", ".join(_KINDS)
-            raise ValueError(f"No forgery {self.kind!r}; there are {known}.")
+            raise ValueError(f"Unknown forgery {self.kind!r}; use one of {known}.")
 
-    def apply(self, draft: Draft) -> None:
-        """Make the draft wrong."""
+    def apply(self, draft: TokenDraft) -> None:
+        """Apply the changes to a draft."""
         if self.kind is not None:
             _KINDS[self.kind](draft)
         claims = {**draft.claims, **self.claims}
-        forged_away = {n for n, value in self.claims.items() if value is None}
-        draft.claims = {n: v for n, v in claims.items() if n not in forged_away}
+        removed = {n for n, value in self.claims.items() if value is None}
+        draft.claims = {n: v for n, v in claims.items() if n not in removed}
 
 
-def _expire(draft: Draft) -> None:
-    # Old as a whole: issued ten hours before it ran out, as the genuine are, and
-    # longer ago than a clock that is wrong could explain.
+def _expire(draft: TokenDraft) -> None:
+    # Move both times, to keep the usual lifetime, and by more than two days, which
+    # exceeds any tolerance for wrong clocks.
     shift = draft.claims["exp"] - draft.claims["iat"] + 2 * 86_400
     draft.claims["iat"] -= shift
     draft.claims["exp"] -= shift
 
 
-_KINDS: dict[str, Callable[[Draft], object]] = {
+_KINDS: dict[str, Callable[[TokenDraft], object]] = {
     "signature": lambda d: vars(d).update(key=keys.stranger()),
     "issuer": lambda d: d.claims.update(iss="https://another-tenant.example/"),
     "audience": lambda d: d.claims.update(aud="another-client"),
     "algorithm": lambda d: vars(d).update(algorithm="HS256", key=d.client_secret),
-    "curve": lambda d: vars(d).update(algorithm="ES256", key=keys.on_a_curve()),
+    "curve": lambda d: vars(d).update(algorithm="ES256", key=keys.ec_key()),
     "none": lambda d: vars(d).update(algorithm="none", key=""),
     "expired": _expire,
     "unknown_key": lambda d: vars(d).update(key=keys.stranger(), kid=keys.new_kid()),

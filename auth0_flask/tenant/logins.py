@@ -1,4 +1,4 @@
-"""Logins without a redirect: passwordless, by passkey, by CIBA, and second factors."""
+"""Logins without a redirect: passwordless, passkeys, CIBA, second factors."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from werkzeug.wrappers import Response
 
 from .authorization import DEFAULT_SCOPE, AuthorizationRequest, with_query
 from .directory import Approval, Grant, Message, Session, User
-from .errors import TokenError, bad_request, invalid_grant, private
-from .factors import WRONG, Ceremony, barcode, same
-from .messages import app_form, bearer, parameters, required, structure
-from .provider import here
-from .tokens import issue, token_response
+from .errors import TokenError, as_json, bad_request, invalid_grant
+from .factors import PASSKEY_ERRORS, Ceremony, barcode, safe_equal
+from .messages import bearer_token, client_form, json_parameter, parameters, required
+from .provider import tenant
+from .tokens import issue_tokens, token_response
 
-#: What the protocol calls the methods that a user can be asked for.
+#: Authenticator types of the MFA API, by method type.
 _AUTHENTICATORS = {"totp": "otp", "recovery-code": "recovery-code"}
 
 routes = Blueprint("logins", __name__)
 
 
 def check_audience(form: Mapping[str, str]) -> None:
-    """Refuse tokens for an API that there is not."""
+    """Reject an audience that is not registered."""
     audience = form.get("audience")
-    if audience and not here.knows_audience(audience):
+    if audience and not tenant.knows_audience(audience):
         raise TokenError(403, "access_denied", f"Service not found: {audience}")
 
 
 def log_in(
     form: Mapping[str, str], user: User, act: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return the tokens of a login that a request has proved, or ask for more."""
-    grant = _asked(form, replace(here.directory.sign_in(user), act=act))
-    demand_mfa(grant)
-    return issue(here, grant)
+    """Return the tokens of a login, or reject it until a second factor is used."""
+    grant = _new_grant(form, replace(tenant.directory.sign_in(user), act=act))
+    check_mfa(grant)
+    return issue_tokens(tenant, grant)
 
 
-def _asked(form: Mapping[str, str], session: Session) -> Grant:
+def _new_grant(form: Mapping[str, str], session: Session) -> Grant:
     check_audience(form)
-    organization = here.directory.organization(form.get("organization", ""))
+    organization = tenant.directory.organization(form.get("organization", ""))
     if form.get("organization") and organization is None:
         raise bad_request("the organization was not found")
     scope = tuple(dict.fromkeys(form.get("scope", DEFAULT_SCOPE).split()))
@@ -51,201 +51,203 @@ def _asked(form: Mapping[str, str], session: Session) -> Grant:
 
 @routes.post("/passwordless/start")
 def start_passwordless() -> Response:
-    """Send a code or a link; the inbox shows it."""
-    form = app_form()
+    """Send a code or a link, which the inbox page shows."""
+    form = client_form()
     realm = required(form, "connection")
     if realm not in {"email", "sms"}:
         raise TokenError(400, "bad.connection", "Connection does not exist")
     address = required(form, "email" if realm == "email" else "phone_number")
     message = Message(address, f"{secrets.randbelow(10**6):06}")
     if form.get("send") == "link":
-        shown = {"email": address, "verification_code": message.code}
-        link = with_query(f"{here.origin}/passwordless/verify_redirect", shown)
-        message = replace(message, link=link, asked=_link_request(form))
-    here.directory.messages.put(message, key=address)
-    return private({"_id": secrets.token_hex(12), realm: address})
+        query = {"email": address, "verification_code": message.code}
+        link = with_query(f"{tenant.origin}/passwordless/verify_redirect", query)
+        message = replace(message, link=link, request=_link_request(form))
+    tenant.directory.messages.put(message, key=address)
+    return as_json({"_id": secrets.token_hex(12), realm: address})
 
 
 def _link_request(form: Mapping[str, str]) -> AuthorizationRequest:
-    params = structure(form, "authParams", dict)
+    params = json_parameter(form, "authParams", dict)
     url, scope = (str(params.get(n, "")) for n in ("redirect_uri", "scope"))
-    if not here.knows_callback(url):
+    if not tenant.knows_callback(url):
         raise bad_request("The redirect_uri is not among the allowed callback URLs")
     scopes = tuple((scope or DEFAULT_SCOPE).split())
     state, audience, acr = (params.get(n) for n in ("state", "audience", "acr_values"))
     return AuthorizationRequest(url, "", scopes, state, None, audience, acr=acr)
 
 
-def take_message(address: str, code: str) -> Message | None:
-    """Return the message that brought a code to an address; it is good once."""
-    messages = here.directory.messages
+def pop_message(address: str, code: str) -> Message | None:
+    """Return and delete the message with this code, or return None."""
+    messages = tenant.directory.messages
     message = messages.get(address)
-    return messages.take(address) if message and same(message.code, code) else None
+    return messages.pop(address) if message and safe_equal(message.code, code) else None
 
 
 def passwordless(form: Mapping[str, str]) -> dict[str, Any]:
-    """Exchange a code that was sent for tokens."""
+    """Exchange a code from a message for tokens."""
     address = required(form, "username")
-    if take_message(address, required(form, "otp")) is None:
+    if pop_message(address, required(form, "otp")) is None:
         raise invalid_grant("Wrong email or verification code.")
-    return log_in(form, here.directory.owner(address))
+    return log_in(form, tenant.directory.user_with_address(address))
 
 
 @routes.post("/passkey/<any(register, challenge):step>")
 def begin_passkey(step: str) -> Response:
-    """Begin the sign-up of somebody new with a passkey, or a login."""
-    # The SDK sends a secret where it has one, and no assertion where it has a key.
+    """Start a sign-up or a login with a passkey."""
+    # No client authentication: the SDK sends a secret here, but never an assertion.
     form = parameters()
-    if form.get("client_id") != here.client_id:
+    if form.get("client_id") != tenant.client_id:
         raise TokenError(401, "access_denied", "Unauthorized")
-    ceremony, profile = Ceremony("get"), structure(form, "user_profile", dict)
+    ceremony, profile = Ceremony("get"), json_parameter(form, "user_profile", dict)
     if step == "register":
         name, email = (str(profile.get(claim, "")) for claim in ("name", "email"))
-        if email in {user.claims.get("email") for user in here.directory.users()}:
+        if email in {user.claims.get("email") for user in tenant.directory.users()}:
             raise bad_request("The user already exists")
         ceremony = Ceremony("create", name=name, email=email)
-    session = here.directory.ceremonies.put(ceremony)
+    session = tenant.directory.ceremonies.put(ceremony)
     options = {"authn_params_public_key": ceremony.options}
-    return private({"auth_session": session, **options})
+    return as_json({"auth_session": session, **options})
 
 
 def passkey(form: Mapping[str, str]) -> dict[str, Any]:
-    """Exchange what a passkey has signed for tokens."""
-    directory, methods = here.directory, here.directory.methods
-    ceremony = directory.ceremonies.take(required(form, "auth_session"))
+    """Exchange a passkey's response for tokens."""
+    directory, methods = tenant.directory, tenant.directory.methods
+    ceremony = directory.ceremonies.pop(required(form, "auth_session"))
     try:
-        answer = structure(form, "authn_response", dict)
+        credential = json_parameter(form, "authn_response", dict)
         if ceremony is None:
             raise ValueError("The auth_session is unknown or has expired")
         if ceremony.kind == "create":
-            key = ceremony.key_of(answer)
-            user = directory.newcomer(ceremony.name, ceremony.email)
-            methods.add(user.sub, "passkey", key, confirmed=True).key_id = answer["id"]
+            key = ceremony.public_key(credential)
+            user = directory.new_user(ceremony.name, ceremony.email)
+            added = methods.add(user.sub, "passkey", key, confirmed=True)
+            added.key_id = credential["id"]
         else:
-            sub, known = methods.passkey(answer["id"])
-            ceremony.check(answer, known.secret)
+            sub, known = methods.passkey(credential["id"])
+            ceremony.verify(credential, known.secret)
             user = directory.find(sub)
-    except WRONG as error:
-        raise invalid_grant(f"The passkey is refused: {error}") from error
+    except PASSKEY_ERRORS as error:
+        raise invalid_grant(f"The passkey was rejected: {error}") from error
     return log_in(form, user)
 
 
 @routes.post("/bc-authorize")
 def authorize_backchannel() -> Response:
-    """Ask a user elsewhere to approve a login (CIBA Core 1.0, section 7)."""
-    form, directory = app_form(), here.directory
+    """Ask a user to approve a login (CIBA Core 1.0, section 7)."""
+    form, directory = client_form(), tenant.directory
     try:
-        user = directory.find(structure(form, "login_hint", dict)["sub"])
+        user = directory.find(json_parameter(form, "login_hint", dict)["sub"])
     except LookupError as error:
         raise TokenError(400, "unknown_user_id", "The user is unknown") from error
-    grant, answer = _asked(form, directory.sign_in(user)), directory.answers
-    answered = answer.pop(user.sub, None)
-    approval = Approval(grant, form.get("binding_message", ""), answered)
+    grant = _new_grant(form, directory.sign_in(user))
+    decision = directory.decisions.pop(user.sub, None)
+    approval = Approval(grant, form.get("binding_message", ""), decision)
     expiry = form.get("requested_expiry", "")[:6]
     lifetime = int(expiry) if expiry.isdecimal() else 300
     directory.approvals.put(approval, key=approval.id, lifetime=lifetime)
-    return private({"auth_req_id": approval.id, "expires_in": lifetime, "interval": 1})
+    return as_json({"auth_req_id": approval.id, "expires_in": lifetime, "interval": 1})
 
 
 def backchannel(form: Mapping[str, str]) -> dict[str, Any]:
-    """Exchange an approval for tokens, once it is there (CIBA Core 1.0, section 10)."""
-    name = required(form, "auth_req_id")
-    approval = here.directory.approvals.get(name)
+    """Exchange an ``auth_req_id`` for tokens after approval (CIBA Core 1.0, 10)."""
+    request_id = required(form, "auth_req_id")
+    approval = tenant.directory.approvals.get(request_id)
     if approval is None:
         raise TokenError(400, "expired_token", "The request is unknown or has expired")
     if approval.answer is None:
-        raise TokenError(400, "authorization_pending", "The user has yet to answer")
-    here.directory.approvals.take(name)
+        raise TokenError(400, "authorization_pending", "The user has not answered yet")
+    tenant.directory.approvals.pop(request_id)
     if not approval.answer:
         raise TokenError(400, "access_denied", "The user did not authorize the request")
-    return issue(here, approval.grant)
+    return issue_tokens(tenant, approval.grant)
 
 
-def demand_mfa(grant: Grant, family: str | None = None) -> None:
-    """Refuse tokens where a second factor is wanted and there was none.
+def check_mfa(grant: Grant, refresh_token: str | None = None) -> None:
+    """Reject a login or a refresh that requires a second factor and has none.
 
-    ``family`` is the refresh token that asked for them; without, it is a login, which
-    asks users who have a second factor for it in any case.
+    Logins, which have no ``refresh_token``, also require it of users who have one.
     """
-    directory, session = here.directory, grant.session
-    has = {m.type for m in directory.methods.second_factors(session.user.sub)}
-    wanted = here.require_mfa or (family is None and has)
-    if not wanted or "mfa" in session.amr:
+    directory, session = tenant.directory, grant.session
+    kinds = {m.type for m in directory.methods.second_factors(session.user.sub)}
+    is_required = tenant.require_mfa or (refresh_token is None and kinds)
+    if not is_required or "mfa" in session.amr:
         return
-    ways = [{"type": name} for kind, name in _AUTHENTICATORS.items() if kind in has]
-    needs = {"challenge": ways} if ways else {"enroll": [{"type": "otp"}]}
-    token = directory.mfa_tokens.put((grant, family))
-    more: dict[str, Any] = {"mfa_token": token, "mfa_requirements": needs}
+    factors = [{"type": t} for kind, t in _AUTHENTICATORS.items() if kind in kinds]
+    requirements = {"challenge": factors} if factors else {"enroll": [{"type": "otp"}]}
+    token = directory.mfa_tokens.put((grant, refresh_token))
+    more: dict[str, Any] = {"mfa_token": token, "mfa_requirements": requirements}
     raise TokenError(403, "mfa_required", "Multifactor authentication required", **more)
 
 
-def proved(session: Session, acr: str | None = None) -> Session:
-    """Return a session whose user has just shown a second factor."""
-    return replace(session, amr=("mfa",), acr=acr, auth_time=here.now())
+def with_mfa(session: Session, acr: str | None = None) -> Session:
+    """Return the session after a second factor."""
+    return replace(session, amr=("mfa",), acr=acr, auth_time=tenant.now())
 
 
 @routes.get("/mfa/authenticators")
 def authenticators() -> Response:
-    """List what a user can be asked for."""
-    found = here.directory.methods.of(_sub(bearer()), *_AUTHENTICATORS)
-    kinds = [{"authenticator_type": _AUTHENTICATORS[method.type]} for method in found]
-    states = [{"id": method.id, "active": method.confirmed} for method in found]
-    return private([{**k, **s} for k, s in zip(kinds, states, strict=True)])
+    """List a user's authenticators."""
+    sub, types = _mfa_sub(bearer_token()), _AUTHENTICATORS
+    methods = tenant.directory.methods.for_user(sub, *types)
+    found = [(types[m.type], {"id": m.id, "active": m.confirmed}) for m in methods]
+    return as_json([{"authenticator_type": kind, **state} for kind, state in found])
 
 
 @routes.post("/mfa/associate")
 def associate() -> Response:
-    """Give a user an authenticator, which is confirmed by its first code."""
-    sub, methods = _sub(bearer()), here.directory.methods
+    """Add an authenticator app to a user; its first code confirms it."""
+    sub, methods = _mfa_sub(bearer_token()), tenant.directory.methods
     if methods.second_factors(sub):
         raise TokenError(403, "access_denied", "User is already enrolled.")
     if "otp" not in parameters().get("authenticator_types", ""):
         raise bad_request("Unsupported authenticator type")
-    made, recovery = methods.add_totp(sub), methods.add_recovery_code(sub)
-    shown = {"secret": made.secret, "barcode_uri": barcode(made, sub)}
+    totp, recovery = methods.add_totp(sub), methods.add_recovery_code(sub)
+    secret = {"secret": totp.secret, "barcode_uri": barcode(totp, sub)}
     codes = {"recovery_codes": [recovery.secret]}
-    return private({"authenticator_type": "otp", "id": made.id, **shown, **codes})
+    return as_json({"authenticator_type": "otp", "id": totp.id, **secret, **codes})
 
 
 @routes.post("/mfa/challenge")
 def challenge() -> Response:
-    """Ask a user for a code."""
-    form = app_form()
-    if not here.directory.methods.of(_sub(required(form, "mfa_token")), "totp"):
+    """Ask a user for a one-time code."""
+    form = client_form()
+    sub = _mfa_sub(required(form, "mfa_token"))
+    if not tenant.directory.methods.for_user(sub, "totp"):
         raise TokenError(403, "association_required", "User is not enrolled.")
     if form.get("challenge_type", "otp") != "otp":
-        raise TokenError(400, "unsupported_challenge_type", "Only otp is known here")
-    return private({"challenge_type": "otp"})
+        raise TokenError(400, "unsupported_challenge_type", "Only otp is supported")
+    return as_json({"challenge_type": "otp"})
 
 
 def otp(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange an ``mfa_token`` and a one-time code for tokens."""
-    sub = _sub(required(form, "mfa_token"))
-    if not here.directory.methods.takes(sub, required(form, "otp"), "totp"):
+    sub = _mfa_sub(required(form, "mfa_token"))
+    if not tenant.directory.methods.accept_code(sub, required(form, "otp"), "totp"):
         raise invalid_grant("Invalid otp_code.")
-    return _tokens(form)
+    return _mfa_tokens(form)
 
 
 def recovery_code(form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange an ``mfa_token`` and a recovery code for tokens and the next code."""
-    sub, methods = _sub(required(form, "mfa_token")), here.directory.methods
-    if not methods.takes(sub, required(form, "recovery_code"), "recovery-code"):
+    sub, methods = _mfa_sub(required(form, "mfa_token")), tenant.directory.methods
+    if not methods.accept_code(sub, required(form, "recovery_code"), "recovery-code"):
         raise invalid_grant("MFA Authorization rejected.")
-    return {**_tokens(form), "recovery_code": methods.add_recovery_code(sub).secret}
+    tokens = _mfa_tokens(form)
+    return {**tokens, "recovery_code": methods.add_recovery_code(sub).secret}
 
 
-def _tokens(form: Mapping[str, str]) -> dict[str, Any]:
-    grant, family = here.directory.mfa_tokens.take(form["mfa_token"]) or _expired()
-    grant = replace(grant, session=proved(grant.session))
-    if family is None:
-        return issue(here, grant)
-    # The refresh token stays good, and what it brings from now on is of this proof.
-    here.directory.refresh_tokens.prove(family, grant.session)
-    return token_response(here, grant, None)
+def _mfa_tokens(form: Mapping[str, str]) -> dict[str, Any]:
+    grant, refresh = tenant.directory.mfa_tokens.pop(form["mfa_token"]) or _expired()
+    grant = replace(grant, session=with_mfa(grant.session))
+    if refresh is None:
+        return issue_tokens(tenant, grant)
+    # The refresh token stays valid, and later refreshes count as multi-factor, too.
+    tenant.directory.refresh_tokens.set_session(refresh, grant.session)
+    return token_response(tenant, grant, None)
 
 
-def _sub(mfa_token: str) -> str:
-    grant, _ = here.directory.mfa_tokens.get(mfa_token) or _expired()
+def _mfa_sub(mfa_token: str) -> str:
+    grant, _ = tenant.directory.mfa_tokens.get(mfa_token) or _expired()
     return grant.session.user.sub
 
 

@@ -1,4 +1,4 @@
-"""Requests to the back channel, and who may send them."""
+"""Parameters and client authentication of back channel requests."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from flask import request
 
 from .errors import TokenError, bad_request
-from .factors import same
-from .provider import here
+from .factors import safe_equal
+from .provider import tenant
 
 T = TypeVar("T")
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-#: Parameters that prove who sends a request and mean nothing else.
+#: The parameters for client authentication.
 CREDENTIALS = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
 
 
 def parameters() -> dict[str, str]:
-    """Return the parameters of the present request, as a form or, as at Auth0, JSON."""
+    """Return the request's parameters, from a form or, as Auth0 accepts, JSON."""
     if not request.is_json:
         return request.form.to_dict()
     document = request.get_json(silent=True)
@@ -32,14 +32,14 @@ def parameters() -> dict[str, str]:
 
 
 def required(form: Mapping[str, str], name: str) -> str:
-    """Return a parameter, or refuse the request where it is not there."""
+    """Return a parameter, or reject the request if it is missing."""
     if not form.get(name):
         raise bad_request(f"Missing required parameter: {name}")
     return form[name]
 
 
-def structure(form: Mapping[str, str], name: str, kind: type[T]) -> T:
-    """Return a parameter that is a JSON object or list, empty where it is not there."""
+def json_parameter(form: Mapping[str, str], name: str, kind: type[T]) -> T:
+    """Parse a parameter that is a JSON object or list; empty if it is missing."""
     try:
         value = json.loads(form[name]) if form.get(name) else kind()
     except ValueError:
@@ -49,65 +49,65 @@ def structure(form: Mapping[str, str], name: str, kind: type[T]) -> T:
     return value
 
 
-def bearer() -> str:
-    """Return the access token that a request shows (RFC 6750, section 2.1)."""
+def bearer_token() -> str:
+    """Return the request's access token, or "" (RFC 6750, section 2.1)."""
     header = request.authorization
     return (header and header.type == "bearer" and header.token) or ""
 
 
-def app_form() -> dict[str, str]:
-    """Return the parameters of a request that proves to be the app's.
+def client_form() -> dict[str, str]:
+    """Authenticate the client and return the request's parameters.
 
-    As at Auth0, an app has one way to show that: the secret, or its own key once that
-    is registered.
+    As at Auth0, an app has one way to authenticate: its secret, or private_key_jwt
+    once its key is registered.
     """
     form = parameters()
     basic = request.authorization
-    name, secret = form.get("client_id"), form.get("client_secret")
+    client_id, secret = form.get("client_id"), form.get("client_secret")
     if basic is not None and basic.type == "basic":
-        name, secret = basic.username, basic.password
-    # Both are compared, so that the time taken tells nothing about either.
-    named = same(here.client_id, name or "")
-    if here.client_public_key is not None:
-        _check_assertion(here.client_public_key, form)
-    elif not (same(here.client_secret, secret or "") and named):
+        client_id, secret = basic.username, basic.password
+    # Both are compared before the check, so that its time does not depend on either.
+    is_known = safe_equal(tenant.client_id, client_id or "")
+    if tenant.client_public_key is not None:
+        _check_assertion(tenant.client_public_key, form)
+    elif not (safe_equal(tenant.client_secret, secret or "") and is_known):
         raise TokenError(401, "access_denied", "Unauthorized")
     return form
 
 
 def _check_assertion(key: str, form: Mapping[str, str]) -> None:
     """Check a JWT that the client signed (RFC 7523, sections 2.2 and 3)."""
-    client_id, token = here.client_id, form.get("client_assertion", "")
-    audiences = [here.issuer + path for path in ("", "oauth/token", request.path[1:])]
+    client_id, token = tenant.client_id, form.get("client_assertion", "")
+    audiences = [tenant.issuer + path for path in ("", "oauth/token", request.path[1:])]
     if form.get("client_assertion_type") != _ASSERTION_TYPE:
-        _refuse_client("The client has to authenticate with private_key_jwt")
+        _refuse_client("The client must authenticate with private_key_jwt")
     try:
         claims = _verify(token, key, client_id, audiences, {"sub", "jti"})
     except jwt.PyJWTError as error:
-        _refuse_client(f"The assertion is wrong: {error}")
+        _refuse_client(f"The assertion is invalid: {error}")
     if not (claims["sub"] == form.get("client_id", client_id) == client_id):
-        _refuse_client("The assertion is about another client")
-    assertions, jti = here.directory.assertions, claims["jti"]
+        _refuse_client("The assertion is for another client")
+    assertions, jti = tenant.directory.used_assertions, claims["jti"]
     if assertions.get(jti):
-        _refuse_client("The assertion was used before: its jti is known")
-    assertions.put(True, key=jti, lifetime=claims["exp"] - here.now())
+        _refuse_client("The assertion was used before")
+    assertions.put(True, key=jti, lifetime=claims["exp"] - tenant.now())
 
 
 def _refuse_client(description: str) -> NoReturn:
     raise TokenError(401, "invalid_client", description)
 
 
-def own_claims(token: str, audience: str) -> dict[str, Any]:
-    """Return the claims of a token of the tenant's own, or raise a PyJWTError."""
-    key = here.keys.current.private.public_key()
-    return _verify(token, key, here.issuer, [audience], {"sub"})
+def verified_claims(token: str, audience: str) -> dict[str, Any]:
+    """Return the claims of a token that the tenant issued, or raise a PyJWTError."""
+    key = tenant.keys.current.private.public_key()
+    return _verify(token, key, tenant.issuer, [audience], {"sub"})
 
 
 def _verify(
     token: str, key: RSAPublicKey | str, iss: str, aud: list[str], also: Collection[str]
 ) -> dict[str, Any]:
     """Return the claims of a token signed with RS256 (RFC 7519, section 7.2)."""
-    # The library knows only the machine's clock; ours may differ.
+    # PyJWT checks times by the machine's clock, so they are checked below.
     options: Any = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf"), False)
     options["require"] = ["iss", "aud", "exp", *also]
     claims: dict[str, Any] = jwt.decode(
@@ -120,6 +120,6 @@ def _verify(
     )
     if not isinstance(claims["exp"], int | float):
         raise jwt.DecodeError("exp is not a number")
-    if claims["exp"] <= here.now():
+    if claims["exp"] <= tenant.now():
         raise jwt.ExpiredSignatureError("The token has expired")
     return claims

@@ -11,12 +11,20 @@ import jwt
 from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
-from .authorization import AuthorizationRequest, send_back, site
+from .authorization import AuthorizationRequest, app_name, redirect_back
 from .directory import Question
-from .errors import TokenError, bad_request, private
-from .factors import WRONG, Ceremony, Method, barcode, proves, same, timestamp
-from .messages import bearer, own_claims, parameters, structure
-from .provider import here
+from .errors import TokenError, as_json, bad_request
+from .factors import (
+    PASSKEY_ERRORS,
+    Ceremony,
+    Method,
+    barcode,
+    pkce_matches,
+    safe_equal,
+    timestamp,
+)
+from .messages import bearer_token, json_parameter, parameters, verified_claims
+from .provider import tenant
 
 _PASSWORDS = "Username-Password-Authentication"
 _FACTORS = {"totp": "secondary", "recovery-code": "secondary", "passkey": "primary"}
@@ -26,21 +34,21 @@ routes = Blueprint("my_account", __name__, url_prefix="/me/v1")
 
 
 @routes.errorhandler(TokenError)
-def refuse(error: TokenError) -> Response:
-    """Answer with a problem document (RFC 9457)."""
+def error_response(error: TokenError) -> Response:
+    """Return a problem document (RFC 9457)."""
     code, detail = error.document["error"], error.document["error_description"]
-    kind = f"https://auth0.com/api-errors/{code}"
-    problem = {"type": kind, "title": code, "status": error.status, "detail": detail}
-    return private(problem, error.status)
+    uri = f"https://auth0.com/api-errors/{code}"
+    problem = {"type": uri, "title": code, "status": error.status, "detail": detail}
+    return as_json(problem, error.status)
 
 
-def _sub(what: str) -> str:
-    """Return whose access token the request shows, if it is good for this."""
+def _authorized_sub(what: str) -> str:
+    """Return the access token's ``sub``, or raise a TokenError if scope is missing."""
     scope = f"{_VERBS[request.method]}:me:{what}"
     try:
-        claims = own_claims(bearer(), here.my_account)
+        claims = verified_claims(bearer_token(), tenant.my_account)
     except jwt.PyJWTError as error:
-        raise TokenError(401, "unauthorized", f"The token is wrong: {error}") from error
+        raise TokenError(401, "unauthorized", f"Invalid token: {error}") from error
     # The SDK writes some of these scopes with hyphens.
     if scope not in claims.get("scope", "").replace("-", "_").split():
         raise TokenError(403, "insufficient_scope", f"The access token lacks {scope}")
@@ -49,168 +57,168 @@ def _sub(what: str) -> str:
 
 @routes.post("/connected-accounts/connect")
 def connect() -> Response:
-    """Begin to connect an account; the user is asked at the address returned."""
-    sub, form = _sub("connected_accounts"), parameters()
+    """Start to connect an account; the user confirms it at the ``connect_uri``."""
+    sub, form = _authorized_sub("connected_accounts"), parameters()
     connection, url = form.get("connection", ""), form.get("redirect_uri", "")
-    if connection not in here.connections - {_PASSWORDS}:
+    if connection not in tenant.connections - {_PASSWORDS}:
         raise TokenError(404, "not_found", f"There is no connection {connection}")
-    if not here.knows_callback(url) or form.get("code_challenge_method") != "S256":
-        raise bad_request("redirect_uri or code_challenge is wrong")
-    structure(form, "scopes", list)
-    session, questions = secrets.token_urlsafe(32), here.directory.questions
-    back = AuthorizationRequest(url, "", (), form.get("state"))
+    if not tenant.knows_callback(url) or form.get("code_challenge_method") != "S256":
+        raise bad_request("redirect_uri or code_challenge_method is invalid")
+    json_parameter(form, "scopes", list)
+    session, questions = secrets.token_urlsafe(32), tenant.directory.questions
+    authz = AuthorizationRequest(url, "", (), form.get("state"))
 
     def agree() -> Response:
-        asked = {**form, "sub": sub, "auth_session": session}
-        code = here.directory.connects.put(asked)
-        return send_back(url, back.state, {"connect_code": code}, 303)
+        started = {**form, "sub": sub, "auth_session": session}
+        code = tenant.directory.connect_codes.put(started)
+        return redirect_back(url, authz.state, {"connect_code": code}, 303)
 
-    text = f"Let {site(url)} use your account at {connection}?"
-    shown = {"title": "Connect an account", "text": text}
-    ticket = questions.put(Question("confirm", back, agree, shown))
-    answer = {"connect_uri": f"{here.origin}/u/confirm", "auth_session": session}
+    text = f"Let {app_name(url)} use your account at {connection}?"
+    context = {"title": "Connect an account", "text": text}
+    ticket = questions.put(Question("confirm", authz, agree, context))
+    document = {"connect_uri": f"{tenant.origin}/u/confirm", "auth_session": session}
     more = {"connect_params": {"ticket": ticket}, "expires_in": int(questions.lifetime)}
-    return private({**answer, **more}, 201)
+    return as_json({**document, **more}, 201)
 
 
 @routes.post("/connected-accounts/complete")
 def complete() -> Response:
-    """Connect the account that the user has agreed to, one at each connection."""
-    sub, form = _sub("connected_accounts"), parameters()
-    asked = here.directory.connects.take(form.get("connect_code", "")) or {}
-    shown = {name: form.get(name) for name in ("auth_session", "redirect_uri")}
-    proved = proves(form.get("code_verifier", ""), asked.get("code_challenge", ""))
-    if not (proved and {"sub": sub, **shown}.items() <= asked.items()):
-        raise bad_request("The connect_code is not of this request")
-    made = {
+    """Connect the account that the user has confirmed, one for each connection."""
+    sub, form = _authorized_sub("connected_accounts"), parameters()
+    started = tenant.directory.connect_codes.pop(form.get("connect_code", "")) or {}
+    same = {name: form.get(name) for name in ("auth_session", "redirect_uri")}
+    verifier, challenge = form.get("code_verifier", ""), started.get("code_challenge")
+    is_verified = pkce_matches(verifier, challenge or "")
+    if not (is_verified and {"sub": sub, **same}.items() <= started.items()):
+        raise bad_request("The connect_code does not belong to this request")
+    account = {
         "id": f"cac_{secrets.token_hex(8)}",
-        "connection": asked["connection"],
+        "connection": started["connection"],
         "access_type": "offline",
-        "scopes": structure(asked, "scopes", list),
-        "created_at": timestamp(here.now()),
+        "scopes": json_parameter(started, "scopes", list),
+        "created_at": timestamp(tenant.now()),
     }
-    here.directory.accounts.setdefault(sub, {})[asked["connection"]] = made
-    return private(made, 201)
+    tenant.directory.accounts.setdefault(sub, {})[started["connection"]] = account
+    return as_json(account, 201)
 
 
 @routes.get("/connected-accounts/accounts")
 def _accounts() -> Response:
-    found = here.directory.accounts.get(_sub("connected_accounts"), {})
-    wanted = request.args.get("connection")
-    return _part("accounts", [a for n, a in found.items() if wanted in {None, n}])
+    accounts = tenant.directory.accounts.get(_authorized_sub("connected_accounts"), {})
+    name = request.args.get("connection")
+    return _page("accounts", [a for n, a in accounts.items() if name in {None, n}])
 
 
 @routes.delete("/connected-accounts/accounts/<name>")
 def _disconnect(name: str) -> Response:
-    found = here.directory.accounts.get(_sub("connected_accounts"), {})
-    for connection, account in list(found.items()):
+    accounts = tenant.directory.accounts.get(_authorized_sub("connected_accounts"), {})
+    for connection, account in list(accounts.items()):
         if account["id"] == name:
-            del found[connection]
+            del accounts[connection]
             return Response(status=204)
     raise TokenError(404, "not_found", "There is no such account")
 
 
 @routes.get("/connected-accounts/connections")
 def _connections() -> Response:
-    _sub("connected_accounts")
-    found = sorted(here.connections - {_PASSWORDS})
-    return _part("connections", [{"name": n, "strategy": n} for n in found])
+    _authorized_sub("connected_accounts")
+    names = sorted(tenant.connections - {_PASSWORDS})
+    return _page("connections", [{"name": n, "strategy": n} for n in names])
 
 
-def _part(name: str, items: list[dict[str, Any]]) -> Response:
-    """Answer with some of the items, and where to go on."""
+def _page(name: str, items: list[dict[str, Any]]) -> Response:
+    """Return the requested page of items, and where the next one starts."""
     start, take = (request.args.get(n, d) for n, d in (("from", "0"), ("take", "50")))
     if not (start.isdecimal() and take.isdecimal()):
-        raise bad_request("from or take is no number")
+        raise bad_request("from or take is not a number")
     end = int(start) + int(take)
     more = {"next": str(end)} if end < len(items) else {}
-    return private({name: items[int(start) : end], **more})
+    return as_json({name: items[int(start) : end], **more})
 
 
 @routes.get("/factors")
 def _factors() -> Response:
-    _sub("factors")
-    return private([{"type": t, "usage": [usage]} for t, usage in _FACTORS.items()])
+    _authorized_sub("factors")
+    return as_json([{"type": t, "usage": [usage]} for t, usage in _FACTORS.items()])
 
 
 @routes.get("/authentication-methods")
 def _methods() -> Response:
-    sub, kind = _sub("authentication_methods"), request.args.get("type")
-    found = here.directory.methods.of(sub, *([kind] if kind else []))
-    return private({"authentication_methods": [_shown(method) for method in found]})
+    sub, kind = _authorized_sub("authentication_methods"), request.args.get("type")
+    methods = tenant.directory.methods.for_user(sub, *([kind] if kind else []))
+    return as_json({"authentication_methods": [_as_dict(m) for m in methods]})
 
 
 @routes.route("/authentication-methods/<name>", methods=["GET", "PATCH", "DELETE"])
 def method(name: str) -> Response:
-    """Show a method, call it by another name, or take it away."""
+    """Show, rename or delete a method."""
     sub, found = _find(name)
     if request.method == "DELETE":
-        here.directory.methods.remove(sub, found)
+        tenant.directory.methods.remove(sub, found)
         return Response(status=204)
     if request.method == "PATCH":
         found.name = parameters().get("name", found.name)
-    return private(_shown(found))
+    return as_json(_as_dict(found))
 
 
 @routes.post("/authentication-methods")
 def enroll() -> Response:
-    """Begin to enroll a method; it counts once it is verified."""
-    sub, kind = _sub("authentication_methods"), parameters().get("type")
-    known, ceremony = here.directory.methods, Ceremony("create", name=sub)
+    """Start to enroll a method; it is usable once it is verified."""
+    sub, kind = _authorized_sub("authentication_methods"), parameters().get("type")
+    methods, ceremony = tenant.directory.methods, Ceremony("create", name=sub)
     more: dict[str, Any]
     if kind == "totp":
-        made = known.add_totp(sub)
-        more = {"barcode_uri": barcode(made, sub), "manual_input_code": made.secret}
+        new = methods.add_totp(sub)
+        more = {"barcode_uri": barcode(new, sub), "manual_input_code": new.secret}
     elif kind == "recovery-code":
-        made = known.add_recovery_code(sub)
-        more = {"recovery_code": made.secret}
+        new = methods.add_recovery_code(sub)
+        more = {"recovery_code": new.secret}
     elif kind == "passkey":
-        made = known.add(sub, kind, "", confirmed=False)
+        new = methods.add(sub, kind, "", confirmed=False)
         more = {"authn_params_public_key": ceremony.options}
     else:
-        raise bad_request(f"The type {kind} is not known here")
-    session = here.directory.enrolments.put((made, ceremony))
-    answer = private({"id": made.id, "auth_session": session, **more}, 202)
-    answer.location = f"{here.my_account}v1/authentication-methods/{quote(made.id)}"
-    return answer
+        raise bad_request(f"Unsupported type: {kind}")
+    session = tenant.directory.enrolments.put((new, ceremony))
+    response = as_json({"id": new.id, "auth_session": session, **more}, 202)
+    response.location = f"{tenant.my_account}v1/authentication-methods/{quote(new.id)}"
+    return response
 
 
 @routes.post("/authentication-methods/<name>/verify")
 def verify(name: str) -> Response:
-    """Enroll a method for good."""
+    """Complete the enrollment of a method."""
     form, (_, found) = parameters(), _find(name)
-    enrolments, session = here.directory.enrolments, form.get("auth_session", "")
-    made, ceremony = enrolments.get(session) or (None, None)
-    if made is not found or ceremony is None or not _verified(form, made, ceremony):
-        raise TokenError(403, "forbidden", "The answer is wrong, or it comes too late")
-    enrolments.take(session)
+    enrolments, session = tenant.directory.enrolments, form.get("auth_session", "")
+    added, ceremony = enrolments.get(session) or (None, None)
+    if added is not found or ceremony is None or not _verify(form, added, ceremony):
+        raise TokenError(403, "forbidden", "The response is invalid or has expired")
+    enrolments.pop(session)
     found.confirmed = True
-    return private(_shown(found), 201)
+    return as_json(_as_dict(found), 201)
 
 
-def _verified(form: Mapping[str, str], made: Method, ceremony: Ceremony) -> bool:
-    if made.type == "totp":
-        return here.directory.methods.shows(made, form.get("otp_code", ""))
-    if made.type == "recovery-code":
-        return same(made.secret, form.get("recovery_code", ""))
+def _verify(form: Mapping[str, str], added: Method, ceremony: Ceremony) -> bool:
+    if added.type == "totp":
+        return tenant.directory.methods.totp_matches(added, form.get("otp_code", ""))
+    if added.type == "recovery-code":
+        return safe_equal(added.secret, form.get("recovery_code", ""))
     try:
-        answer = structure(form, "authn_response", dict)
-        made.secret, made.key_id = ceremony.key_of(answer), answer["id"]
-    except WRONG:
+        credential = json_parameter(form, "authn_response", dict)
+        added.secret, added.key_id = ceremony.public_key(credential), credential["id"]
+    except PASSKEY_ERRORS:
         return False
     return True
 
 
 def _find(name: str) -> tuple[str, Method]:
-    sub = _sub("authentication_methods")
-    for found in here.directory.methods.of(sub):
+    sub = _authorized_sub("authentication_methods")
+    for found in tenant.directory.methods.for_user(sub):
         if found.id == name:
             return sub, found
     raise TokenError(404, "not_found", "There is no such authentication method")
 
 
-def _shown(found: Method) -> dict[str, Any]:
+def _as_dict(found: Method) -> dict[str, Any]:
     names = ("id", "type", "created_at", "confirmed", "name", "key_id")
-    shown = {name: getattr(found, name) for name in names}
-    usage = {"usage": [_FACTORS[found.type]]}
-    return {**{n: v for n, v in shown.items() if v != ""}, **usage}
+    values = {n: value for n in names if (value := getattr(found, n)) != ""}
+    return {**values, "usage": [_FACTORS[found.type]]}

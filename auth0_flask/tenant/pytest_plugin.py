@@ -1,15 +1,14 @@
-"""A tenant for the tests of an app, as a plugin of pytest.
+"""A pytest plugin that runs a tenant for the tests of an app.
 
-Load it in ``pyproject.toml``, and name the app's callback if it is another than
-"http://localhost/callback", the one by which Flask's test client reaches
-``/callback``::
+Load it in ``pyproject.toml``. Set ``auth0_callback`` unless the app's callback is
+"http://localhost/callback", the URL of ``/callback`` for Flask's test client::
 
     [tool.pytest.ini_options]
     addopts = "-p auth0_flask.tenant.pytest_plugin"
     auth0_callback = "http://localhost/account/callback"
 
-Then the tenant runs, and the environment points to it, before pytest imports any
-``conftest.py``: that may import the app at its top. In a test::
+The tenant starts and the environment variables are set before pytest imports any
+``conftest.py``, so a ``conftest.py`` may import the app at its top. In a test::
 
     from auth0_flask.tenant.pytest_plugin import complete_login
 
@@ -21,9 +20,9 @@ Then the tenant runs, and the environment points to it, before pytest imports an
         complete_login(client, username="dora")
         assert client.get("/reports").status_code == 200
 
-``pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]`` in the top ``conftest.py``
-works as well, where no ``conftest.py`` imports the app at its top. An
-``AUTH0_REDIRECT_URI`` in the environment wins over ``auth0_callback``.
+If no ``conftest.py`` imports the app at its top, the top ``conftest.py`` can load the
+plugin instead: ``pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]``. An
+``AUTH0_REDIRECT_URI`` in the environment overrides ``auth0_callback``.
 """
 
 from __future__ import annotations
@@ -45,37 +44,36 @@ if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
 _CALLBACK = "http://localhost/callback"
-_PAGE = {"Accept": "text/html"}
-# The tenant's pages are plain http: what is trusted need not be read for each login.
-_TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_HEADERS = {"Accept": "text/html"}
+# The tenant's pages are plain http, so loading CA certificates would waste time.
+_NO_CA = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 _tenant = Tenant()
-_before: dict[str, str | None] = {}
+_old_environment: dict[str, str | None] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option ``auth0_callback``."""
-    parser.addini("auth0_callback", "the app's callback address", default=_CALLBACK)
+    parser.addini("auth0_callback", "the app's callback URL", default=_CALLBACK)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Start the tenant before any ``conftest.py``, where given by ``-p``."""
+    """Start the tenant before any ``conftest.py``, if loaded by ``-p``."""
     _start(early_config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the tenant where a ``conftest.py`` has named this plugin."""
+    """Start the tenant, if a ``conftest.py`` has loaded this plugin."""
     _start(config)
-    # the SDK calls its models the way of pydantic 1, also in a suite where that is
-    # an error
+    # The SDK calls deprecated pydantic methods, and some suites make warnings errors.
     deprecated = "The `(dict|parse_obj)` method is deprecated"
     config.addinivalue_line("filterwarnings", f"ignore:{deprecated}:DeprecationWarning")
 
 
 def _start(config: pytest.Config) -> None:
-    """Start the tenant and point the environment to it, once, until pytest ends."""
-    if _before:
+    """Start the tenant once and set the environment variables until pytest ends."""
+    if _old_environment:
         return
     try:
         _tenant.start()
@@ -83,23 +81,24 @@ def _start(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     callback = os.environ.get("AUTH0_REDIRECT_URI") or config.getini("auth0_callback")
     environment = _tenant.environ(redirect_uri=callback)
-    _before.update({name: os.environ.get(name) for name in environment})
+    _old_environment.update({name: os.environ.get(name) for name in environment})
     os.environ.update(environment)
     config.add_cleanup(_stop)
 
 
 def _stop() -> None:
-    """Stop the tenant and leave the environment as it was."""
-    for name in _before:
+    """Stop the tenant and restore the environment."""
+    for name, value in _old_environment.items():
         os.environ.pop(name, None)
-    os.environ.update({name: v for name, v in _before.items() if v is not None})
-    _before.clear()
+        if value is not None:
+            os.environ[name] = value
+    _old_environment.clear()
     _tenant.stop()
 
 
 @pytest.fixture
 def auth0_tenant() -> Iterator[Tenant]:
-    """The tenant that all tests share, reset for each test."""
+    """The tenant that all tests share, reset before and after each test."""
     _tenant.reset()
     yield _tenant
     _tenant.reset()
@@ -119,41 +118,40 @@ def tenant_user(auth0_tenant: Tenant) -> Callable[..., User]:
 def complete_login(
     client: FlaskClient, path: str = "/login", username: str = "alice"
 ) -> TestResponse:
-    """Sign in with a test client, over real http, in a browser new to the tenant.
+    """Sign in with a test client. The tenant sees a new browser each time, over http.
 
-    The path begins a login, with any query, or redirects to where one begins. The test
-    client cannot be used inside a running event loop, nor can this.
+    The path starts a login or redirects to a path that does; it may have a query.
+    Like the test client, this cannot run inside an event loop.
 
     Returns:
-        What the app answers in the end, be it a page about what went wrong.
+        The app's final response, which is its error page if the login failed.
 
     Raises:
-        AssertionError: If the tenant refuses in a page of its own, or the
-            redirects go round in circles.
+        AssertionError: If the tenant shows an error page, or the redirects do not end.
     """
-    answer = client.get(path, headers=_PAGE)
+    response = client.get(path, headers=_HEADERS)
     for _ in range(20):
-        if not answer.location:
-            return answer
-        url = urljoin(answer.request.url, answer.location)
+        if not response.location:
+            return response
+        url = urljoin(response.request.url, response.location)
         if url.startswith(f"{_tenant.origin}/"):
             url = _sign_in(url, username)
-        # The callback comes to where the client has its cookies.
+        # Without a host, the client requests its own, for which it has the cookies.
         path = urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
-        answer = client.get(path, headers=_PAGE)
-    raise AssertionError(f"Too many redirects, the last to {answer.request.path}")
+        response = client.get(path, headers=_HEADERS)
+    raise AssertionError(f"Too many redirects, the last to {response.request.path}")
 
 
 def _sign_in(url: str, username: str) -> str:
-    """Return the address that the tenant sends the browser back to."""
-    with httpx.Client(verify=_TRUSTS_NOBODY, trust_env=False, headers=_PAGE) as browser:
-        answer = browser.get(url)
-        while answer.headers.get("location", "").startswith(f"{_tenant.origin}/u/"):
-            page = httpx.URL(answer.headers["location"])
+    """Sign in at the tenant and return the URL that it redirects to."""
+    with httpx.Client(verify=_NO_CA, trust_env=False, headers=_HEADERS) as browser:
+        response = browser.get(url)
+        while response.headers.get("location", "").startswith(f"{_tenant.origin}/u/"):
+            page = httpx.URL(response.headers["location"])
             form = {"action": "login", "username": username, **page.params}
             if page.path == "/u/factor":
                 form["code"] = _tenant.otp_for(username)
-            answer = browser.post(page.copy_with(query=None), data=form)
-    if not answer.has_redirect_location:
-        raise AssertionError(f"The tenant answers {answer.status_code}: {answer.text}")
-    return answer.headers["location"]
+            response = browser.post(page.copy_with(query=None), data=form)
+    if not response.has_redirect_location:
+        raise AssertionError(f"Tenant error {response.status_code}: {response.text}")
+    return response.headers["location"]

@@ -1,4 +1,4 @@
-"""The servers of the two ports: connections that stay open, and TLS."""
+"""HTTP servers for the two ports, with keep-alive connections and TLS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Connections:
         self._lock = threading.Lock()
 
     def add(self, connection: socket.socket) -> int:
-        """Register the calling thread's connection and return its number."""
+        """Register the connection of this thread and return its number."""
         with self._lock:
             number = next(self._numbers)
             self._open[number] = (connection, threading.current_thread())
@@ -43,51 +43,51 @@ class Connections:
         return number
 
     def remove(self, number: int) -> None:
-        """Forget a connection that is about to end."""
+        """Unregister a connection before it is closed."""
         with self._lock:
             del self._open[number]
 
-    def close(self, patience: float, *, for_good: bool = False) -> None:
-        """End all connections: idle ones now, others after their answer.
+    def close(self, timeout: float, *, final: bool = False) -> None:
+        """Close all connections: idle ones now, others after their response.
 
-        Waits for them to be gone; ``for_good`` ends those on their way in as well.
+        Waits until they are closed. With ``final``, new ones are closed as well.
         """
         with self._lock:
-            self._closing = for_good
-            leaving = list(self._open.values())
-        for connection, _ in leaving:
+            self._closing = final
+            closing = list(self._open.values())
+        for connection, _ in closing:
             _end_input(connection)
-        deadline = time.monotonic() + patience
-        for _, thread in leaving:
+        deadline = time.monotonic() + timeout
+        for _, thread in closing:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _end_input(connection: socket.socket) -> None:
-    # The handler reads the end of the stream, as if its client had left, and
-    # closes in good order. Past ssl's own shutdown(), which would have an
-    # answer under way go out in the clear.
+    # The handler reads the end of the stream, as if the client had disconnected.
+    # SSLSocket.shutdown() is bypassed: it would end TLS, and a response that is still
+    # being written would be sent unencrypted.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RD)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came in."""
+    """A request to the tenant."""
 
     method: str
     path: str  # without the query
-    connection: int  # the number of the connection it came on
-    scheme: str = ""  # of its Authorization header: "basic", say
+    connection: int  # the number of its connection
+    scheme: str = ""  # of its Authorization header, such as "basic"
 
 
 class _Handler(WSGIRequestHandler):
-    """Serves one connection, request after request, until its client leaves."""
+    """Serves the requests of one connection until the client disconnects."""
 
     connections: Connections
 
     protocol_version = "HTTP/1.1"
-    # A whole answer in one packet, sent at once. In two, the second would wait
-    # for the client's delayed acknowledgement of the first: 40 ms.
+    # Send each response in one packet. The second of two would wait 40 ms for the
+    # client's delayed acknowledgement of the first.
     wbufsize = -1
     disable_nagle_algorithm = True
 
@@ -99,19 +99,19 @@ class _Handler(WSGIRequestHandler):
         try:
             super().finish()
         except OSError:
-            # The client left with a part of its answer still in the buffer.
+            # The client disconnected before the whole response was sent.
             self.rfile.close()
         finally:
             self.connections.remove(self.number)
 
     def run_wsgi(self) -> None:
-        """Read the request's body to its end, then have the app answer."""
+        """Read the whole request body, then call the app."""
         body = self._read_body()
         if body is None:
             self.close_connection = True
             return
-        # Werkzeug reads on after an answer, until the client has no more to
-        # say. That would swallow the next request: give it only this one's.
+        # After a response, Werkzeug reads and drops all remaining input, which would
+        # include the next request. So it gets only this request's body.
         stream, self.rfile = self.rfile, io.BytesIO(body)
         try:
             super().run_wsgi()
@@ -122,25 +122,25 @@ class _Handler(WSGIRequestHandler):
         return {**super().make_environ(), CONNECTION: self.number}
 
     def send_header(self, keyword: str, value: str) -> None:
-        """Leave out Werkzeug's "Connection: close" where it is not so."""
+        """Omit Werkzeug's "Connection: close" if the connection stays open."""
         if keyword != "Connection" or self.close_connection:
             super().send_header(keyword, value)
 
     def send_error(
         self, code: int, message: str | None = None, explain: str | None = None
     ) -> None:
-        """Refuse a malformed request, and with it the rest of the connection."""
+        """Reject a malformed request and close the connection."""
         self.close_connection = True
         super().send_error(code, message, explain)
 
     def connection_dropped(
         self, error: BaseException, environ: dict[str, Any] | None = None
     ) -> None:
-        """Read no more requests where the connection is gone."""
+        """Read no more requests from a lost connection."""
         self.close_connection = True
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing: the terminal belongs to whoever started the tenant."""
+        """Do not log, since the terminal belongs to the program under test."""
 
     def _read_body(self) -> bytes | None:
         length = self.headers.get("Content-Length", "0")
@@ -160,20 +160,20 @@ class _Handler(WSGIRequestHandler):
 def listening(
     app: App, connections: Connections, context: ssl.SSLContext | None = None
 ) -> Iterator[int]:
-    """Serve on a loopback port that is free, with TLS or plain; yields the port.
+    """Serve on a free loopback port, with TLS if there is a context; yield the port.
 
-    At the end it takes no more connections; those there are go on.
+    On exit, new connections are refused. Open ones are not closed.
     """
-    bound = type("BoundHandler", (_Handler,), {"connections": connections})
-    server = serve_on(0, app, bound)
+    handler = type("BoundHandler", (_Handler,), {"connections": connections})
+    server = serve_on(0, app, handler)
     if context is not None:
-        # Without a handshake on accepting: it happens at the first read, in the
-        # connection's own thread, so that a silent client keeps nobody waiting.
+        # The handshake happens at the first read, in the connection's own thread. On
+        # accept, a client that sends nothing would block all others.
         server.socket = context.wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False
         )
         server.ssl_context = context
-    # Asked to stop, the server answers within one interval.
+    # shutdown() takes up to one poll interval, here 0.05 s.
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -184,15 +184,15 @@ def listening(
 
 
 def serve_on(port: int, app: App, handler: type[WSGIRequestHandler]) -> BaseWSGIServer:
-    """Return a threaded server bound to a loopback port; 0 for any that is free."""
-    # Where the port is taken, this raises an OSError; Werkzeug itself would exit.
+    """Return a threaded server bound to a loopback port; 0 means any free port."""
+    # If the port is in use, this raises an OSError; Werkzeug itself would exit.
     with socket.create_server((HOST, port), backlog=128) as listening:
         fd = listening.fileno()
         return make_server(HOST, port, app, True, request_handler=handler, fd=fd)
 
 
 def server_context(ca_file: str) -> ssl.SSLContext:
-    """Make a CA and a server's side of TLS for loopback; its certificate is kept."""
+    """Return a TLS context for loopback, and write its new CA to a file."""
     try:
         import trustme
     except ModuleNotFoundError as error:

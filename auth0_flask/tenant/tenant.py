@@ -1,4 +1,4 @@
-"""The tenant on its two ports, and the Flask app that both serve."""
+"""The tenant with its two ports, and the Flask app that both serve."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from . import backchannel, browser, logins, my_account
-from .errors import TokenError, refuse
+from .errors import TokenError, error_response
 from .faults import Forgery
 from .provider import Provider
 from .server import CONNECTION, Connections, Seen, listening, server_context
 from .tokens import logout_token
 
-_PATIENCE = 0.15
-# More than an app has to answer a logout token.
-_LONG = 10.0
+_CLOSE_TIMEOUT = 0.15
+_LOGOUT_TIMEOUT = 10.0  # longer than the app's own timeout for a logout token
 _HOSTS = ("localhost", "127.0.0.1")
 _TITLES = {400: "That did not work", 403: "Not allowed", 404: "Not found"}
 
 
 class Tenant(Provider):
-    """A stand-in for an Auth0 tenant, on loopback.
+    """A local stand-in for an Auth0 tenant.
 
-    One port speaks TLS, for an app's back channel; one plain http, for
-    browsers, which would not trust the certificate. Both serve the same.
+    One port uses TLS, for apps. The other uses plain http, for browsers, which would
+    not trust the certificate. Both serve the same endpoints.
     """
 
     def __init__(self) -> None:
@@ -49,16 +48,16 @@ class Tenant(Provider):
         self.stop()
 
     def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
-        """Note a request, let a waiting fault go first, and answer (PEP 3333)."""
+        """Record a request, and respond with a fault or as usual (PEP 3333)."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         scheme = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[0].lower()
         self.requests.append(Seen(method, path, environ.get(CONNECTION, 0), scheme))
-        fault = self.take_fault(path)
+        fault = self.pop_fault(path)
         answer = fault.act(environ, self.stopping) if fault else None
         return (answer or self._app.wsgi_app)(environ, start)
 
     def start(self) -> None:
-        """Listen on two ports that are free."""
+        """Start to listen on two free ports."""
         if self._running is not None:
             raise RuntimeError("The tenant is running already.")
         self.stopping.clear()
@@ -67,8 +66,8 @@ class Tenant(Provider):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tenant-"))
             self.ca_file = str(Path(folder, "ca.pem"))
             context = server_context(self.ca_file)
-            stack.callback(self.finish_backchannel, _LONG)
-            stack.callback(self._connections.close, _PATIENCE, for_good=True)
+            stack.callback(self.finish_backchannel, _LOGOUT_TIMEOUT)
+            stack.callback(self._connections.close, _CLOSE_TIMEOUT, final=True)
             tls = stack.enter_context(listening(self, self._connections, context))
             http = stack.enter_context(listening(self, self._connections))
             self.domain = f"localhost:{tls}"
@@ -78,15 +77,15 @@ class Tenant(Provider):
             self._running = stack.pop_all()
 
     def stop(self) -> None:
-        """End all connections and free the ports; nothing is left behind."""
+        """Close all connections and ports, and delete the CA certificate."""
         if self._running is not None:
             self.stopping.set()
             self._running.close()
             self._running = None
 
     def close_connections(self) -> None:
-        """Close connections: idle ones now, others after their answer."""
-        self._connections.close(_PATIENCE)
+        """Close connections: idle ones now, others after their response."""
+        self._connections.close(_CLOSE_TIMEOUT)
 
     def logout_token(
         self,
@@ -99,34 +98,34 @@ class Tenant(Provider):
     ) -> str:
         """Return a logout token (OpenID Connect Back-Channel Logout, section 2.4).
 
-        Either of ``sub`` and ``sid`` may be left out. ``forge`` is a kind as
-        ``forge()`` takes it; claims and header parameters given as None are removed.
+        ``sub`` or ``sid`` may be omitted. ``forge`` is a kind as in ``forge()``. None
+        removes a claim or a header parameter.
         """
         forgery = Forgery(forge, dict(claims or {}))
         if forge == "absent":
-            raise ValueError("A logout token that is absent cannot be returned.")
+            raise ValueError("A logout token cannot be absent.")
         return logout_token(self, sub, sid, forgery, header)
 
     def finish_backchannel(self, patience: float = 5.0) -> bool:
-        """Wait for the app's answers to logout tokens; tell whether all came."""
-        deadline, waiting = time.monotonic() + patience, list(self.notices)
-        for thread in waiting:
+        """Wait for the app's responses to logout tokens; return whether all came."""
+        deadline, threads = time.monotonic() + patience, list(self.logout_threads)
+        for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in waiting)
+        return not any(thread.is_alive() for thread in threads)
 
     def environ(
         self, redirect_uri: str = "http://localhost:5000/callback"
     ) -> dict[str, str]:
-        """Return the environment variables that point an app to this tenant.
+        """Return the environment variables that make an app use this tenant.
 
-        The app's server trusts its certificate by ``SSL_CERT_FILE``. Browsers do not,
-        so what they visit has plain http addresses: all in the discovery document,
-        and ``/v2/logout`` at the origin of ``authorization_endpoint``.
+        ``SSL_CERT_FILE`` makes the app trust the tenant's certificate. Browsers do not
+        trust it, so their URLs are plain http: those in the discovery document, and
+        ``/v2/logout`` at the origin of ``authorization_endpoint``.
 
-        The app still reads its own ``.env``, over which the environment wins. So
-        settings that would break the login here are empty: the signing key (the
-        tenant takes the client secret), the organization (it is unknown here), and
-        ``AUTH0_REDIS_URL`` unless the environment has it.
+        These variables override the app's ``.env``. Settings that would break the login
+        are empty: the signing key (the tenant expects the client secret), the
+        organization (the tenant does not have it), and ``AUTH0_REDIS_URL`` unless the
+        environment has it.
         """
         self.callback = self.callback or redirect_uri
         return {
@@ -145,10 +144,10 @@ class Tenant(Provider):
 
 
 def _without_proxy(name: str, other: str) -> str:
-    """Return the hosts reached without a proxy, with those of the tenant added."""
-    given = os.environ.get(name) or os.environ.get(other) or ""
-    hosts = [host.strip() for host in given.split(",") if host.strip()]
-    if hosts == ["*"]:  # urllib knows it only where it stands alone
+    """Return the NO_PROXY variable with the tenant's hosts added."""
+    value = os.environ.get(name) or os.environ.get(other) or ""
+    hosts = [host.strip() for host in value.split(",") if host.strip()]
+    if hosts == ["*"]:  # urllib ignores "*" in a list of several hosts
         return "*"
     return ",".join([*hosts, *(host for host in _HOSTS if host not in hosts)])
 
@@ -156,13 +155,13 @@ def _without_proxy(name: str, other: str) -> str:
 def create_app(provider: Provider) -> Flask:
     """Build the app that both ports serve."""
     app = Flask(__name__)
-    # Another name for 127.0.0.1 would let any web site talk to the tenant as
-    # if it were of the same origin (DNS rebinding).
+    # Against DNS rebinding: with another name for 127.0.0.1, a website could send
+    # same-origin requests to the tenant.
     app.config["TRUSTED_HOSTS"] = list(_HOSTS)
     app.extensions["tenant"] = provider
     for part in (backchannel, browser, logins, my_account):
         app.register_blueprint(part.routes)
-    app.register_error_handler(TokenError, refuse)
+    app.register_error_handler(TokenError, error_response)
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_add_headers)
     return app
@@ -170,10 +169,8 @@ def create_app(provider: Provider) -> Flask:
 
 def _error_page(error: HTTPException) -> tuple[str, int]:
     status = error.code or 500
-    title = _TITLES.get(status, error.name)
-    return render_template(
-        "message.html", title=title, message=error.description
-    ), status
+    title, text = _TITLES.get(status, error.name), error.description
+    return render_template("message.html", title=title, message=text), status
 
 
 def _add_headers(response: Response) -> Response:
