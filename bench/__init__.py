@@ -1,1 +1,1 @@
-"""Measurements; each module prints a table."""
+"""Benchmarks, which print tables, and a soak test."""

@@ -1,4 +1,4 @@
-"""All tables, or those named: ``python -m bench [--cpu] [--rounds 7] [table …]``."""
+"""Print all tables or some: ``python -m bench [--cpu] [--rounds 7] [table …]``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TABLES |= {"logins": logins, "servers": servers}
 
 
 def main() -> None:
-    """Print tables, each in a process of its own."""
+    """Print each table from its own process."""
     parser = argparse.ArgumentParser("python -m bench", description=__doc__)
     parser.add_argument("table", nargs="*", help=", ".join(TABLES))
     parser.add_argument("--rounds", type=int)

@@ -1,4 +1,4 @@
-"""What is measured without a server: 3,000 users in turn, or one again."""
+"""Benchmarks without a server, for 3,000 users in turn or for one user."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from flask import Flask
 from auth0_flask.stores import SessionTooLarge, SqliteStore
 
 from . import subjects
-from .processes import measure, redis_client
-from .rounds import Row, each, show
+from .processes import redis_client, resources
+from .rounds import Row, print_table, timer
 from .subjects import CLAIMS, cookies, opaque, state
 
 _COLUMNS = ("3,000 users in turn, µs", "one user again, µs")
@@ -25,7 +25,7 @@ _DEVICES = 1_000
 
 
 def requests() -> None:
-    """Print what /api/me costs, for each kind of view and of session."""
+    """Print the time of /api/me for each kind of view and session."""
     bare, ours, demo = subjects.bare(), subjects.ours(), subjects.demo()
     usual, long = list(cookies(ours)), list(cookies(ours, permissions=226))
     signed, bridge = subjects.quickstart_cookies(), "Flask's own bridge"
@@ -46,11 +46,11 @@ def requests() -> None:
             usual = list(cookies(ours))
             rows.append(_row("ours, sync view, Redis", ours, cookies=usual))
             rows.append(_row("the demo, async view, Redis", demo, cookies=usual))
-        show("`/api/me` in process", _COLUMNS, rows)
+        print_table("`/api/me` in process", _COLUMNS, rows)
 
 
 def pages() -> None:
-    """Print what the home page costs, beside its template from a bare view."""
+    """Print the time of the home page, and of its template without sessions."""
     app, nobody, somebody = subjects.demo(), "its template, for nobody", "for a user"
     rows = [
         _row(nobody, subjects.bare_home(None), "/"),
@@ -58,11 +58,11 @@ def pages() -> None:
         _row(somebody, subjects.bare_home(CLAIMS), "/"),
         _row("home, signed in", app, "/", list(cookies(app)))._replace(base=somebody),
     ]
-    show("The home page in process", _COLUMNS, rows)
+    print_table("The home page in process", _COLUMNS, rows)
 
 
 def stores() -> None:
-    """Print what is paid for revocations and for the list of devices."""
+    """Print how revocations and the list of devices slow a request."""
 
     def app_with(name: str, revoked: int = 10) -> Flask:
         app, now = subjects.ours(), time.time()
@@ -81,11 +81,11 @@ def stores() -> None:
         _row("noted as used, once in 72 minutes", few, cookies=later),
         _row("likewise, without a list of devices", none, cookies=later),
     ]
-    show("A signed-in request and the SQLite file", _COLUMNS, rows)
+    print_table("A signed-in request and the SQLite file", _COLUMNS, rows)
 
 
 def devices() -> None:
-    """Print how long it takes to list and to end 1,000 sessions of one user."""
+    """Print the time to list and to end 1,000 sessions of one user."""
     print("| 1,000 sessions of one user | listed, ms | ended, ms | by id, ms |")
     print("|---|--:|--:|--:|")
     with ExitStack() as stack:
@@ -96,19 +96,19 @@ def devices() -> None:
 
 
 def memory() -> None:
-    """Print memory, threads and open files after so many different sessions."""
+    """Print memory, threads and open files after many different sessions."""
     print("| Sessions seen | MB | Threads | Open files |\n|--:|--:|--:|--:|")
     app, steps = subjects.demo(), (1, 1_000, 2_000, 10_000)
-    for seen, cookie in enumerate(cookies(subjects.ours(), steps[-1]), 1):
-        subjects.ask(app, subjects.requests("/api/me", [cookie])[0])
-        if seen in steps:
-            rss, threads, _, files = measure(os.getpid())
-            print(f"| {seen:,} | {rss:.1f} | {threads} | {files} |")
+    for number, cookie in enumerate(cookies(subjects.ours(), steps[-1]), 1):
+        subjects.run_request(app, subjects.environs("/api/me", [cookie])[0])
+        if number in steps:
+            rss, threads, _, files = resources(os.getpid())
+            print(f"| {number:,} | {rss:.1f} | {threads} | {files} |")
     print()
 
 
 def starting() -> None:
-    """Print how long whole processes take."""
+    """Print the time of a process that imports the SDK or creates the demo."""
     sdk = "auth0_server_python.auth_server.server_client"
     codes = {
         "Flask and the SDK imported": f"import flask, {sdk}",
@@ -118,13 +118,13 @@ def starting() -> None:
     }
     run = partial(subprocess.run, check=True, stderr=subprocess.DEVNULL)
     commands = [[sys.executable, "-c", code] for code in codes.values()]
-    measures = [[each(run, [it], 1, time.perf_counter)] for it in commands]
-    rows = [*map(Row, codes, measures)]
-    show("A process until the app is made", ["µs"], rows)
+    timers = [[timer(run, [command], 1, time.perf_counter)] for command in commands]
+    rows = [*map(Row, codes, timers)]
+    print_table("A process until the app is made", ["µs"], rows)
 
 
 def sizes() -> None:
-    """Print what fits: claims and tokens in bytes against cookies."""
+    """Print the cookies that sessions of different sizes need."""
     from auth import auth0
 
     app, usual = subjects.ours(), "the usual"
@@ -139,35 +139,36 @@ def sizes() -> None:
         rows[f"{usual}, and {number} groups of 17 characters"] = state(user)
     print("| A session with | ID token | Access token | Cookies | Bytes of them |")
     print("|---|---|---|---|---|")
-    for words, kept in rows.items():
-        access_token = len(kept["token_sets"][0]["access_token"])
-        cells = [f"{len(kept['id_token']):,}", f"{access_token:,}", "too large", ""]
+    for name, saved in rows.items():
+        access_token = len(saved["token_sets"][0]["access_token"])
+        cells = [f"{len(saved['id_token']):,}", f"{access_token:,}", "too large", ""]
         with suppress(SessionTooLarge):
-            pieces = subjects.cookie(app, subjects.sign_in, kept).split("; ")
+            pieces = subjects.cookie_header(app, subjects.sign_in, saved).split("; ")
             cells[2:] = str(len(pieces)), f"{sum(map(len, pieces)):,}"
             with app.test_request_context(headers={"Cookie": "; ".join(pieces)}):
                 if "id_token" not in (auth0.sessions.load_unchecked() or {}):
                     cells[0] += ", not kept"
-        print(f"| {words} |", " | ".join(cells), "|")
+        print(f"| {name} |", " | ".join(cells), "|")
     print()
 
 
 def _row(
     name: str, app: Flask, path: str = "/api/me", cookies: Sequence[str] = ()
 ) -> Row:
-    """Return a row of requests, once some were answered as expected."""
-    asked = subjects.requests(path, cookies or [""])
+    """Return a row that times requests, after a check of some responses."""
+    environs = subjects.environs(path, cookies or [""])
     for number in range(0, len(cookies), 999):
-        body = subjects.ask(app, asked[number])
+        body = subjects.run_request(app, environs[number])
         assert path != "/api/me" or f"{number:024}".encode() in body, name  # noqa: S101
-    columns = [asked, asked[:1]] if cookies else [asked]
-    return Row(name, [each(partial(subjects.ask, app), column) for column in columns])
+    columns = [environs, environs[:1]] if cookies else [environs]
+    run = partial(subjects.run_request, app)
+    return Row(name, [timer(run, column) for column in columns])
 
 
 def _list_and_end(name: str, app: Flask) -> None:
     from auth import auth0
 
-    user, took = subjects.claims(0), list[float]()
+    user, times = subjects.claims(0), list[float]()
 
     async def ids() -> list[str]:
         return [device.id for device in await auth0.sessions_of(user["sub"])]
@@ -178,14 +179,14 @@ def _list_and_end(name: str, app: Flask) -> None:
     async def end_each() -> None:
         await auth0.end_session(*await ids())
 
-    for do in (ids, end_all, end_each):
-        if do is not end_all:  # those that were listed
+    for step in (ids, end_all, end_each):
+        if step is not end_all:  # which ends the sessions that were listed
             for _ in range(_DEVICES):
-                subjects.cookie(app, subjects.sign_in, state(user))
+                subjects.cookie_header(app, subjects.sign_in, state(user))
         with app.test_request_context():
             began = time.perf_counter()
-            asyncio.run(do())
-            took.append((time.perf_counter() - began) * 1e3)
+            asyncio.run(step())
+            times.append((time.perf_counter() - began) * 1e3)
             left = asyncio.run(ids())
-        assert len(left) == (_DEVICES if do is ids else 0)  # noqa: S101
-    print(f"| {name} |", " | ".join(f"{ms:,.0f}" for ms in took), "|")
+        assert len(left) == (_DEVICES if step is ids else 0)  # noqa: S101
+    print(f"| {name} |", " | ".join(f"{ms:,.0f}" for ms in times), "|")

@@ -1,4 +1,4 @@
-"""Processes that a measurement needs: servers, and what they are told by."""
+"""Servers for benchmarks, their settings, and the resources of a process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-_PATIENCE = 20.0
+_TIMEOUT = 20.0
 
 
-class Measure(NamedTuple):
-    """What a process takes up; the RSS is in MB, and sockets are files, too."""
+class Resources(NamedTuple):
+    """The resources of a process; RSS is in MB, and ``files`` includes sockets."""
 
     rss: float
     threads: int
@@ -27,8 +27,8 @@ class Measure(NamedTuple):
     files: int
 
 
-def measure(pid: int) -> Measure:
-    """Return what a process takes up now; on Linux only."""
+def resources(pid: int) -> Resources:
+    """Return the resources of a process; on Linux only."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     status, links = dict(line.split(":", 1) for line in lines), list[str]()
     for file in Path(f"/proc/{pid}/fd").iterdir():
@@ -36,12 +36,12 @@ def measure(pid: int) -> Measure:
             links.append(os.readlink(file))
     sockets = sum(link.startswith("socket:") for link in links)
     rss = int(status["VmRSS"].split()[0]) / 1024
-    return Measure(rss, int(status["Threads"]), sockets, len(links))
+    return Resources(rss, int(status["Threads"]), sockets, len(links))
 
 
 @contextmanager
 def set_environment() -> Iterator[None]:
-    """Have settings that reach no tenant, and files of this process alone."""
+    """Set the app's settings, for a tenant that does not exist and a new folder."""
     for name in [name for name in os.environ if name.startswith("AUTH0_")]:
         del os.environ[name]
     with tempfile.TemporaryDirectory() as folder:
@@ -58,13 +58,13 @@ def set_environment() -> Iterator[None]:
 
 
 def program(name: str) -> str | None:
-    """Return the path of a program beside this Python, or anywhere; None for none."""
-    beside = Path(sys.executable).parent
-    return shutil.which(name, path=f"{beside}{os.pathsep}{os.environ['PATH']}")
+    """Return the path of a program, from this Python's folder or PATH, or None."""
+    folder = Path(sys.executable).parent
+    return shutil.which(name, path=f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -80,25 +80,25 @@ def running(
         yield process
     finally:
         process.terminate()
-        process.wait(_PATIENCE)
+        process.wait(_TIMEOUT)
 
 
 class RedisServer:
-    """A redis-server, which keeps all that it was told when it is killed."""
+    """A redis-server that keeps its data when it is killed."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._port = free_port()
         self._folder = stack.enter_context(tempfile.TemporaryDirectory())
         self.url = f"redis://127.0.0.1:{self._port}/0"
-        self(there=True)
-        stack.callback(self, there=False)
+        self.switch(True)
+        stack.callback(self.switch, False)
 
-    def __call__(self, there: bool) -> None:
-        """Start it, with what it knew before; or end it without a goodbye."""
-        if there:
+    def switch(self, on: bool) -> None:
+        """Start it with its earlier data, or kill it."""
+        if on:
             options = f"--port {self._port} --bind 127.0.0.1 --save  --logfile log"
-            kept = "--appendonly yes --appendfsync no"  # which is for power cuts
-            command = [str(program("redis-server")), *f"{options} {kept}".split(" ")]
+            options += " --appendonly yes --appendfsync no"  # fsync is for power cuts
+            command = [str(program("redis-server")), *options.split(" ")]
             self._process = subprocess.Popen(command, cwd=self._folder)  # noqa: S603 - our own command
             _wait_for(self._port, b"PING\r\n")
         else:
@@ -107,22 +107,22 @@ class RedisServer:
 
 
 def redis_client(stack: ExitStack) -> Any:
-    """Run a redis-server; return a client, or None where there is no such program."""
+    """Run a redis-server and return a client, or None if it is not installed."""
     if program("redis-server") is None:
-        print("Redis is left out: there is no redis-server.\n")
+        print("Redis is skipped: redis-server is not installed.\n")
         return None
     from auth0_flask.stores.redis import connect
 
     return connect(RedisServer(stack).url)
 
 
-def _wait_for(port: int, word: bytes) -> None:
-    """Wait until a server listens, or has answered a word of Redis."""
-    give_up, address = time.monotonic() + _PATIENCE, ("127.0.0.1", port)
-    while time.monotonic() < give_up:
-        with suppress(OSError), socket.create_connection(address, 1) as line:
-            line.sendall(word)
-            if not word or line.recv(64).startswith(b"+PONG"):
+def _wait_for(port: int, command: bytes) -> None:
+    """Wait until a server listens, and until it responds if there is a command."""
+    deadline, address = time.monotonic() + _TIMEOUT, ("127.0.0.1", port)
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(address, 1) as connection:
+            connection.sendall(command)
+            if not command or connection.recv(64).startswith(b"+PONG"):
                 return
         time.sleep(0.05)
     raise TimeoutError("a server did not start")

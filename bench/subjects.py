@@ -1,4 +1,4 @@
-"""What is compared: apps that answer the user's claims at /api/me, and who asks."""
+"""The apps to compare, which return the user's claims at /api/me, and their users."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from werkzeug.test import EnvironBuilder
 from auth0_flask.stores import SharedStore
 
 ADDRESS = "http://localhost:5000"
-#: So many different users ask in turn.
+#: The number of different users that send requests in turn.
 USERS = 3_000
-_random = random.Random(0)  # noqa: S311 - the same sizes at every run
+_random = random.Random(0)  # noqa: S311 - repeatable
 
 CLAIMS: dict[str, Any] = json.loads("""{
   "sub": "auth0|65f0c0ffee65f0c0ffee65f0", "name": "Alice Archer", "nickname": "alice",
@@ -31,19 +31,19 @@ CLAIMS: dict[str, Any] = json.loads("""{
 
 
 def bare() -> Flask:
-    """Return an app with a sync view and an async one, and nothing else."""
+    """Return a minimal app with a sync view and an async one."""
 
-    async def answer() -> Response:
+    async def async_me() -> Response:
         return jsonify(CLAIMS)
 
     app = Flask(__name__)
     app.add_url_rule("/api/me", view_func=lambda: jsonify(CLAIMS))
-    app.add_url_rule("/async", view_func=answer)
+    app.add_url_rule("/async", view_func=async_me)
     return app
 
 
 def quickstart() -> Flask:
-    """Return the shape of Authlib's quickstart: claims in a session that is signed."""
+    """Return an app like Authlib's quickstart, with claims in Flask's signed cookie."""
     app = Flask(__name__)
     app.secret_key = "k" * 32
     app.add_url_rule("/api/me", view_func=lambda: jsonify(session.get("user")))
@@ -51,7 +51,7 @@ def quickstart() -> Flask:
 
 
 def ours(*, redis: Any = None) -> Flask:
-    """Return an app as the README shows, with views of both kinds."""
+    """Return an app as in the README, with a sync view and an async one."""
     import auth
 
     app = Flask(__name__)
@@ -65,7 +65,7 @@ def ours(*, redis: Any = None) -> Flask:
 
     @app.get("/async")
     @auth.login_required
-    async def me_too() -> Response:
+    async def async_me() -> Response:
         return jsonify(await auth.auth0.get_user())
 
     app.add_url_rule("/token", view_func=token)
@@ -73,14 +73,14 @@ def ours(*, redis: Any = None) -> Flask:
 
 
 async def token() -> str:
-    """Return an access token; a view."""
+    """Return an access token, as a view."""
     from auth import auth0
 
     return str(await auth0.get_access_token())
 
 
 def demo(*, redis: Any = None) -> Flask:
-    """Return the app of this project, whose async views reuse event loops."""
+    """Return this project's demo, whose async views reuse event loops."""
     import app
     import auth
 
@@ -89,7 +89,7 @@ def demo(*, redis: Any = None) -> Flask:
 
 
 def bare_home(user: dict[str, Any] | None) -> Flask:
-    """Return an app that draws our home page for this user, and does nothing else."""
+    """Return an app that only renders our home page for this user."""
     app = demo()
     app.before_request_funcs.clear()
     app.after_request_funcs.clear()
@@ -101,34 +101,33 @@ def bare_home(user: dict[str, Any] | None) -> Flask:
 
 
 def claims(number: int) -> dict[str, Any]:
-    """Return the claims of one of many users; all are of the same length."""
+    """Return the claims of one of many users; all have the same length."""
     name = f"user{number:06}"
     own = {"nickname": name, "email": f"{name}@example.com", "sid": opaque(32)}
     return {**CLAIMS, **own, "sub": f"auth0|{number:024}"}
 
 
 def opaque(length: int) -> str:
-    """Return a random token of that many characters."""
+    """Return an opaque token of this length."""
     return base64_encode(_random.randbytes(length)).decode()[:length]
 
 
 def jwt(payload: dict[str, Any]) -> str:
-    """Return what a JWT signed by RS256 looks like."""
+    """Return a JWT with a random signature of the length of RS256."""
     head = {"alg": "RS256", "typ": "JWT", "kid": opaque(21)}
     parts = [json.dumps(part, separators=(",", ":")) for part in (head, payload)]
     return ".".join([*(base64_encode(part).decode() for part in parts), opaque(342)])
 
 
 def state(user: dict[str, Any], permissions: int | None = None) -> dict[str, Any]:
-    """Return what the SDK keeps after a login.
+    """Return the SDK's state after a login.
 
-    With a number of permissions (18 bytes each), the access token is a JWT that lists
-    them.
+    The access token is opaque, or a JWT with so many permissions of 18 bytes each.
     """
     access_token = opaque(43)
     if permissions is not None:
-        listed = [f"{opaque(6)}:{opaque(8)}" for _ in range(permissions)]
-        api = {**CLAIMS, "aud": "https://api.example.com", "permissions": listed}
+        names = [f"{opaque(6)}:{opaque(8)}" for _ in range(permissions)]
+        api = {**CLAIMS, "aud": "https://api.example.com", "permissions": names}
         access_token = jwt(api)
     tokens = {
         "audience": "default",
@@ -146,57 +145,57 @@ def state(user: dict[str, Any], permissions: int | None = None) -> dict[str, Any
     }
 
 
-def cookie(app: Flask, begin: Callable[..., object], *given: Any) -> str:
-    """Return the Cookie header of whoever signs in by calling ``begin(*given)``."""
+def cookie_header(app: Flask, begin: Callable[..., object], *args: Any) -> str:
+    """Return the Cookie header of a user after the call ``begin(*args)``."""
     with app.test_request_context(base_url=ADDRESS):
-        begin(*given)
+        begin(*args)
         pairs = app.process_response(Response()).headers.getlist("Set-Cookie")
     return "; ".join(pair.partition(";")[0] for pair in pairs)
 
 
 def sign_in(state: dict[str, Any], unused: float = 0) -> None:
-    """Begin a session of ours, as if its user had been away for some seconds."""
+    """Begin one of our sessions, last used so many seconds ago."""
     from auth import auth0
 
-    kept = auth0.sessions.save(state)
-    kept["session"]["used_at"] -= unused
-    auth0.sessions.adopt(kept)
+    saved = auth0.sessions.save(state)
+    saved["session"]["used_at"] -= unused
+    auth0.sessions.adopt(saved)
 
 
 def cookies(
     app: Flask, users: int = USERS, permissions: int | None = None, unused: float = 0
 ) -> Iterator[str]:
-    """Yield those of so many users of ours; they are on no list of devices."""
+    """Yield the Cookie headers of many users, without entries in lists of devices."""
     extension = app.extensions["auth0"]
     store, extension.shared_store = extension.shared_store, SharedStore()
-    store.check()  # what remembers logouts has to be older than a session
+    store.check()  # the store of revocations must be older than the sessions
     for number in range(users):
-        yield cookie(app, sign_in, state(claims(number), permissions), unused)
+        yield cookie_header(app, sign_in, state(claims(number), permissions), unused)
     extension.shared_store = store
 
 
 def quickstart_cookies() -> list[str]:
-    """Return those of all users of `quickstart`."""
+    """Return the Cookie headers of all users of ``quickstart``."""
     app, users = quickstart(), map(claims, range(USERS))
-    return [cookie(app, lambda user: session.update(user=user), u) for u in users]
+    return [cookie_header(app, lambda u: session.update(user=u), u) for u in users]
 
 
-def requests(path: str, cookies: Iterable[str]) -> list[dict[str, Any]]:
+def environs(path: str, cookies: Iterable[str]) -> list[dict[str, Any]]:
     """Return the WSGI environments of requests with these Cookie headers."""
     headers = ([("Cookie", each)] if each else [] for each in cookies)
     return [EnvironBuilder(path, ADDRESS, headers=h).get_environ() for h in headers]
 
 
-def ask(app: Flask, environ: Mapping[str, Any]) -> bytes:
-    """Run a request through an app, which has to succeed; return the body."""
+def run_request(app: Flask, environ: Mapping[str, Any]) -> bytes:
+    """Run a request, which must succeed, and return the response body."""
     statuses: list[str] = []
 
     def start_response(status: str, *_: Any) -> Any:
         statuses.append(status)
 
-    answered = app.wsgi_app(dict(environ), start_response)
-    body = b"".join(answered)
-    if hasattr(answered, "close"):
-        answered.close()
-    assert statuses == ["200 OK"], statuses  # noqa: S101 - not worth timing
+    chunks = app.wsgi_app(dict(environ), start_response)
+    body = b"".join(chunks)
+    if hasattr(chunks, "close"):
+        chunks.close()
+    assert statuses == ["200 OK"], statuses  # noqa: S101
     return body

@@ -1,7 +1,7 @@
-"""How many calls of ours a request takes; ``python -m bench.trace [--calls]``.
+"""Count the calls of our functions in a request: ``python -m bench.trace [--calls]``.
 
-A call from a module of ours into another one is a switch, whatever code of others
-lies between. A task of an event loop begins with no caller.
+A call from one of our modules to another is a switch, even through other libraries.
+The first call in a task of an event loop has no caller.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _calls: list[tuple[str, str, bool]] = []  # module, function, whether it is a sw
 
 
 def main(*options: str) -> None:
-    """Print the table; with ``--calls``, before it all calls, switches marked."""
-    threading.setprofile(_note)  # in threads that are yet to start
-    sys.setprofile(_note)
+    """Print the table; with ``--calls``, print all calls first, switches with "*"."""
+    threading.setprofile(_record)  # for threads that start from now on
+    sys.setprofile(_record)
     rows = ["| Request | Calls | Modules | Switches |\n|---|--:|--:|--:|"]
     with Tenant() as tenant:
         os.environ |= settings(tenant)
         app = subjects.demo()
         app.add_url_rule("/token", view_func=subjects.token)
         for path in ("/login", "/callback", "/api/me", "/token", "/logout"):
-            _count(app, tenant, path)  # once, to fill caches
-            _count(app, tenant, path)
+            _trace(app, tenant, path)  # to fill caches
+            _trace(app, tenant, path)
             modules = len({module for module, _, _ in _calls})
             switches = sum(is_switch for _, _, is_switch in _calls)
             rows.append(f"| `{path}` | {len(_calls)} | {modules} | {switches} |")
@@ -47,36 +47,36 @@ def main(*options: str) -> None:
     print(*rows, sep="\n")
 
 
-def _count(app: Flask, tenant: Tenant, path: str) -> None:
-    """Note the calls of a request of somebody new, who did what comes before it."""
-    client, usual = app.test_client(), tenant.access_token_lifetime
+def _trace(app: Flask, tenant: Tenant, path: str) -> None:
+    """Record the calls of a request by a new user, after the requests it needs."""
+    client, lifetime = app.test_client(), tenant.access_token_lifetime
     if path != "/login":
-        tenant.access_token_lifetime = 0 if path == "/token" else usual
+        tenant.access_token_lifetime = 0 if path == "/token" else lifetime
         callback = sign_in(get(client, "/login"))
         if path == "/callback":
             path = callback
         else:
             get(client, callback)
             get(client, "/api/me")  # the first request after a login does more
-        tenant.access_token_lifetime = usual
+        tenant.access_token_lifetime = lifetime
     _calls.clear()
     get(client, path)
 
 
-def _note(frame: FrameType, event: str, _: Any) -> None:
+def _record(frame: FrameType, event: str, _: Any) -> None:
     code, caller = frame.f_code, frame.f_back
-    # that a coroutine goes on is reported elsewhere than at its beginning
-    if event == "call" and _module(code) and frame.f_lasti == _beginning(code):
+    # A coroutine that resumes is a "call" event, too, but not at the first offset.
+    if event == "call" and _module(code) and frame.f_lasti == _first_offset(code):
         while caller and not _module(caller.f_code):
             caller = caller.f_back
-        by = _module(caller.f_code) if caller else _module(code)
-        _calls.append((_module(code), code.co_qualname, by != _module(code)))
+        source = _module(caller.f_code) if caller else _module(code)
+        _calls.append((_module(code), code.co_qualname, source != _module(code)))
 
 
 @cache
 def _module(code: CodeType) -> str:
-    """Name the module of ours that a function is of; "" for what is not counted."""
-    path = Path(code.co_filename).resolve()  # stores/ may be reached by a link
+    """Return our module that defines a function, or "" if it is not counted."""
+    path = Path(code.co_filename).resolve()  # auth0_flask/stores is a link
     parts = path.relative_to(_ROOT).parts if path.is_relative_to(_ROOT) else ("",)
     is_ours = parts[0] in {"auth.py", "auth0_flask", "stores"} and "tenant" not in parts
     name = ".".join(parts).removesuffix(".py")
@@ -84,7 +84,7 @@ def _module(code: CodeType) -> str:
 
 
 @cache
-def _beginning(code: CodeType) -> int:
+def _first_offset(code: CodeType) -> int:
     steps = dis.get_instructions(code)
     return next(step.offset for step in steps if step.opname == "RESUME")
 

@@ -69,8 +69,8 @@ def test_a_soak_names_what_is_wrong_with_an_app(
 
     assert status == 1, said
     for words in (
-        r"user0000, login \d+: / tells user0000 of user0001",
-        r"user0001, login \d+: a copy of the cookie is user0001 after a logout",
+        r"user0000, login \d+: / shows user0001 to user0000",
+        r"user0001, login \d+: a copy of the cookie is still user0001 after a logout",
         r"tracebacks in the log: [\s\S]*RuntimeError: a fault on purpose",
         r"files of worker \d+ went from \d+ to \d+",
     ):
