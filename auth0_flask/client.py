@@ -231,17 +231,15 @@ class Auth0Client(ServerClient[Any]):
     # Sessions and logout
 
     def read_session(self) -> Json | None:
-        """Return the session without awaiting anything, or None if signed out.
-
-        The same as ``await get_session()``, for sync views and templates.
-        """
+        """Return what ``await get_session()`` does, for sync views and templates."""
         return self.sessions.view() if self.load_session() else None
 
     def load_session(self) -> Json | None:
         """Return the session itself, not a copy: only to be read."""
         self.settings.require()
-        if (state := self.sessions.load()) and request_state().began is None:
-            redirects.forget_rounds()
+        known = request_state()
+        if (state := self.sessions.load(known)) and known.began is None:
+            redirects.forget_rounds(known)
         return state
 
     async def logout(
@@ -255,7 +253,7 @@ class Auth0Client(ServerClient[Any]):
         self.settings.require()
         state = self._door.session_to_end()
         end_logins()
-        redirects.forget_rounds()
+        redirects.forget_rounds(request_state())
         url: str = await super().logout(options)
         if state:
             self._door.end(state)

@@ -28,6 +28,7 @@ from werkzeug.routing import MapAdapter
 from .errors import CheckFailed, ProblemResponse, prefers_json
 from .settings import Settings
 from .stores import request_state
+from .stores.base import RequestState
 from .stores.cookies import OwnCookies
 
 logger = logging.getLogger(__name__)
@@ -251,12 +252,12 @@ def count_round() -> None:
     _set_cookie(_ROUNDS, rounds, max_age=_ROUND_SECONDS)
 
 
-def forget_rounds() -> None:
+def forget_rounds(known: RequestState) -> None:
     """Forget the count: somebody is signed in, or signs out to sign in again."""
-    known = request_state()
-    if _ROUNDS in request.headers.get("Cookie", "") and not known.rounds_over:
-        known.rounds_over = True
-        _set_cookie(_ROUNDS, "", max_age=0, expires=0)
+    if not known.forgot_rounds:
+        known.forgot_rounds = True
+        if _ROUNDS in request.headers.get("Cookie", ""):
+            _set_cookie(_ROUNDS, "", max_age=0, expires=0)
 
 
 def _rounds() -> int:

@@ -50,7 +50,7 @@ class RequestState:
     # a response
     logout_incomplete: bool = False  # a session was ended in this browser only
     never_redirect: bool = False  # a browser gets 401, too
-    rounds_over: bool = False  # the cookie that counts logins is deleted
+    forgot_rounds: bool = False  # the cookie that counts logins, if it came
     responded: bool = False  # it is made, so that no cookie can be added
 
 

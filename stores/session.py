@@ -85,7 +85,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         """Return a state as a plain dict of the caller's own, or None."""
         if identifier == STATE_KEY:
             known = request_state()
-            if (data := self._load(known)) is None:
+            if (data := self.load(known)) is None:
                 return None
             copied: Json = copy_json(data)
             if known.renewing:  # whatever tokens there are, are old
@@ -118,15 +118,13 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         if not self.lifetime.end_all(**named):
             raise BackchannelLogoutError("This logout token was used before.")
 
-    def load(self) -> Json | None:
+    def load(self, known: RequestState | None = None) -> Json | None:
         """Return the session, or None if there is none that is valid.
 
         It is decrypted and checked once a request, and noted as used. Whatever a
         browser sent, this does not raise; `StoreUnavailable` it may.
         """
-        return self._load(request_state())
-
-    def _load(self, known: RequestState) -> Json | None:
+        known = known or request_state()
         encrypted = session.get(STATE_KEY)
         if encrypted is None:
             return None
@@ -249,7 +247,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
     def view(self) -> Json | None:
         """Return a copy of the session, one a request, for views to read."""
         known = request_state()
-        if (data := self._load(known)) is None:
+        if (data := self.load(known)) is None:
             return None
         if known.copy is None:
             copied = {name: v for name, v in data.items() if name != "internal"}

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import randbelow
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
@@ -55,9 +56,11 @@ class Server:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Find a port that nobody listens on, nor is given to connections meanwhile."""
+    while True:
+        port = 10_000 + randbelow(20_000)  # each process gets others
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def clean_environment(more: Mapping[str, str]) -> dict[str, str]:

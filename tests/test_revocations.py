@@ -37,6 +37,8 @@ from visitor import Shopper
 
 LATER = 4_000_000_000.0  # after the birth of any file, and after these tests
 END = 5_000_000_000.0
+# by default, its second port may be one that a connection has
+_CLUSTER = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
 FORK = multiprocessing.get_context("fork")
 
 Make = Callable[[], SharedStore]
@@ -268,7 +270,7 @@ def test_redis_that_cannot_do_what_the_app_needs_is_found_by_the_check(
     assert not is_unusable or reason in caplog.text
 
 
-@pytest.mark.parametrize("own_redis", [("--cluster-enabled", "yes")], indirect=True)
+@pytest.mark.parametrize("own_redis", [_CLUSTER], indirect=True)
 def test_a_node_of_a_redis_cluster_is_found_by_the_check(
     tenant: Tenant, own_redis: RedisServer
 ) -> None:
