@@ -174,73 +174,18 @@ def test_it_holds_no_token_and_names_nobody(shop: Shop) -> None:
     assert not any(word in kept for word in ("auth0|alice", "alice@", "Alice"))
 
 
-# How a session may end
-
-
-def by_logout(shop: Shop, alice: Shopper, **_: Any) -> None:
-    alice.client.get("/logout")
-
-
-def by_all_devices(shop: Shop, alice: Shopper, **_: Any) -> None:
-    alice.client.post("/logout/everywhere", headers=SAME)
-
-
-def by_another_login(shop: Shop, alice: Shopper, **_: Any) -> None:
-    alice.login()
-
-
-def by_idling(shop: Shop, alice: Shopper, *, clock: Clock, **_: Any) -> None:
-    clock.forward(shop.auth.settings.session_idle_seconds + 1)
-
-
-def by_its_end(shop: Shop, alice: Shopper, *, clock: Clock, **_: Any) -> None:
-    """It is used until the end, and over nevertheless."""
-    settings = shop.auth.settings
-    step = settings.session_idle_seconds / 2
-    for _step in range(int(settings.session_max_seconds // step) - 1):
-        clock.forward(step)
-        assert shop.id(alice) in shop.ids()
-    clock.forward(2 * step)
-
-
-def from_auth0(shop: Shop, tenant: Tenant, **named: Any) -> None:
-    form = {"logout_token": tenant.logout_token(**named)}
-    answer = shop.app.test_client().post("/backchannel-logout", data=form)
-    assert answer.status_code == 200
-
-
-def by_sid(shop: Shop, alice: Shopper, *, tenant: Tenant, **_: Any) -> None:
-    from_auth0(shop, tenant, sid=shop.session(alice)["user"]["sid"])
-
-
-def by_sub(shop: Shop, alice: Shopper, *, tenant: Tenant, **_: Any) -> None:
-    from_auth0(shop, tenant, sub="auth0|alice")
-
-
-def by_operator(shop: Shop, alice: Shopper, **_: Any) -> None:
-    ended = shop.app.test_cli_runner().invoke(args=["auth0", "revoke", "--all"])
-    assert ended.exit_code == 0
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        *(by_logout, by_all_devices, by_another_login, by_idling, by_its_end),
-        *(by_sid, by_sub, by_operator),
-    ],
-    ids=lambda end: end.__name__,
-)
-def test_it_is_gone_when_the_session_is(
-    shop: Shop, tenant: Tenant, clock: Clock, end: Callable[..., None]
+@pytest.mark.parametrize("is_used", [False, True], ids=["idle", "in use"])
+def test_it_is_gone_when_its_time_is_over(
+    shop: Shop, clock: Clock, *, is_used: bool
 ) -> None:
-    alice = shop.browser()
-    old = shop.id(alice)
-    assert shop.ids() == {old}
+    alice, settings = shop.browser(), shop.auth.settings
+    step = settings.session_idle_seconds / 2
+    for _ in range(int(settings.session_max_seconds // step) - 1 if is_used else 0):
+        clock.forward(step)
+        assert shop.ids() == {shop.id(alice)}
+    clock.forward(2 * step + 1)
 
-    end(shop, alice, tenant=tenant, clock=clock)
-
-    assert old not in shop.ids()
-    assert shop.ids() == ({shop.id(alice)} if end is by_another_login else set())
+    assert shop.ids() == set()
 
 
 def test_hundreds_of_sessions_of_one_user_are_listed_and_ended(
@@ -263,27 +208,21 @@ def test_hundreds_of_sessions_of_one_user_are_listed_and_ended(
     assert len(shop.ids()) == 1
 
 
-class Demo:
-    """The app as it ships, and users whom no other test has."""
+@pytest.fixture
+def demo(tenant: Tenant) -> Callable[..., Shopper]:
+    """Sign in at the app as it ships, with a browser, as users of this test's own."""
+    app, names = create_app(), {n: f"{n}-{token_hex(4)}" for n in ("alice", "bob")}
+    for name in names.values():
+        tenant.add_user(name)
 
-    def __init__(self, tenant: Tenant) -> None:
-        self._tenant, self._app = tenant, create_app()
-        self.alice, self.bob = f"alice-{token_hex(4)}", f"bob-{token_hex(4)}"
-        for username in (self.alice, self.bob):
-            tenant.add_user(username)
-
-    def browser(self, user_agent: str, username: str = "") -> Shopper:
-        """Sign in with a browser, as Alice if nobody else is named."""
-        shopper = Shopper(self._app, username or self.alice)
+    def browser(user_agent: str, username: str = "alice") -> Shopper:
+        shopper = Shopper(app, names[username])
         environ = {"HTTP_USER_AGENT": user_agent, "HTTP_ACCEPT": "text/html"}
         shopper.client.environ_base.update(environ)
         assert shopper.login("/login?return_to=/profile").location == "/profile"
         return shopper
 
-
-@pytest.fixture
-def demo(tenant: Tenant) -> Demo:
-    return Demo(tenant)
+    return browser
 
 
 def is_signed_in(shopper: Shopper) -> bool:
@@ -304,49 +243,40 @@ def id_in(item: str) -> str:
     return item.partition('name="id" value="')[2].partition('"')[0]
 
 
-def test_the_profile_page_signs_out_another_browser(demo: Demo) -> None:
-    laptop, phone = demo.browser(FIREFOX), demo.browser(ANDROID)
-    mine, other = devices(laptop)
+def test_the_profile_page_signs_out_one_or_all_others_and_nobody_elses(
+    demo: Callable[..., Shopper],
+) -> None:
+    laptop, phone, tablet = demo(FIREFOX), demo(ANDROID), demo(IPHONE)
+    bob = demo(EDGE, "bob")
+    mine, *others = devices(laptop)
     assert "Firefox, Linux" in mine
     assert "this device" in mine
     assert "<button" not in mine
-    assert "Chrome, Android" in other
+    (other,) = [item for item in others if "Chrome, Android" in item]
+    one, headers = {"id": id_in(other)}, {"Sec-Fetch-Site": "cross-site"}
 
-    form, site = {"id": id_in(other)}, {"Sec-Fetch-Site": "cross-site"}
-    refused = laptop.client.post("/devices/end", data=form, headers=site)
+    def signed_in() -> list[bool]:
+        return [is_signed_in(each) for each in (laptop, phone, tablet, bob)]
+
+    refused = laptop.client.post("/devices/end", data=one, headers=headers)
     assert refused.status_code == 403
-    assert is_signed_in(phone)
-    answer = laptop.client.post("/devices/end", data=form, headers=SAME)
+    bob.client.post("/devices/end", data=one, headers=SAME)
+    assert signed_in() == [True, True, True, True]
 
+    answer = laptop.client.post("/devices/end", data=one, headers=SAME)
     assert (answer.status_code, answer.location) == (303, "/profile")
-    assert not is_signed_in(phone)
-    (left,) = devices(laptop)
-    assert "this device" in left
+    assert signed_in() == [True, False, True, True]
+    assert len(devices(laptop)) == 2
+
+    assert laptop.client.post("/devices/end", headers=SAME).status_code == 303
+    assert signed_in() == [True, False, False, True]
+    assert len(devices(laptop)) == len(devices(bob)) == 1
 
 
-def test_the_profile_page_signs_out_all_others_and_no_other_user(demo: Demo) -> None:
-    laptop, *others = [demo.browser(FIREFOX) for _ in range(3)]
-    bob = demo.browser(EDGE, demo.bob)
-
-    answer = laptop.client.post("/devices/end", headers=SAME)
-
-    assert answer.status_code == 303
-    assert is_signed_in(laptop)
-    assert not any(is_signed_in(each) for each in others)
-    assert len(devices(bob)) == 1
-
-
-def test_nobody_signs_out_another_user(demo: Demo) -> None:
-    laptop, phone = demo.browser(FIREFOX), demo.browser(ANDROID)
-    form = {"id": id_in(devices(laptop)[1])}
-    bob = demo.browser(EDGE, demo.bob)
-    bob.client.post("/devices/end", data=form, headers=SAME)
-
-    assert is_signed_in(phone)
-
-
-def test_it_takes_a_fresh_login(demo: Demo, tenant: Tenant, clock: Clock) -> None:
-    laptop, phone = demo.browser(FIREFOX), demo.browser(ANDROID)
+def test_it_takes_a_fresh_login(
+    demo: Callable[..., Shopper], tenant: Tenant, clock: Clock
+) -> None:
+    laptop, phone = demo(FIREFOX), demo(ANDROID)
     clock.forward(361)  # five minutes, and one that clocks may differ by
 
     asked = laptop.client.post("/devices/end", headers=SAME)

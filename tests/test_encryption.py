@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import string
 import time
 from typing import Any
 
@@ -35,6 +36,11 @@ json_values = st.recursive(
     max_leaves=8,
 )
 objects = st.dictionaries(st.text(), json_values)
+
+
+def assert_refused(value: object) -> None:
+    with pytest.raises(DecryptionError):
+        decrypt("session", value, [NEW, OLD])
 
 
 def test_what_version_1_encrypted_is_read() -> None:
@@ -97,20 +103,18 @@ def test_no_byte_can_be_changed() -> None:
             changed = bytearray(raw)
             changed[index] ^= 1
             text = base64.urlsafe_b64encode(changed).rstrip(b"=").decode()
-            pieces = [*parts[:place], text, *parts[place + 1 :]]
-            with pytest.raises(DecryptionError):
-                decrypt("session", ".".join(pieces), [NEW])
+            assert_refused(".".join([*parts[:place], text, *parts[place + 1 :]]))
 
 
 def test_a_value_has_one_spelling() -> None:
     """The last character of base64url may have bits that no byte is made of."""
     encrypted = encrypt("session", {}, [NEW])
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    lasts = {*f"{string.ascii_letters}{string.digits}-_"} - {encrypted[-1]}
 
-    others = [encrypted[:-1] + last for last in set(alphabet) - {encrypted[-1]}]
-    for other in [*others, f"{encrypted}A", f"{encrypted}.A", f"{encrypted}\n"]:
-        with pytest.raises(DecryptionError):
-            decrypt("session", other, [NEW])
+    for other in [encrypted[:-1] + last for last in lasts]:
+        assert_refused(other)
+    for more in ("A", ".A", "\n"):
+        assert_refused(encrypted + more)
 
 
 @given(
@@ -121,8 +125,7 @@ def test_whatever_is_sent_is_refused(sent: object, behind: list[str]) -> None:
     header = encrypt("session", {}, [NEW]).partition(".")[0]
 
     for value in (sent, ".".join([header, *behind])):
-        with pytest.raises(DecryptionError):
-            decrypt("session", value, [NEW, OLD])
+        assert_refused(value)
 
 
 def test_a_lone_surrogate_becomes_a_question_mark() -> None:
@@ -162,10 +165,7 @@ def test_what_is_encrypted_is_decrypted_here_and_by_joserfc(
 
 @pytest.mark.parametrize("plain", [b"[]", b'"text"', b"7", b"null", b"{", b"\xff"])
 def test_only_a_json_object_is_taken(plain: bytes) -> None:
-    encrypted = with_joserfc(plain)
-
-    with pytest.raises(DecryptionError):
-        decrypt("session", encrypted, [NEW])
+    assert_refused(with_joserfc(plain))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,6 @@ def test_only_a_json_object_is_taken(plain: bytes) -> None:
 )
 def test_what_would_take_too_much_memory_is_refused(text: str, is_long: bool) -> None:
     encrypted = encrypt("session", {"a": text}, [NEW])
-    assert (len(encrypted) > MAX_CHARACTERS) == is_long
 
-    with pytest.raises(DecryptionError):
-        decrypt("session", encrypted, [NEW])
+    assert (len(encrypted) > MAX_CHARACTERS) == is_long
+    assert_refused(encrypted)

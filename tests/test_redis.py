@@ -109,13 +109,15 @@ def test_a_request_asks_redis_once_also_where_the_session_was_ended(
 async def test_an_outage_is_told_soon_and_signs_nobody_out(
     durable: RedisServer, visitors: Visitors, outage: str
 ) -> None:
-    alice, bob = visitors("alice"), visitors("bob")
-    await alice.login()
-    elsewhere = visitors("alice")
-    await elsewhere.login()
+    alice, elsewhere, bob = visitors("alice"), visitors("alice"), visitors("bob")
+    await asyncio.gather(alice.login(), elsewhere.login())
     page = await bob.start()
-    getattr(durable, outage)()
+    asked = [asyncio.create_task(alice.get("/api/me")) for _ in range(20)]
+    assert (await asked[0]).status_code == 200
+    await asyncio.to_thread(getattr(durable, outage))
 
+    # told that it is out of order, never "401"
+    assert {(await answer).status_code for answer in asked} <= {200, 503}
     for path in ("/", "/profile", "/api/me"):
         began = time.monotonic()
         answer = await alice.get(path)
@@ -124,9 +126,12 @@ async def test_an_outage_is_told_soon_and_signs_nobody_out(
         assert "sessions_unavailable" in answer.text
         assert time.monotonic() - began < 15  # gives up, rather than hangs
     assert "/authorize?" in (await alice.get("/login")).headers["Location"]
-    assert (await alice.get("/healthz")).status_code == 200
-    assert (await alice.get("/static/style.css")).status_code == 200
-    assert (await alice.get("/no-such-page")).status_code == 404
+    for path, status in {
+        "/healthz": 200,
+        "/static/style.css": 200,
+        "/no-such-page": 404,
+    }.items():
+        assert (await alice.get(path)).status_code == status
     ended = await bob.follow(await bob.choose(page, username="bob"))
     assert ended.status_code == 503
     assert "_unavailable" in ended.text
@@ -134,55 +139,9 @@ async def test_an_outage_is_told_soon_and_signs_nobody_out(
     assert "/v2/logout?" in out.headers["Location"]
     assert "session" not in elsewhere.cookies
 
-    durable.thaw() if outage == "freeze" else durable.start()
+    asked = [asyncio.create_task(alice.get("/api/me")) for _ in range(20)]
+    await asyncio.to_thread(durable.thaw if outage == "freeze" else durable.start)
+    assert {(await answer).status_code for answer in asked} <= {200, 503}
     assert await alice.claims()
     await bob.login()
     assert await bob.claims()
-
-
-async def test_a_replica_that_takes_no_writes_lets_nobody_in_and_everybody_out(
-    durable: RedisServer, visitors: Visitors
-) -> None:
-    alice, bob = visitors("alice"), visitors("bob")
-    await alice.login()
-    durable.say(f"REPLICAOF 127.0.0.1 {free_port()}")
-
-    assert await alice.claims()
-    ended = await bob.login()
-    assert ended.status_code == 503
-    out = await alice.get("/logout")
-    assert "/v2/logout?" in out.headers["Location"]
-    assert "session" not in alice.cookies
-    assert await alice.claims() is None
-
-    durable.say("REPLICAOF NO ONE")
-    assert await alice.claims() is None
-    await bob.login()
-    assert await bob.claims()
-
-
-async def test_redis_killed_under_load_and_started_again_loses_nobody(
-    durable: RedisServer, visitors: Visitors, tenant: Tenant
-) -> None:
-    everybody = []
-    for number in range(10):
-        tenant.add_user(f"user{number}")
-        everybody.append(visitors(f"user{number}"))
-    await asyncio.gather(*(visitor.login() for visitor in everybody))
-
-    async def wave(interrupt: Callable[[], object]) -> list[int]:
-        asked = [asyncio.create_task(v.get("/api/me")) for v in everybody * 10]
-        for done in list(asked)[:5]:
-            await done
-        await asyncio.to_thread(interrupt)
-        return [(await answer).status_code for answer in asked]
-
-    during = await wave(durable.kill)
-    without = [(await visitor.get("/api/me")).status_code for visitor in everybody]
-    back = await wave(durable.start)
-
-    assert set(during) <= {200, 503}  # told that it is out of order, never "401"
-    assert set(without) == {503}
-    assert set(back) <= {200, 503}
-    for number, visitor in enumerate(everybody):
-        assert ((await visitor.claims()) or {})["sub"] == f"auth0|user{number}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
 from shop import copy_of_auth, make_shop
 from test_logout import held
+from test_revocations import full_disk
 from visitor import Shopper
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -60,6 +60,10 @@ class Shop:
         async def state() -> Any:
             return await auth.auth0.get_session()
 
+        @app.get("/devices")
+        async def devices() -> list[str]:
+            return [each.id for each in await auth.auth0.sessions_of("auth0|alice")]
+
         @app.get("/token/<api>")
         async def token(api: str) -> str:
             await auth.auth0.get_access_token(audience=f"https://{api}.example/")
@@ -78,6 +82,10 @@ class Shop:
             self.may_end.wait(20)
             session["was_here"] = True
             return "slow"
+
+    def lists_it(self) -> bool:
+        """Tell whether Alice's session is on the list of her devices."""
+        return self.session_id in (self.app.test_client().get("/devices").json or [])
 
     def lets_in(self, shopper: Shopper, *, by: Flask | None = None) -> bool:
         """Tell whether a browser is signed in; its cookies stay what they are."""
@@ -283,6 +291,7 @@ def test_a_copied_cookie_is_signed_out(
 ) -> None:
     shop = make(where)
     assert shop.lets_in(shop.copy)
+    assert shop.lists_it()
 
     with meanwhile(shop) as seen, on_a_machine_whose_clock_is_ahead(ahead):
         assert way(shop)
@@ -293,6 +302,7 @@ def test_a_copied_cookie_is_signed_out(
     with on_a_machine_whose_clock_is_ahead(ahead):
         assert not shop.lets_in(shop.copy)
     assert shop.lets_in(shop.alice) == (way is another_login)
+    assert not shop.lists_it()
     assert seen.late is None or not shop.lets_in(seen.late)
     if seen.login:
         which = "here" if meanwhile is a_callback_here else "elsewhere"
@@ -300,17 +310,6 @@ def test_a_copied_cookie_is_signed_out(
         is_over = which in WAYS[way]
         assert answer.status_code == (400 if is_over else 302)
         assert shop.lets_in(browser) is not is_over
-
-
-@contextmanager
-def a_full_disk() -> Iterator[None]:
-    """Let no file of this process grow, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager
@@ -345,7 +344,7 @@ def test_where_nothing_can_be_written_it_is_as_soon_as_it_can(
         server = cast(RedisServer, request.getfixturevalue("redis_server"))
         trouble = that_says(server, *READ_ONLY[what])
     else:
-        trouble = a_full_disk()
+        trouble = full_disk()
 
     with trouble:
         done = way(shop)
