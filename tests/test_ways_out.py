@@ -24,6 +24,7 @@ from test_logout import held
 from test_revocations import full_disk
 from visitor import Shopper
 
+ALICE = "auth0|alice"
 SAME = {"Sec-Fetch-Site": "same-origin"}
 JSON = {"Accept": "application/json"}
 
@@ -118,31 +119,11 @@ def from_another_browser(shop: Shop) -> bool:
     return answer.status_code == 200
 
 
-def from_auth0_by_sid(shop: Shop) -> bool:
-    return from_auth0(shop, sid=shop.sid)
-
-
-def from_auth0_by_sub(shop: Shop) -> bool:
-    return from_auth0(shop, sub="auth0|alice")
-
-
 def from_auth0(shop: Shop, **named: Any) -> bool:
     form = {"logout_token": shop.tenant.logout_token(**named)}
     answer = shop.app.test_client().post("/backchannel-logout", data=form)
     assert answer.status_code in {200, 503}
     return answer.status_code == 200
-
-
-def operator_by_sub(shop: Shop) -> bool:
-    return operator(shop, "--sub", "auth0|alice")
-
-
-def operator_by_sid(shop: Shop) -> bool:
-    return operator(shop, "--sid", shop.sid)
-
-
-def operator_all(shop: Shop) -> bool:
-    return operator(shop, "--all")
 
 
 def operator(shop: Shop, *whose: str) -> bool:
@@ -165,19 +146,21 @@ def another_login(shop: Shop) -> bool:
 
 
 #: With the logins under way that it ends as well: of this browser, of others.
-WAYS: dict[Callable[[Shop], bool], set[str]] = {
-    button: {"here"},
-    all_devices: {"here", "elsewhere"},
-    from_another_browser: set(),
-    from_auth0_by_sid: set(),  # each login in these tests has a sid of its own
-    from_auth0_by_sub: {"here", "elsewhere"},
-    operator_by_sub: {"here", "elsewhere"},
-    operator_by_sid: set(),
-    operator_all: {"here", "elsewhere"},
-    refused_refresh_token: set(),
-    another_login: set(),
+ALL = {"here", "elsewhere"}
+WAYS: dict[str, tuple[Callable[[Shop], bool], set[str]]] = {
+    "button": (button, {"here"}),
+    "all_devices": (all_devices, ALL),
+    "from_another_browser": (from_another_browser, set()),
+    # each login in these tests has a sid of its own
+    "from_auth0_by_sid": (lambda shop: from_auth0(shop, sid=shop.sid), set()),
+    "from_auth0_by_sub": (lambda shop: from_auth0(shop, sub=ALICE), ALL),
+    "operator_by_sub": (lambda shop: operator(shop, "--sub", ALICE), ALL),
+    "operator_by_sid": (lambda shop: operator(shop, "--sid", shop.sid), set()),
+    "operator_all": (lambda shop: operator(shop, "--all"), ALL),
+    "refused_refresh_token": (refused_refresh_token, set()),
+    "another_login": (another_login, set()),
 }
-every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def at_auth0(shop: Shop, answer: TestResponse) -> None:
@@ -284,30 +267,30 @@ SCENES = [
 @every_way
 def test_a_copied_cookie_is_signed_out(
     make: Callable[[str], Shop],
-    way: Callable[[Shop], bool],
+    way: str,
     meanwhile: Callable[[Shop], AbstractContextManager[Meanwhile]],
     where: str,
     ahead: float,
 ) -> None:
-    shop = make(where)
+    shop, (end, ends) = make(where), WAYS[way]
     assert shop.lets_in(shop.copy)
     assert shop.lists_it()
 
     with meanwhile(shop) as seen, on_a_machine_whose_clock_is_ahead(ahead):
-        assert way(shop)
+        assert end(shop)
         assert not shop.lets_in(shop.copy)
         assert not shop.lets_in(shop.copy, by=shop.worker)
 
     assert not shop.lets_in(shop.copy)
     with on_a_machine_whose_clock_is_ahead(ahead):
         assert not shop.lets_in(shop.copy)
-    assert shop.lets_in(shop.alice) == (way is another_login)
+    assert shop.lets_in(shop.alice) == (way == "another_login")
     assert not shop.lists_it()
     assert seen.late is None or not shop.lets_in(seen.late)
     if seen.login:
         which = "here" if meanwhile is a_callback_here else "elsewhere"
         browser, answer = seen.login
-        is_over = which in WAYS[way]
+        is_over = which in ends
         assert answer.status_code == (400 if is_over else 302)
         assert shop.lets_in(browser) is not is_over
 
@@ -327,7 +310,7 @@ READ_ONLY = {
     "an ACL": ("ACL SETUSER default -@write", "ACL SETUSER default +@all"),
 }
 #: These are tried on by themselves; of the others it is told that nothing is ended.
-TRIED_ON = {button, from_another_browser}
+TRIED_ON = {"button", "from_another_browser"}
 
 
 @pytest.mark.parametrize("what", ["a full disk", *READ_ONLY])
@@ -335,10 +318,10 @@ TRIED_ON = {button, from_another_browser}
 def test_where_nothing_can_be_written_it_is_as_soon_as_it_can(
     request: pytest.FixtureRequest,
     make: Callable[[str], Shop],
-    way: Callable[[Shop], bool],
+    way: str,
     what: str,
 ) -> None:
-    shop = make("file" if what == "a full disk" else "redis")
+    shop, (end, _) = make("file" if what == "a full disk" else "redis"), WAYS[way]
     assert shop.lets_in(shop.copy)
     if what in READ_ONLY:
         server = cast(RedisServer, request.getfixturevalue("redis_server"))
@@ -347,16 +330,16 @@ def test_where_nothing_can_be_written_it_is_as_soon_as_it_can(
         trouble = full_disk()
 
     with trouble:
-        done = way(shop)
+        done = end(shop)
         if way in TRIED_ON:
             assert not shop.lets_in(shop.copy)
         else:
             assert not done
-        if way is button:
+        if way == "button":
             assert not shop.lets_in(shop.alice)
 
     if way not in TRIED_ON:
-        assert way(shop)
+        assert end(shop)
     give_up = time.monotonic() + 10
     while shop.lets_in(shop.copy, by=shop.worker) and time.monotonic() < give_up:
         assert way in TRIED_ON
