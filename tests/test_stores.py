@@ -47,8 +47,9 @@ def our_app(
 ) -> Flask:
     """Make an app with settings such as ``session_max_seconds``, and its views."""
     given = {"domain": DOMAIN, "secret": SECRET, "scope": "openid profile"}
-    given |= {"revocations_path": "none", **settings}
-    own = copy_of_auth({f"AUTH0_{n.upper()}": str(v) for n, v in given.items()})
+    more = {name: str(value) for name, value in settings.items()}
+    given |= {"revocations_path": "none", **more}
+    own = copy_of_auth({f"AUTH0_{name.upper()}": given[name] for name in given})
     app = Flask("shop")
     app.secret_key = "of flask"
     own.init_app(app, **prepare(app))
