@@ -16,6 +16,8 @@ from auth0_server_python.auth_types import TransactionData
 from flask import Flask, jsonify, request, session
 from flask.sessions import session_json_serializer
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import auth
 from auth0_flask import Auth0Client
@@ -31,6 +33,7 @@ DOMAIN = "tenant.example.com"
 DAY = 86_400
 STATE = "_a0_session"  # the SDK's identifier of a session
 AppFor = Callable[..., Flask]
+texts = st.text(st.characters(min_codepoint=33, max_codepoint=126))
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
@@ -43,13 +46,12 @@ only = partial(pytest.mark.parametrize, "app_for", indirect=True)
 
 
 def our_app(
-    prepare: Callable[[Flask], dict[str, Any]] = lambda _: {}, **settings: object
+    prepare: Callable[[Flask], dict[str, Any]] = lambda _: {}, **given: object
 ) -> Flask:
     """Make an app with settings such as ``session_max_seconds``, and its views."""
-    given = {"domain": DOMAIN, "secret": SECRET, "scope": "openid profile"}
-    more = {name: str(value) for name, value in settings.items()}
-    given |= {"revocations_path": "none", **more}
-    own = copy_of_auth({f"AUTH0_{name.upper()}": given[name] for name in given})
+    usual = {"domain": DOMAIN, "secret": SECRET, "scope": "openid profile"}
+    values = {"revocations_path": "none", **usual, **given}
+    own = copy_of_auth({f"AUTH0_{n.upper()}": str(v) for n, v in values.items()})
     app = Flask("shop")
     app.secret_key = "of flask"
     own.init_app(app, **prepare(app))
@@ -373,6 +375,23 @@ def test_what_a_view_does_to_the_user_is_not_kept(app_for: AppFor) -> None:
     client = signed_in(app)
     assert client.post("/meddle").text == "kept"
     assert user_of(client) == {"sub": "auth0|alice", "name": "Alice"}
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=texts, piece=texts)
+def test_whatever_comes_in_cookies_signs_nobody_in(
+    app_for: AppFor, value: str, piece: str
+) -> None:
+    names = ["session", "session_auth0", "session_auth0.1", "session.1"]
+    names += ["session_auth0_tx0", "session_a0_tx.x"]
+    values = [value, f"2~{value}", piece, piece, f"x.{value}", value]
+    pairs = [f"{name}={text}" for name, text in zip(names, values, strict=True)]
+    # a client with a jar would send that instead
+    client = app_for().test_client(use_cookies=False)
+
+    for path in ("/state", "/transaction/x"):
+        answer = client.get(path, headers={"Cookie": "; ".join(pairs)})
+        assert (answer.status_code, answer.get_json()) == (200, None)
 
 
 def test_an_ended_session_is_over_within_an_app_context_that_is_held(
