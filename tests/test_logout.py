@@ -152,7 +152,9 @@ def test_a_session_is_over_before_auth0_has_revoked_its_token(
     assert sub_of_copy == "nobody"
 
 
-@pytest.mark.parametrize("trouble", ["maxmemory", "freeze"])
+@pytest.mark.parametrize(
+    "trouble", ["REPLICAOF 127.0.0.1 1", "CONFIG SET maxmemory 1", "freeze"]
+)
 def test_a_logout_gets_out_of_the_browser_and_to_auth0_whatever_redis_says(
     tenant: Tenant, own_redis: RedisServer, trouble: str
 ) -> None:
@@ -162,7 +164,7 @@ def test_a_logout_gets_out_of_the_browser_and_to_auth0_whatever_redis_says(
     if trouble == "freeze":
         own_redis.freeze()
     else:
-        own_redis.say("CONFIG SET maxmemory 1")
+        own_redis.say(trouble)
         assert alice.client.get("/keep").status_code == 503
     away = alice.client.get("/logout")
 
