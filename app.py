@@ -326,7 +326,9 @@ def _known_user() -> Mapping[str, Any]:
 
 def _retry_url(error: HTTPException) -> str | None:
     if isinstance(error, auth.LoginError):
-        return languages.link("login", return_to=_wanted_page(error))
+        # else Auth0 would sign the same user in again, unasked
+        prompt = "login" if isinstance(error, auth.LoginRefused) else None
+        return languages.link("login", return_to=_wanted_page(error), prompt=prompt)
     return languages.this_page() if (error.code or 500) >= 500 else None
 
 

@@ -38,6 +38,7 @@ E_ = TypeVar("E_", bound=BaseException)
 
 _RETRY_AFTER = 5  # seconds
 _AGAIN = "Please sign in again."
+_ANOTHER_ACCOUNT = "You can try again, perhaps with another account."
 _OPERATOR = "Please tell the operator of this site; its log has the cause."
 _LATER = "Please try again in a moment. If you were signed in, you still are."
 
@@ -51,7 +52,7 @@ _TEXTS = {
     "clocks_differ": ("Auth0's clock and this server's are too far apart.", _OPERATOR),
     "access_denied": (
         "Auth0 did not let you in, or you chose not to share your profile.",
-        "You can try again, perhaps with another account.",
+        _ANOTHER_ACCOUNT,
     ),
     "login_refused": ("Auth0 did not complete this sign-in.", "You can try again."),
     "login_required": ("You are not signed in at Auth0.", _AGAIN),
@@ -69,7 +70,11 @@ _TEXTS = {
     "wrong_organization": ("That is not the organization to sign in with.", _AGAIN),
     "not_fresh": ("Auth0 did not ask you to sign in again.", _AGAIN),
     "not_stepped_up": ("This page needs a stronger sign-in than this one.", _OPERATOR),
-    "login_refused_here": ("This site did not let you in.", _AGAIN),
+    "login_refused_here": ("This site did not let you in.", _ANOTHER_ACCOUNT),
+    "session_too_large": (
+        "Your account has more data than this site can store in cookies.",
+        _OPERATOR,
+    ),
     "logged_out_meanwhile": ("You signed out while this sign-in was running.", _AGAIN),
     "login_loop": (
         "You signed in three times within a minute, and were signed out each time.",

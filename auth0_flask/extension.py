@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-from auth0_server_python.error import Auth0Error, MfaRequiredError
+from auth0_server_python.error import AccessTokenError, Auth0Error, MfaRequiredError
 from flask import Flask, current_app, has_request_context
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
@@ -17,7 +17,7 @@ from flask.sessions import SecureCookieSessionInterface
 from .cli import auth0_commands
 from .client import Auth0Client, current_client
 from .errors import StoreUnavailable
-from .guards import before_view, covered_guards, step_up
+from .guards import before_view, covered_guards, sign_in_for_token
 from .redirects import KEY, Endpoints
 from .session_door import answer_uncaught
 from .settings import Settings, SetupError, misspelled_settings
@@ -125,6 +125,7 @@ def init_app(
         if before.client is client:
             raise RuntimeError("auth.init_app(app) was called twice for one app.")
         raise RuntimeError("Another auth.py has called init_app for this app.")
+    _warn_at_start(app)
     problems = client.settings.problems
     if str(app.config["SESSION_COOKIE_SAMESITE"]).lower() == "strict":
         problems += (_STRICT,)
@@ -132,7 +133,6 @@ def init_app(
         if _is_serving():
             raise SetupError(problems)
         logger.warning(SetupError(problems).message)
-    _warn_at_start(app)
     names = {"login": login, "callback": callback, "logout": logout}
     app.extensions[KEY] = Auth0Extension(
         client=client,
@@ -143,8 +143,10 @@ def init_app(
     # one hook each: Flask asks of every hook of every request whether it is async
     app.before_request(before_view)
     app.after_request(client.refresher.after_view)
-    app.error_handler_spec[None][None].setdefault(MfaRequiredError, step_up)
-    app.error_handler_spec[None][None].setdefault(Auth0Error, answer_uncaught)
+    handlers = app.error_handler_spec[None][None]
+    for kind in (MfaRequiredError, AccessTokenError):
+        handlers.setdefault(kind, sign_in_for_token)
+    handlers.setdefault(Auth0Error, answer_uncaught)
     app.context_processor(lambda: {"auth_user": auth_user})
     if isinstance(app.json, DefaultJSONProvider):  # jsonify(auth_user), and |tojson
         default = app.json.default  # Flask documents that it can be replaced

@@ -165,12 +165,19 @@ def passive(view: V) -> V:
     return view
 
 
-def step_up(error: sdk.MfaRequiredError) -> Any:
-    """Answer where Auth0 wants a second factor and the view does not catch it.
+def sign_in_for_token(error: sdk.MfaRequiredError | sdk.AccessTokenError) -> Any:
+    """Answer where only a login brings a token, and the view does not catch that.
 
-    With a login that has one, and back; not where that has just been tried.
+    With that login, and back; not where it has just been tried. It has a second factor
+    where Auth0 wants one. Without a refresh token, it is needed for each access token.
     """
-    wanted, state = {"acr_values": MFA}, current_client().read_session()
+    wanted, state = {}, current_client().load_session()
+    if isinstance(error, sdk.MfaRequiredError):
+        wanted = {"acr_values": MFA}
+    elif error.code != sdk.AccessTokenErrorCode.MISSING_REFRESH_TOKEN:
+        return answer_uncaught(error)
+    else:
+        logger.info("No refresh token: add offline_access to AUTH0_SCOPE.")
     if (
         state is not None
         and time.time() < state["session"]["created_at"] + _ROUND_SECONDS
@@ -217,8 +224,8 @@ def _guard(check: Check) -> Callable[..., Any]:
     """Make of a check what decorates a view, and serves ``before_request`` as well."""
 
     def guard(view: Any = None) -> Any:
-        if view is None:
-            return _unless_public(check)
+        if view is None:  # `before_request` calls it so, or it had empty parentheses
+            return _unless_public(check) if has_request_context() else guard
         if iscoroutinefunction(view):
 
             @wraps(view)

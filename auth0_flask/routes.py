@@ -229,10 +229,10 @@ def _warn_of_mismatch(here: SplitResult, there: SplitResult) -> None:
     if came != said and not own.warned_of_mismatch:
         own.warned_of_mismatch = True
         logger.warning(
-            "A login came to %.80s and its callback is at %.80r, but "
-            "AUTH0_REDIRECT_URI is %.160s. Behind a proxy, have it send X-Forwarded-"
-            "Proto, -Host and -Prefix, and use ProxyFix; see `flask auth0 check`.",
-            *(request.host_url, path, there.geturl()),
+            "A login came to %.80s, but AUTH0_REDIRECT_URI is %.160s. Set it to "
+            "%.80s%s; or, behind a proxy, have that send X-Forwarded-Proto, -Host and "
+            "-Prefix, and use ProxyFix.",
+            *(request.host_url, there.geturl(), request.host_url.rstrip("/"), path),
         )
 
 

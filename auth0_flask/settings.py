@@ -34,6 +34,11 @@ _DASHBOARD = (
     "your Regular Web Application, Settings."
 )
 _ABSENT = "is missing, or still the one of .env.example"
+_WORDS = {  # by pydantic's types of errors
+    "missing": _ABSENT,
+    "int_parsing": "is not a whole number such as 86400",
+    "bool_parsing": "is neither true nor false",
+}
 _PLACEHOLDERS = {
     *("", "your-tenant.eu.auth0.com", "your-client-id", "your-client-secret"),
     "your-secret-of-32-bytes-or-more",
@@ -310,5 +315,5 @@ def _sentence(problem: ErrorDetails) -> str:
     cures = {f.validation_alias: f.description for f in Settings.model_fields.values()}
     name = str(problem["loc"][0])
     what = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    what = _ABSENT if problem["type"] == "missing" else what
+    what = _WORDS.get(problem["type"], what)
     return f"{name} {what}. {cures[name] or ''}".rstrip()

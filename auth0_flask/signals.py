@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-from blinker import NamedSignal, Namespace
+from asgiref.sync import sync_to_async
+from blinker import ANY, NamedSignal
 from flask import current_app
 
-_signals = Namespace()
-# Receivers may be sync or async, and are connected with blinker, as Flask's own; the
-# sender is the app: ``auth.user_logged_in.connect(receiver, app)``.
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Signal(NamedSignal):
+    """A signal of blinker, as Flask's own are; receivers may be sync or async.
+
+    The sender is the app: ``@auth.user_logged_in.connect_via(app)`` in a factory.
+    """
+
+    def connect(self, receiver: F, sender: Any = ANY, weak: bool = False) -> F:
+        """Connect a receiver, which stays, also where nothing else refers to it.
+
+        A function within a factory would be gone when that returns, and with it what
+        it refuses.
+        """
+        return super().connect(receiver, sender, weak)
+
 
 #: Before a session begins; with ``user``, the claims. A receiver that raises signs
 #: nobody in; `LoginRefused` says why on the page.
-user_logged_in = _signals.signal("user-logged-in")
+user_logged_in = Signal("user-logged-in")
 #: After a session was ended here; with ``user``, the claims.
-user_logged_out = _signals.signal("user-logged-out")
+user_logged_out = Signal("user-logged-out")
 #: After a login that failed; with ``error``, one of the kinds of `LoginError`.
-login_failed = _signals.signal("login-failed")
+login_failed = Signal("login-failed")
 #: After sessions were ended elsewhere; with ``sub`` or ``sid``.
-session_revoked = _signals.signal("session-revoked")
+session_revoked = Signal("session-revoked")
 #: After an access token was refreshed; with ``user``, the claims.
-tokens_refreshed = _signals.signal("tokens-refreshed")
+tokens_refreshed = Signal("tokens-refreshed")
 
 
-async def send(signal: NamedSignal, **values: Any) -> None:
+async def send(signal: Signal, **values: Any) -> None:
     """Send a signal to receivers of both kinds, with the current app as sender."""
     if signal.receivers:
         app = current_app._get_current_object()  # type: ignore[attr-defined]  # Flask documents it
-        await signal.send_async(app, _sync_wrapper=_awaitable, **values)
+        await signal.send_async(app, _sync_wrapper=_in_thread_of_view, **values)
 
 
-def _awaitable(receiver: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        return receiver(*args, **kwargs)
-
-    return call
+def _in_thread_of_view(
+    receiver: Callable[..., Any],
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Have a receiver called where sync views run: what is in ``g`` may need that."""
+    return sync_to_async(receiver, thread_sensitive=True)

@@ -13,9 +13,8 @@ from typing import Any
 from auth0_server_python.store.abstract import AbstractDataStore
 from flask import request, session
 from pydantic import BaseModel
-from werkzeug.exceptions import InternalServerError
 
-from auth0_flask.errors import ProblemResponse
+from auth0_flask.errors import ConfigurationError
 
 from .cookies import STATE_KEY, is_ours
 from .encryption import DecryptionError, Json, decrypt, encrypt
@@ -100,19 +99,17 @@ class EncryptedStore(AbstractDataStore[Json]):
         return False
 
 
-class SessionTooLarge(ProblemResponse, InternalServerError):
+class SessionTooLarge(ConfigurationError):
     """A session or a transaction does not fit into cookies.
 
     Attributes:
         parts: The three heaviest parts, each as (name, bytes).
     """
 
-    error = "session_too_large"
     title = "Session too large"
-    description = "Your account has more data than this site can store in cookies."
 
     def __init__(self, state: Mapping[str, Any], excess: float) -> None:
-        super().__init__()
+        super().__init__("session_too_large")
         parts = {f"claim {n}": v for n, v in (state.get("user") or {}).items()}
         for tokens in state.get("token_sets", []):
             parts[f"access token for {tokens['audience']}"] = tokens.get("access_token")

@@ -602,18 +602,22 @@ LONG, OTHER_PATH = f"https://{'long.' * 20}example", f"{PUBLIC}/sub"
 @pytest.mark.parametrize(
     ("base", "addresses", "said"),
     [
-        (PUBLIC, ["http://app.example.com/in"], "came to http://app.example.com/ and"),
-        (PUBLIC, ["https://intern:8000/in"], "came to https://intern:8000/ and"),
-        (PUBLIC, ["https://127.0.0.1:8000/in"], "came to https://127.0.0.1:8000/ and"),
-        (PUBLIC, [f"{PUBLIC}:444/in"], f"came to {PUBLIC}:444/ and"),
-        (PUBLIC, ["https://www.example.com/in"], "to https://www.example.com/ and"),
-        (PUBLIC, [f"{LONG}/in"], f"https://{'long.' * 14}lo and"),
+        (PUBLIC, ["http://app.example.com/in"], "came to http://app.example.com/, but"),
+        (PUBLIC, ["https://intern:8000/in"], "came to https://intern:8000/, but"),
+        (PUBLIC, ["https://127.0.0.1:8000/in"], "came to https://127.0.0.1:8000/, but"),
+        (PUBLIC, [f"{PUBLIC}:444/in"], f"came to {PUBLIC}:444/, but"),
+        (PUBLIC, ["https://www.example.com/in"], "to https://www.example.com/, but"),
+        (PUBLIC, [f"{LONG}/in"], f"https://{'long.' * 14}lo, but"),
         (PUBLIC, ["https://APP.example.com:443/in", f"{PUBLIC}/in"], None),
         # health checks, and others that do not sign in
         (PUBLIC, ["http://10.0.0.7:8000/page", "http://x.example/wp-login.php"], None),
         (LOCAL, ["http://127.0.0.1:5000/in", "http://[::1]:5000/in"], None),
-        (LOCAL, ["http://127.0.0.1:8000/in"], "came to http://127.0.0.1:8000/ and"),
-        (OTHER_PATH, [f"{PUBLIC}/in"], "its callback is at '/callback', but"),
+        (
+            LOCAL,
+            ["http://127.0.0.1:8000/in"],
+            "Set it to http://127.0.0.1:8000/callback;",
+        ),
+        (OTHER_PATH, [f"{PUBLIC}/in"], "Set it to https://app.example.com/callback;"),
         (OTHER_PATH, [f"{OTHER_PATH}/in"], None),  # it is mounted there
     ],
 )

@@ -649,3 +649,13 @@ def test_a_fresh_login_is_asked_for_again_when_its_time_is_over(
     auth.login_as(client, auth_time=int(time.time()) - 365)
 
     assert client.get("/fresh").status_code == 302
+
+
+def test_empty_parentheses_do_no_harm(app: Flask) -> None:
+    @app.get("/empty")
+    @auth.login_required()
+    def empty() -> str:
+        return "seen"
+
+    assert app.test_client().get("/empty").status_code == 302
+    assert enter(app.test_client(), ALICE).get("/empty").text == "seen"

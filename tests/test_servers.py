@@ -94,6 +94,7 @@ NO_SETTINGS = (
 NO_FILE = "SSL_CERT_FILE cannot be read. Name a file"
 NO_PROXY = "is not a proxy that can be used. Set an address"
 SOCKS = "socks://127.0.0.1:7890"
+MISSPELLED = "AUTH0_CLIENT_ID is missing", "Did you mean AUTH0_CLIENT_ID?"
 STRICT = {"FLASK_SESSION_COOKIE_SAMESITE": "Strict"}
 
 
@@ -107,6 +108,7 @@ STRICT = {"FLASK_SESSION_COOKIE_SAMESITE": "Strict"}
         (["auth0", "check"], {"ALL_PROXY": SOCKS}, [f"ALL_PROXY {NO_PROXY}"]),
         (["auth0", "check"], {"https_proxy": SOCKS}, [f"https_proxy {NO_PROXY}"]),
         (RUN, STRICT, ["SESSION_COOKIE_SAMESITE is Strict"]),  # would loop
+        (RUN, {"AUTH0_CLIENT_ID": "", "AUTH0_CLIENTID": "x"}, MISSPELLED),
     ],
 )
 def test_a_wrong_setting_is_told_by_its_name_at_start(

@@ -116,9 +116,10 @@ def test_placeholders_of_the_example_count_as_missing() -> None:
         ("AUTH0_REDIS_URL", "REDIS://my.example", "is not an address such as"),
         ("AUTH0_REDIS_URL", "redis://my.example:65536", "is not an address such as"),
         ("AUTH0_SCOPE", "profile email", "must contain openid"),
-        ("AUTH0_SESSION_IDLE_SECONDS", "a day", "valid integer"),
+        ("AUTH0_SESSION_IDLE_SECONDS", "1d", "is not a whole number such as 86400"),
+        ("AUTH0_KEEP_ID_TOKEN", "ja", "is neither true nor false"),
         ("AUTH0_SESSION_MAX_SECONDS", "0", "greater than 0"),
-        ("AUTH0_PUSHED_AUTHORIZATION_REQUESTS", "perhaps", "valid boolean"),
+        ("AUTH0_PUSHED_AUTHORIZATION_REQUESTS", "perhaps", "is neither true nor false"),
     ],
 )
 def test_a_mistake_is_told_with_its_variable_and_never_its_value(

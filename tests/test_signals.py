@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import secrets
+import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask, abort, request, session
+from flask import Flask, abort, g, request, session
 
 import auth
+from auth0_flask.event_loops import reuse_event_loops
 from auth0_flask.tenant import Tenant
 from test_deployment import CALLBACK, deployed
 from visitor import Shopper, Visitor, on_site
@@ -75,7 +80,7 @@ async def test_a_receiver_may_refuse_a_login_with_a_message_or_a_page_of_the_app
         page = await alice.login("/login?return_to=/profile")
         assert page.status_code == 403
         assert "Only Bob &lt;may&gt; come in." in page.text
-        assert 'href="/login?return_to=/profile"' in page.text
+        assert 'href="/login?return_to=/profile&amp;prompt=login"' in page.text
         assert await alice.claims() is None
         bob = visitors("bob")
         await bob.login()
@@ -109,6 +114,57 @@ def test_receivers_are_asked_before_anything_changes(
     assert seen == ["auth0|alice after None", "auth0|bob after auth0|alice"]
     assert shopper.client.get("/me").json["sub"] == "auth0|alice"  # type: ignore[index]
     assert shopper.client.get("/cart").text == "alice"
+
+
+@pytest.mark.parametrize("bridge", [None, reuse_event_loops], ids=["flask", "reused"])
+def test_a_receiver_uses_what_the_request_has_opened_for_its_thread(
+    shop: Flask, tenant: Tenant, bridge: Any
+) -> None:
+    if bridge:
+        shop.async_to_sync = bridge  # type: ignore[method-assign]  # as documented
+    shop.before_request(lambda: setattr(g, "db", sqlite3.connect(":memory:")))
+    shop.teardown_request(lambda _: g.db.close())
+
+    def keep(sender: Flask, user: Any) -> None:
+        g.db.execute("SELECT 1")
+
+    with auth.user_logged_in.connected_to(keep, shop):
+        assert Shopper(shop).login().status_code == 302
+
+
+def test_a_receiver_that_only_a_factory_knew_refuses_as_well(
+    shop: Flask, tenant: Tenant
+) -> None:
+    def configure() -> None:
+        @partial(auth.user_logged_in.connect, sender=shop)
+        def nobody(sender: Flask, user: Any) -> None:
+            raise auth.LoginRefused("Nobody.")
+
+    configure()
+    gc.collect()
+
+    assert Shopper(shop).login().status_code == 403
+
+
+def test_a_login_whose_session_does_not_fit_is_one_that_failed(
+    shop: Flask, tenant: Tenant
+) -> None:
+    groups = [secrets.token_hex(20) for _ in range(700)]
+    tenant.change_user("alice", **{"https://shop.example/groups": groups})
+    heard: list[str] = []
+
+    def failed(sender: Flask, error: auth.LoginError) -> None:
+        heard.append(error.error)
+
+    @shop.errorhandler(auth.LoginError)
+    def page(error: auth.LoginError) -> tuple[str, int]:
+        return f"our page for {error.error}", error.code or 500
+
+    with auth.login_failed.connected_to(failed, shop):
+        answer = Shopper(shop).login()
+
+    assert (answer.status_code, heard) == (500, ["session_too_large"])
+    assert answer.text == "our page for session_too_large"
 
 
 async def test_a_bug_in_a_receiver_is_a_bug_and_signs_nobody_in(

@@ -88,7 +88,7 @@ def test_a_guest_sees_the_page_and_is_asked_once_an_hour_until_they_sign_in(
 ) -> None:
     heard: list[auth.LoginError] = []
 
-    @auth.login_failed.connect
+    @auth.login_failed.connect_via(guest.client.application)
     def hear(app: Flask, error: auth.LoginError) -> None:
         heard.append(error)
 

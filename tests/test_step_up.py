@@ -14,6 +14,7 @@ from auth import auth0
 from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.faults import Fault
 from conftest import Clock
+from shop import copy_of_auth, make_shop
 from visitor import Shopper
 
 MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
@@ -224,3 +225,25 @@ def test_an_app_answers_that_itself_by_a_handler_or_in_the_view(
     status = alice.client.get("/orders").status_code
     assert status == (418 if kind is MfaRequiredError else 302)
     assert alice.client.get("/orders?catch=1").text == "caught"
+
+
+def test_who_has_no_refresh_token_signs_in_for_a_new_access_token(
+    tenant: Tenant, clock: Clock
+) -> None:
+    own = copy_of_auth({**tenant.environ(), "AUTH0_SCOPE": "openid"})
+    shop = make_shop(own)
+
+    @shop.get("/token")
+    async def token() -> str:
+        return str(await own.auth0.get_access_token(audience=request.args.get("for")))
+
+    tenant.access_token_lifetime = 600
+    shopper = Shopper(shop)
+    shopper.login()
+    assert shopper.client.get("/token").status_code == 200
+    # an access token for another API is none that a login brings
+    assert shopper.client.get("/token?for=https://other.example").status_code == 403
+
+    clock.forward(601)
+    assert shopper.client.get("/token", headers=JSON).status_code == 401
+    assert shopper.client.get("/token").location == "/login?return_to=/token"
