@@ -374,7 +374,6 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "declined": (declined, sdk.ApiError, "login_refused"),
     "unknown user": (a("login_backchannel", hint("x")), sdk.ApiError, "login_refused"),
     "unknown token": (EXCHANGE, sdk.CustomTokenExchangeError, "exchange_refused"),
-    "a guest asks": (a("get_access_token"), sdk.AccessTokenError, "signed_out"),
     "a guest links": (a("start_link_user", {}), sdk.StartLinkUserError, "signed_out"),
     "a guest shares": (AT_GITHUB, NotShared, "signed_out"),
     "no scope": (without_its_scope, sdk.MyAccountApiError, "my_account_refused"),

@@ -239,6 +239,7 @@ def test_who_has_no_refresh_token_signs_in_for_a_new_access_token(
 
     tenant.access_token_lifetime = 600
     shopper = Shopper(shop)
+    assert shopper.client.get("/token").location == "/login?return_to=/token"
     shopper.login()
     assert shopper.client.get("/token").status_code == 200
     # an access token for another API is none that a login brings

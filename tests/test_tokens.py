@@ -205,7 +205,6 @@ async def test_fifty_requests_at_once_refresh_once_and_tell_of_it_once(
     told: list[str] = []
 
     def receive(_: object, user: dict[str, str]) -> None:
-        asyncio.get_running_loop()
         told.append(user["sub"])
 
     await sign_in_for_a_moment(alice, tenant)
