@@ -322,6 +322,7 @@ def test_redis_that_is_up_but_of_no_use(
         assert_said(check(AUTH0_REDIS_URL=nobody), "wrong", "Redis")
     else:
         assert lines(result, "ok")[-1].startswith("store: Redis"), result.output
+        assert result.exit_code == 0
 
 
 def test_wrong_settings_are_told_at_once_and_the_rest_is_checked(check: Check) -> None:
