@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 from flask import Flask
+from werkzeug.test import run_wsgi_app
 
 import auth
 from app import create_app
@@ -47,13 +48,13 @@ class Sent:
     body: bytes = b""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Answer:
     """What an app answers."""
 
-    status: str = ""
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes = b""
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
 
     @property
     def code(self) -> int:
@@ -70,16 +71,8 @@ class Answer:
 
 def send(app: Flask, sent: Sent, host: str) -> Answer:
     """Have an app answer (PEP 3333)."""
-    answer = Answer()
-
-    def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
-        answer.status, answer.headers = status, headers
-
-    answered: Iterable[bytes] = app.wsgi_app(_environ(sent, host), start)
-    answer.body = b"".join(answered)
-    if close := getattr(answered, "close", None):
-        close()
-    return answer
+    body, status, headers = run_wsgi_app(app.wsgi_app, _environ(sent, host), True)
+    return Answer(status, list(headers), b"".join(body))
 
 
 def _environ(sent: Sent, host: str) -> dict[str, Any]:
