@@ -137,5 +137,7 @@ def test_an_app_without_init_app_is_told() -> None:
     app.testing = True
     app.add_url_rule("/", view_func=auth.login_required(lambda: "secret"))
 
-    with pytest.raises(RuntimeError, match="init_app"):
-        app.test_client().get("/")
+    client = app.test_client()
+    for use in (partial(client.get, "/"), partial(auth.login_as, client)):
+        with pytest.raises(RuntimeError, match="init_app"):
+            use()

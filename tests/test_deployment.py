@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
@@ -48,12 +48,18 @@ NAME = {"FLASK_SESSION_COOKIE_NAME": "mine"}
 def test_cookies_are_as_safe_as_the_address_allows(
     tenant: Tenant, callback: str, more: dict[str, str], name: str, attributes: set[str]
 ) -> None:
-    answer = deployed(tenant, callback, **more).test_client().get("/login")
+    app = deployed(tenant, callback, **more)
+    started = app.test_client().get("/login").headers["Set-Cookie"]
+    with app.test_request_context():
+        auth0 = app.extensions["auth0"].client
+        auth0.sessions.save({"user": {"sub": "x"}, "internal": {}, "domain": "x"})
+        session = app.process_response(Response()).headers["Set-Cookie"]
 
-    cookie, *found = answer.headers["Set-Cookie"].lower().split("; ")
-    assert re.fullmatch(rf"{name.lower()}_tx\d", cookie.partition("=")[0])
-    kept = {"httponly", "samesite=lax"} | attributes
-    assert {a for a in found if not a.startswith(("expires", "max-age"))} == kept
+    for answer, pattern in ((started, rf"{name}_tx\d"), (session, name)):
+        cookie, *found = answer.lower().split("; ")
+        assert re.fullmatch(pattern.lower(), cookie.partition("=")[0])
+        kept = {"httponly", "samesite=lax"} | attributes
+        assert {a for a in found if not a.startswith(("expires", "max-age"))} == kept
 
 
 def test_below_a_path_of_a_bigger_site(tenant: Tenant) -> None:
