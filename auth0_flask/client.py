@@ -190,7 +190,7 @@ class Auth0Client(ServerClient[Any]):
             known.wanted = app_state if isinstance(app_state, dict) else {}
             connects = transaction.auth_session  # an account
             work = self._connect if connects else self._with_oauth_client
-            async with asyncio.timeout(_LOGIN_SECONDS):
+            async with asyncio.timeout(_LOGIN_SECONDS) as known.timeout:
                 result = await self._door.once(url, work)
         except Exception as error:
             if not connects:  # of such the SDK drops it when Auth0 has answered

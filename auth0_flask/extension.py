@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-from auth0_server_python.error import AccessTokenError, Auth0Error, MfaRequiredError
+from auth0_server_python.error import Auth0Error, MfaRequiredError
 from flask import Flask, current_app, has_request_context
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
@@ -17,9 +17,8 @@ from flask.sessions import SecureCookieSessionInterface
 from .cli import auth0_commands
 from .client import Auth0Client, current_client
 from .errors import StoreUnavailable
-from .guards import before_view, covered_guards, sign_in_for_token
+from .guards import answer_sdk_error, before_view, covered_guards
 from .redirects import KEY, Endpoints
-from .session_door import answer_uncaught
 from .settings import Settings, SetupError, misspelled_settings
 from .stores import SharedStore, SplitSessionInterface, SqliteStore, derive_key
 from .stores.session import copy_json
@@ -140,17 +139,19 @@ def init_app(
         shared_store=_choose_stores(app, client, redis),
     )
     _set_defaults(app, client)
+    if app.debug:
+        app.before_request(_warn_of_covered_guards)
     # one hook each: Flask asks of every hook of every request whether it is async
     app.before_request(before_view)
     app.after_request(client.refresher.after_view)
-    handlers = app.error_handler_spec[None][None]
-    for kind in (MfaRequiredError, AccessTokenError):
-        handlers.setdefault(kind, sign_in_for_token)
-    handlers.setdefault(Auth0Error, answer_uncaught)
+    for kind in (Auth0Error, MfaRequiredError):
+        app.error_handler_spec[None][None].setdefault(kind, answer_sdk_error)
     app.context_processor(lambda: {"auth_user": auth_user})
     if isinstance(app.json, DefaultJSONProvider):  # jsonify(auth_user), and |tojson
         default = app.json.default  # Flask documents that it can be replaced
-        app.json.default = lambda v: _claims() if v is auth_user else default(v)
+        app.json.default = lambda v: (
+            copy_json(_claims()) if v is auth_user else default(v)
+        )
     app.cli.add_command(auth0_commands)
     return app
 
@@ -230,7 +231,7 @@ def _is_serving() -> bool:
 
 
 def _warn_at_start(app: Flask) -> None:
-    """Warn of names that no setting has, of version 1.0, and of covered guards."""
+    """Warn of names that no setting has, and of what is left of version 1.0."""
     for name, near in misspelled_settings().items():
         logger.warning("%s is not a setting. Did you mean %s?", name, near)
     if os.path.exists(os.path.join(app.root_path, "login", "one_loop.py")):
@@ -238,8 +239,6 @@ def _warn_at_start(app: Flask) -> None:
             "The folders login/ and stores/ of version 1.0 are still in this app: "
             "delete them, the package auth0_flask has replaced them."
         )
-    if app.debug:
-        app.before_request(_warn_of_covered_guards)
 
 
 def _warn_of_covered_guards() -> None:

@@ -165,25 +165,33 @@ def passive(view: V) -> V:
     return view
 
 
-def sign_in_for_token(error: sdk.MfaRequiredError | sdk.AccessTokenError) -> Any:
-    """Answer where only a login brings a token, and the view does not catch that.
+def answer_sdk_error(error: sdk.Auth0Error) -> Any:
+    """Answer what the SDK raised and no view caught: with a login where that helps.
 
-    With that login, and back; not where it has just been tried. It has a second factor
-    where Auth0 wants one. Without a refresh token, it is needed for each access token.
+    That is where Auth0 wants a second factor, and where no token is left and there is
+    no refresh token; not where such a login has just been made.
     """
-    wanted, state = {}, current_client().load_session()
-    if isinstance(error, sdk.MfaRequiredError):
-        wanted = {"acr_values": MFA}
-    elif error.code != sdk.AccessTokenErrorCode.MISSING_REFRESH_TOKEN:
+    if extension().endpoints.role(request.endpoint):
         return answer_uncaught(error)
-    else:
-        logger.info("No refresh token: add offline_access to AUTH0_SCOPE.")
-    if (
-        state is not None
-        and time.time() < state["session"]["created_at"] + _ROUND_SECONDS
-        and not unproved(state["user"], wanted)
+    wanted: dict[str, Any] = {}
+    state = current_client().load_session() or {"user": {}, "session": {}}
+    if isinstance(error, sdk.MfaRequiredError):
+        wanted["acr_values"] = MFA
+    elif (
+        getattr(error, "code", None) != sdk.AccessTokenErrorCode.MISSING_REFRESH_TOKEN
+        or not isinstance(error, sdk.AccessTokenError)
+        or any(t["expires_at"] > time.time() for t in state.get("token_sets", []))
     ):
         return answer_uncaught(error)
+    own, user = state["session"], state["user"]
+    is_new = time.time() < own.get("created_at", 0) + _ROUND_SECONDS
+    if is_new and not unproved(user, wanted):
+        return answer_uncaught(error)
+    if own and not wanted:
+        logger.info("No refresh token: add offline_access to AUTH0_SCOPE.")
+    wanted |= {"organization": user.get("org_id")}
+    if own.get("persistent") is False:
+        wanted["remember"] = 0
     return current_app.handle_user_exception(login_again(**wanted))
 
 

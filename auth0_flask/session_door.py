@@ -252,12 +252,16 @@ async def verify_id_token(verifier: Verifier, id_token: str) -> Json:
 
 
 async def _welcome(user: Json) -> None:
-    """Ask the app's receivers; one that raises signs nobody in."""
+    """Ask the app's receivers, however long they take; one that raises refuses."""
+    known = request_state()
+    with suppress(RuntimeError):  # it was that of another login
+        if known.timeout:
+            known.timeout.reschedule(None)
     try:
         await send(user_logged_in, user=user)
     except Exception as error:
         if not isinstance(error, HTTPException):
-            request_state().receiver_error = error
+            known.receiver_error = error
         raise
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from inspect import isawaitable
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import AsyncToSync, sync_to_async
 from blinker import ANY, NamedSignal
 from flask import current_app
 
@@ -51,4 +52,18 @@ def _in_thread_of_view(
     receiver: Callable[..., Any],
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Have a receiver called where sync views run: what is in ``g`` may need that."""
-    return sync_to_async(receiver, thread_sensitive=True)
+
+    def plain(*args: Any, **values: Any) -> Any:
+        try:
+            return receiver(*args, **values)
+        except StopIteration as error:  # no future can hold that
+            raise RuntimeError("a receiver raised StopIteration") from error
+
+    async def call(*args: Any, **values: Any) -> Any:
+        # without a bridge of asgiref above, this is that thread
+        is_bridged = getattr(AsyncToSync.executors, "current", None)
+        work = sync_to_async(plain) if is_bridged else None
+        found = await work(*args, **values) if work else plain(*args, **values)
+        return await found if isawaitable(found) else found
+
+    return call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from asyncio import Timeout
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ class RequestState:
     ended: dict[str, Any] = field(default_factory=dict)
     # a login that is being completed
     began: float | None = None  # in seconds since 1970
+    timeout: Timeout | None = None  # for what Auth0 has to answer
     transaction: str | None = None  # its identifier
     nonce: str | None = None  # what the next ID token has to carry
     wanted: Json = field(default_factory=dict)  # what it was started with

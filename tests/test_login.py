@@ -110,7 +110,7 @@ async def test_a_login_after_the_provider_closed_its_idle_connections(
         *(f"{SITE}{more}evil.example.com/" for more in ("@", ".", "//")),
         *("/" + "x" * 2048, "", "/login", "/login?return_to=/login", "/login/"),
         *("/%6Cogin", "/callback?code=1", "/logout", "/./logout", "/x/../logout"),
-        "/%2e/login",
+        *("/%2e/login", "/logout/everywhere"),
     ],
     ids=lambda wanted: wanted.replace(SITE, "SITE"),
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import secrets
 import sqlite3
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -130,6 +132,40 @@ def test_a_receiver_uses_what_the_request_has_opened_for_its_thread(
 
     with auth.user_logged_in.connected_to(keep, shop):
         assert Shopper(shop).login().status_code == 302
+
+
+def test_a_receiver_that_hands_on_a_coroutine_is_awaited(
+    shop: Flask, tenant: Tenant
+) -> None:
+    async def nobody(sender: Flask, user: Any) -> None:
+        raise auth.LoginRefused("Nobody.")
+
+    with auth.user_logged_in.connected_to(lambda *who, **user: nobody(*who, **user)):
+        assert Shopper(shop).login().status_code == 403
+
+
+def test_a_receiver_that_raises_what_ends_an_iteration_keeps_nobody_waiting(
+    shop: Flask, tenant: Tenant
+) -> None:
+    shopper = Shopper(shop)
+    shopper.login()
+    with auth.user_logged_out.connected_to(lambda *_, **__: next(iter([])), shop):
+        assert shopper.client.get("/logout").status_code == 500
+
+
+def test_a_sync_view_that_runs_a_loop_of_its_own_has_receivers_in_its_thread(
+    shop: Flask, tenant: Tenant
+) -> None:
+    shop.add_url_rule("/out", view_func=lambda: asyncio.run(auth.auth0.logout()))
+    shopper, threads = Shopper(shop), set()
+    shopper.login()
+
+    def note(sender: Flask, user: Any) -> None:
+        threads.add(threading.get_ident())
+
+    with auth.user_logged_out.connected_to(note, shop):
+        assert "/v2/logout" in shopper.client.get("/out").text
+    assert threads == {threading.get_ident()}
 
 
 def test_a_receiver_that_only_a_factory_knew_refuses_as_well(

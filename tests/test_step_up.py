@@ -6,7 +6,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from auth0_server_python.error import AccessTokenError, MfaRequiredError
+from auth0_server_python.error import (
+    AccessTokenError,
+    Auth0Error,
+    MfaRequiredError,
+)
 from flask import Flask, request
 
 import auth
@@ -231,20 +235,33 @@ def test_who_has_no_refresh_token_signs_in_for_a_new_access_token(
     tenant: Tenant, clock: Clock
 ) -> None:
     own = copy_of_auth({**tenant.environ(), "AUTH0_SCOPE": "openid"})
-    shop = make_shop(own)
+    always: list[bool] = []
+    shop, other = make_shop(own), make_shop(own)
+    other.register_error_handler(Auth0Error, lambda error: (str(error.code), 418))
 
-    @shop.get("/token")
     async def token() -> str:
         return str(await own.auth0.get_access_token(audience=request.args.get("for")))
 
+    @shop.before_request
+    async def ask() -> None:
+        if always:
+            await token()
+
+    for app in (shop, other):
+        app.add_url_rule("/token", view_func=token)
     tenant.access_token_lifetime = 600
     shopper = Shopper(shop)
     assert shopper.client.get("/token").location == "/login?return_to=/token"
-    shopper.login()
+    shopper.login("/login?remember=0")
     assert shopper.client.get("/token").status_code == 200
+    clock.forward(61)
     # an access token for another API is none that a login brings
     assert shopper.client.get("/token?for=https://other.example").status_code == 403
 
     clock.forward(601)
     assert shopper.client.get("/token", headers=JSON).status_code == 401
-    assert shopper.client.get("/token").location == "/login?return_to=/token"
+    away = shopper.client.get("/token").location
+    assert away == "/login?return_to=/token&remember=0"
+    always.append(True)  # then nobody could go there
+    assert shopper.client.get("/login").status_code == 403
+    assert other.test_client().get("/token").text == "missing_refresh_token"
