@@ -144,6 +144,8 @@ def init_app(
     # one hook each: Flask asks of every hook of every request whether it is async
     app.before_request(before_view)
     app.after_request(client.refresher.after_view)
+    # the second is of a kind that an app may have a handler for, such as its pages for
+    # an API's refusals; Flask prefers the closer one
     for kind in (Auth0Error, MfaRequiredError):
         app.error_handler_spec[None][None].setdefault(kind, answer_sdk_error)
     app.context_processor(lambda: {"auth_user": auth_user})

@@ -171,17 +171,18 @@ def answer_sdk_error(error: sdk.Auth0Error) -> Any:
     That is where Auth0 wants a second factor, and where no token is left and there is
     no refresh token; not where such a login has just been made.
     """
-    if extension().endpoints.role(request.endpoint):
+    needs_factor = isinstance(error, sdk.MfaRequiredError)
+    has_no_refresh_token = (
+        isinstance(error, sdk.AccessTokenError)
+        and error.code == sdk.AccessTokenErrorCode.MISSING_REFRESH_TOKEN
+    )
+    is_of_login = extension().endpoints.is_of_login(request.endpoint)
+    if is_of_login or not (needs_factor or has_no_refresh_token):
         return answer_uncaught(error)
-    wanted: dict[str, Any] = {}
+    wanted: dict[str, Any] = {"acr_values": MFA} if needs_factor else {}
     state = current_client().load_session() or {"user": {}, "session": {}}
-    if isinstance(error, sdk.MfaRequiredError):
-        wanted["acr_values"] = MFA
-    elif (
-        getattr(error, "code", None) != sdk.AccessTokenErrorCode.MISSING_REFRESH_TOKEN
-        or not isinstance(error, sdk.AccessTokenError)
-        or any(t["expires_at"] > time.time() for t in state.get("token_sets", []))
-    ):
+    tokens = state.get("token_sets", [])
+    if not needs_factor and any(t["expires_at"] > time.time() for t in tokens):
         return answer_uncaught(error)
     own, user = state["session"], state["user"]
     is_new = time.time() < own.get("created_at", 0) + _ROUND_SECONDS
@@ -275,8 +276,7 @@ def _unless_public(check: Check, also_public: bool = False) -> None:
         return
     view = current_app.view_functions[endpoint]
     is_open = getattr(view, "is_public", False) and not also_public
-    is_of_login = hasattr(view, "auth0_role") or extension().endpoints.role(endpoint)
-    if not (is_open or is_of_login):
+    if not (is_open or extension().endpoints.is_of_login(endpoint)):
         check()
 
 

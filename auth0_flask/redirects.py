@@ -92,6 +92,11 @@ class Endpoints:
                 return role
         return None
 
+    def is_of_login(self, endpoint: str | None) -> bool:
+        """Tell the login's own endpoints, also those that have no role here."""
+        view = current_app.view_functions.get(endpoint or "")
+        return hasattr(view, "auth0_role") or self.role(endpoint) is not None
+
     def require(self, role: str) -> str:
         """Return the endpoint of a role; a RuntimeError names what to do."""
         endpoint = self.name(role)
@@ -235,9 +240,7 @@ def _checked(value: str) -> str | None:
     paths = (plain, f"{plain}/") if plain.startswith(root) else ()
     for inside, method in product(paths, ("GET", "POST")):
         with suppress(HTTPException):  # what has no view leads nowhere
-            endpoint = adapter.match(inside[len(root) :], method)[0]
-            view = current_app.view_functions.get(endpoint)
-            if own.role(endpoint) or hasattr(view, "auth0_role"):
+            if own.is_of_login(adapter.match(inside[len(root) :], method)[0]):
                 return None
     return path
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from auth0_server_python.error import ApiError
 from flask import Flask
 
 import auth
@@ -103,6 +104,18 @@ def test_a_request_asks_redis_once_also_where_the_session_was_ended(
     client.get("/logout")
     assert copy.get("/me").text == "None"
     assert copy.get_cookie("session") is None
+
+
+def test_what_the_sdk_raises_is_answered_while_redis_is_away(tenant: Tenant) -> None:
+    shop = make_shop(auth, redis=connect(f"redis://127.0.0.1:{free_port()}/0"))
+
+    @shop.get("/fail")
+    def fail() -> str:
+        raise ApiError("server_error", "down")
+
+    client = shop.test_client()
+    client.set_cookie("session", "x" * 43)
+    assert client.get("/fail").status_code == 502
 
 
 @pytest.mark.parametrize("denied", ["resetkeys ~other:*", "-eval -evalsha"])
