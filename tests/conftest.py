@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -66,6 +67,9 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("ours")
     # a run in the background of a script ignores Ctrl-C, and so would what it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # what one test left unwritten is tried on while others read their logs
+    errors = logging.getLogger("auth0_flask.errors")
+    errors.addFilter(lambda record: record.threadName != "auth0-revocations")
     _tenant.start()
     os.environ.update(_tenant.environ(redirect_uri=f"{SITE}/callback"))
     os.environ["AUTH0_REVOCATIONS_PATH"] = REVOCATIONS
