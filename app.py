@@ -125,7 +125,7 @@ def _add_login(app: Flask) -> None:
 def _add_pages(app: Flask) -> None:
     @app.get("/")
     def home() -> str:  # it awaits nothing, and a sync view is faster
-        state = auth0.read_session() or {}
+        state = auth0.load_session() or {}
         return render_template(
             "home.html",
             user=state.get("user"),
@@ -293,7 +293,7 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
     if auth.prefers_json() or isinstance(error, BadHost):  # then no link can be made
         return auth.problem(error)
     if isinstance(error, auth.LoginError):
-        languages.keep_choice(_wanted_page(error))
+        languages.keep_choice(auth.return_to(error))
     unsure = (error.code or 500) >= 500  # then asking who is signed in may fail, too
     page = render_template(
         "error.html",
@@ -305,7 +305,8 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
         detail=getattr(error, "detail", None),
         code=getattr(error, "error", None),
         reference=getattr(error, "reference", None),
-        retry_url=_retry_url(error),
+        retry_url=getattr(error, "login_url", None)
+        or (unsure and languages.this_page()),
         auth_user={} if unsure else _known_user(),
     )
     headers = dict(error.get_headers())
@@ -322,19 +323,6 @@ def _known_user() -> Mapping[str, Any]:
         return {**auth.auth_user}
     except ServiceUnavailable:
         return {}
-
-
-def _retry_url(error: HTTPException) -> str | None:
-    if isinstance(error, auth.LoginError):
-        # else Auth0 would sign the same user in again, unasked
-        prompt = "login" if isinstance(error, auth.LoginRefused) else None
-        return languages.link("login", return_to=_wanted_page(error), prompt=prompt)
-    return languages.this_page() if (error.code or 500) >= 500 else None
-
-
-def _wanted_page(error: auth.LoginError) -> str:
-    """Return the page that a failed login was to lead back to."""
-    return auth.return_to(error)
 
 
 def _times(state: Mapping[str, Any]) -> dict[str, datetime]:

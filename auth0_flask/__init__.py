@@ -32,14 +32,13 @@ from .errors import (
 )
 from .extension import auth_user, init_app
 from .guards import login_required, login_silently, passive, public, requires_claim
-from .redirects import signed_out
+from .redirects import return_to, signed_out
 from .routes import (
     create_blueprint,
     login_options,
     logout_options,
     receive_logout_token,
     refuse_cross_site,
-    return_to,
 )
 from .settings import Settings, SetupError
 from .signals import (

@@ -118,11 +118,12 @@ class ProblemResponse(HTTPException):
 
     def get_description(self, *args: Any, **kwargs: Any) -> str:
         """Return what Werkzeug's own page says, where the app has none."""
-        names = ("hint", "detail", "error", "reference")
-        hint, detail, error, reference = (getattr(self, n, None) for n in names)
+        names = ("hint", "detail", "error", "reference", "login_url")
+        hint, detail, error, reference, url = (getattr(self, n, None) for n in names)
         lines = [hint, detail and f"Auth0 said: {detail}"]
         lines.append(f"{error}, reference {reference}" if reference else error)
         more = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
+        more += f'<p><a href="{escape(url)}">Sign in</a></p>' if url else ""
         return f"{super().get_description(*args, **kwargs)}\n{more}"
 
 
@@ -164,6 +165,7 @@ class LoginError(ProblemResponse):
         detail: The provider's own words, or None. Escape them.
         reference: Also in the log line, so that the two can be matched.
         app_state: What the login was started with, or None.
+        login_url: Where to try again, or None.
     """
 
     title = "Sign-in failed"
@@ -175,6 +177,7 @@ class LoginError(ProblemResponse):
         self.detail = detail[:300] if detail else None
         self.reference = secrets.token_hex(4)
         self.app_state: Any = None
+        self.login_url: str | None = None
 
 
 class ConfigurationError(LoginError, InternalServerError):
@@ -291,11 +294,8 @@ _BY_TYPE: dict[type[Exception], tuple[type[LoginError], str]] = {
 #: By what Auth0 says at the callback: `ProviderRefused` with this code; the first are
 #: answers to ``prompt=none`` (OpenID Connect Core section 3.1.2.6).
 _AT_CALLBACK = {
-    "login_required": "login_required",
-    "consent_required": "consent_required",
-    "interaction_required": "interaction_required",
-    "account_selection_required": "account_selection_required",
-    "access_denied": "access_denied",
+    **{n: n for n in ("login_required", "consent_required", "interaction_required")},
+    **{n: n for n in ("account_selection_required", "access_denied")},
     "server_error": "provider_unavailable",
     "temporarily_unavailable": "provider_unavailable",
 }

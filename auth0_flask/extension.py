@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -35,7 +36,7 @@ _STRICT = (
 )
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Auth0Extension:
     """What belongs to one app; in its ``extensions["auth0"]``."""
 
@@ -133,16 +134,14 @@ def init_app(
             raise SetupError(problems)
         logger.warning(SetupError(problems).message)
     names = {"login": login, "callback": callback, "logout": logout}
-    app.extensions[KEY] = Auth0Extension(
-        client=client,
-        endpoints=Endpoints(client.settings, **names),
-        shared_store=_choose_stores(app, client, redis),
-    )
+    endpoints = Endpoints(client.settings, **names)
+    shared_store = _choose_stores(app, client, redis)
+    app.extensions[KEY] = Auth0Extension(client, endpoints, shared_store)
     _set_defaults(app, client)
     if app.debug:
         app.before_request(_warn_of_covered_guards)
     # one hook each: Flask asks of every hook of every request whether it is async
-    app.before_request(before_view)
+    app.before_request(partial(before_view, app, endpoints))
     app.after_request(client.refresher.after_view)
     # the second is of a kind that an app may have a handler for, such as its pages for
     # an API's refusals; Flask prefers the closer one

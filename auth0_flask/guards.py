@@ -25,7 +25,7 @@ from werkzeug.exceptions import Forbidden
 
 from .client import current_client
 from .errors import ProblemResponse
-from .redirects import extension, login_again, try_silent_login
+from .redirects import Endpoints, extension, login_again, try_silent_login
 from .routes import answer_early
 from .session_door import answer_uncaught
 from .stores import request_state
@@ -196,13 +196,13 @@ def answer_sdk_error(error: sdk.Auth0Error) -> Any:
     return current_app.handle_user_exception(login_again(**wanted))
 
 
-def before_view() -> Any:
+def before_view(app: Flask, endpoints: Endpoints) -> Any:
     """Answer early, or enforce guards that stand above the route; before every view."""
     endpoint = request.endpoint
-    view = current_app.view_functions.get(endpoint or "")
+    view = app.view_functions.get(endpoint or "")
     if view is None:
         return None
-    role = extension().endpoints.role(endpoint)
+    role = endpoints.role(endpoint)
     if role and (answer := answer_early(role)):
         return answer
     if getattr(view, "is_passive", False):

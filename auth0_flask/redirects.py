@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import product
 from posixpath import normpath
@@ -23,9 +23,15 @@ from flask import (
 )
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, Unauthorized
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import BuildError, MapAdapter
 
-from .errors import CheckFailed, ProblemResponse, prefers_json
+from .errors import (
+    CheckFailed,
+    LoginError,
+    LoginRefused,
+    ProblemResponse,
+    prefers_json,
+)
 from .settings import Settings
 from .stores import request_state
 from .stores.base import RequestState
@@ -205,6 +211,30 @@ def safe_return_to(value: str | None) -> str:
         logger.info("return_to dropped: it is %.80r.", value)
         return home()
     return found
+
+
+def return_to(result: Mapping[str, Any] | LoginError) -> str:
+    """Return the page that a login was started for.
+
+    Args:
+        result: What ``complete_interactive_login`` returned, or raised.
+    """
+    if isinstance(result, LoginError):
+        app_state, otherwise = result.app_state, request.args.get("return_to")
+    else:
+        app_state, otherwise = result.get("app_state"), None
+    wanted = app_state.get("return_to") if isinstance(app_state, dict) else None
+    return safe_return_to(otherwise if wanted is None else wanted)
+
+
+def login_url(error: LoginError) -> str | None:
+    """Return where to try a login again, or None where that has parts of its own."""
+    # else Auth0 would sign the same user in again, unasked
+    prompt = "login" if isinstance(error, LoginRefused) else None
+    with suppress(RuntimeError, BuildError):
+        page, own = return_to(error), cast(Endpoints, extension().endpoints)
+        return own.path("login", return_to=page, prompt=prompt)
+    return None
 
 
 def home() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -18,12 +17,13 @@ from werkzeug.routing import BuildError
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from .client import current_client
-from .errors import CheckFailed, LoginError, ProblemResponse, login_error
+from .errors import CheckFailed, ProblemResponse, login_error
 from .redirects import (
     extension,
     home,
     is_prefetch,
     note_silent_login,
+    return_to,
     safe_return_to,
 )
 from .settings import is_loopback
@@ -129,20 +129,6 @@ def login_options() -> StartInteractiveLoginOptions:
         organization=organization,
         invitation=asked.get("invitation"),
     )
-
-
-def return_to(result: Mapping[str, Any] | LoginError) -> str:
-    """Return the page that a login was started for.
-
-    Args:
-        result: What ``complete_interactive_login`` returned, or raised.
-    """
-    if isinstance(result, LoginError):
-        app_state, otherwise = result.app_state, request.args.get("return_to")
-    else:
-        app_state, otherwise = result.get("app_state"), None
-    wanted = app_state.get("return_to") if isinstance(app_state, dict) else None
-    return safe_return_to(otherwise if wanted is None else wanted)
 
 
 def logout_options() -> LogoutOptions:

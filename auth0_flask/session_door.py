@@ -27,7 +27,7 @@ from .errors import (
     error_chain,
     login_error,
 )
-from .redirects import after_silent_login
+from .redirects import after_silent_login, login_url
 from .settings import Settings
 from .signals import login_failed, send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
@@ -190,6 +190,7 @@ class SessionDoor(StateStore):
         if found is None:
             raise own or error
         found.app_state = app_state
+        found.login_url = login_url(found)
         if isinstance(found, ProviderDown) or found.error == "invalid_token":
             self._verifier.forget()
         await send(login_failed, error=found)
@@ -247,7 +248,7 @@ async def verify_id_token(verifier: Verifier, id_token: str) -> Json:
         known.nonce = None
     if not isinstance(claims.get("sub"), str) or not claims["sub"]:
         raise jwt.InvalidTokenError("it has no sub")
-    known.verified[id_token] = claims
+    known.verified = {**known.verified, id_token: claims}
     return dict(claims)
 
 

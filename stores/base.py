@@ -8,7 +8,7 @@ from asyncio import Timeout
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from auth0_server_python.store.abstract import AbstractDataStore
@@ -23,36 +23,35 @@ from .encryption import DecryptionError, Json, decrypt, encrypt
 logger = logging.getLogger(__name__)
 
 
-@dataclass
 class RequestState:
     """What one request knows of its session; gone when the request is."""
 
     # the session that was decrypted and checked
     encrypted: object = None  # the value of ``flask.session`` that it stands in
     session: Json | None = None
-    loaded_at: float = 0.0  # on the monotonic clock
+    loaded_at = 0.0  # on the monotonic clock
     copy: Json | None = None  # for views, made once
-    passive: bool = False  # the request does not count as use of it
+    passive = False  # the request does not count as use of it
     # when it was ended, by the names in Redis of what may have ended it
-    ended: dict[str, Any] = field(default_factory=dict)
+    ended: Json | None = None
     # a login that is being completed
     began: float | None = None  # in seconds since 1970
     timeout: Timeout | None = None  # for what Auth0 has to answer
     transaction: str | None = None  # its identifier
     nonce: str | None = None  # what the next ID token has to carry
-    wanted: Json = field(default_factory=dict)  # what it was started with
-    verified: dict[str, Json] = field(default_factory=dict)  # claims, by ID token
-    links: bool = False  # it is an account that is linked, and the session stays
+    wanted: Mapping[str, Any] = MappingProxyType({})  # what it was started with
+    verified: Mapping[str, Json] = MappingProxyType({})  # claims, by ID token
+    links = False  # it is an account that is linked, and the session stays
     receiver_error: Exception | None = None  # of a receiver of `user_logged_in`
     # a refresh
     refresh: Mapping[str, Any] | None = None  # what the newest one brought
     renewing: float | None = None  # it has to be new: when it began, at the earliest
-    refreshed: bool = False  # this request asked Auth0 for it
+    refreshed = False  # this request asked Auth0 for it
     # a response
-    logout_incomplete: bool = False  # a session was ended in this browser only
-    never_redirect: bool = False  # a browser gets 401, too
-    forgot_rounds: bool = False  # the cookie that counts logins, if it came
-    responded: bool = False  # it is made, so that no cookie can be added
+    logout_incomplete = False  # a session was ended in this browser only
+    never_redirect = False  # a browser gets 401, too
+    forgot_rounds = False  # the cookie that counts logins, if it came
+    responded = False  # it is made, so that no cookie can be added
 
 
 def request_state() -> RequestState:

@@ -185,7 +185,7 @@ class SplitSession(SecureCookieSession):
     #: Our entries as they came.
     received: Mapping[str, str]
     #: When the browser is to forget ours, in seconds since 1970; None: when closed.
-    expires_at: float | None
+    expires_at: float | None = None
     #: Ours came in the app's cookie, as version 1.0 wrote them.
     is_legacy: bool
     cookies: OwnCookies
@@ -249,7 +249,6 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             own[STATE_KEY] = encrypted
         opened = SplitSession({**part, **own})
         opened.cookies, opened.received = cookies, {**old, **own}
-        opened.expires_at = None
         if part.get("_permanent"):
             lifetime = app.permanent_session_lifetime.total_seconds()
             opened.expires_at = time.time() + lifetime
@@ -276,9 +275,10 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             return
         if (left := self.bytes_left(app, session)) < 0:
             logger.error(
-                "The session was not written: it is %d bytes too large for cookies. "
-                "Set AUTH0_REDIS_URL to store sessions in Redis.",
+                "The session was not written: it is %d bytes too large for cookies, "
+                "mostly for %r. Set AUTH0_REDIS_URL to store sessions in Redis.",
                 -left,
+                max(session, key=lambda key: len(repr(session[key]))),
             )
         if left >= 0 and (writes_app or session.is_legacy):
             self._write_app_part(app, session, response)

@@ -118,7 +118,7 @@ class RedisStore(SharedStore):
         if not keys:
             return 0.0
         names = [_key("revoked", key) for key in keys]
-        known = request_state().ended if has_request_context() else {}
+        known = (request_state().ended if has_request_context() else None) or {}
         if known.keys() >= set(names):  # it came with the session; once
             found = [known.pop(name) for name in names]
         else:

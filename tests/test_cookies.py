@@ -134,6 +134,18 @@ def test_pieces_that_do_not_belong_together_are_no_session() -> None:
     assert user_of(client)
 
 
+def test_what_the_app_keeps_and_does_not_fit_is_named_and_the_rest_stays(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = ours()
+    client.post("/own", json={"cart": 1})
+
+    client.post("/own", json={"cart": 2, "basket": noise(20_000)})
+
+    assert "too large for cookies, mostly for 'basket'." in caplog.text
+    assert own_of(client) == {"cart": 1}
+
+
 @pytest.mark.parametrize("length", [100, 4000])
 @pytest.mark.parametrize("foreign", ["x", "2~x", None], ids=["x", "2~x", "a session"])
 def test_of_several_cookies_of_one_name_ours_is_found(

@@ -115,6 +115,20 @@ def test_a_value_has_one_spelling() -> None:
         assert_refused(other)
     for more in ("A", ".A", "\n"):
         assert_refused(encrypted + more)
+    assert_refused(encrypted.replace("..", ".A."))
+    head, ciphertext, tag = encrypted.rsplit(".", 2)
+    assert_refused(f"{head}.    {ciphertext}.{tag}")
+
+
+@pytest.mark.parametrize("number", range(48))
+def test_a_value_has_the_alphabet_and_the_parts_of_rfc_7515(number: int) -> None:
+    encrypted = encrypt("session", {"a": "x" * number}, [NEW])
+    head, ciphertext, tag = encrypted.rsplit(".", 2)
+
+    for urlsafe, plain in ("-+", "_/"):
+        if urlsafe in encrypted:
+            assert_refused(encrypted.replace(urlsafe, plain))
+    assert_refused(f"{head}.{ciphertext[:-4]}.{ciphertext[-4:]}{tag}")
 
 
 @given(

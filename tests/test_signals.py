@@ -141,7 +141,10 @@ def test_a_receiver_that_hands_on_a_coroutine_is_awaited(
         raise auth.LoginRefused("Nobody.")
 
     with auth.user_logged_in.connected_to(lambda *who, **user: nobody(*who, **user)):
-        assert Shopper(shop).login().status_code == 403
+        refused = Shopper(shop).login()
+
+    assert refused.status_code == 403
+    assert '<a href="/login?return_to=/&amp;prompt=login">Sign in</a>' in refused.text
 
 
 def test_a_receiver_that_raises_what_ends_an_iteration_keeps_nobody_waiting(
@@ -168,7 +171,7 @@ def test_a_sync_view_that_runs_a_loop_of_its_own_has_receivers_in_its_thread(
     assert threads == {threading.get_ident()}
 
 
-def test_a_receiver_that_only_a_factory_knew_refuses_as_well(
+def test_a_receiver_that_only_a_factory_knew_refuses_and_leads_to_another_account(
     shop: Flask, tenant: Tenant
 ) -> None:
     def configure() -> None:
