@@ -28,8 +28,6 @@ MAX_CHARACTERS = 60_000
 #: Bytes that a value may decompress to at most.
 _MAX_PLAINTEXT = 1_000_000
 _NONCE_BYTES, _TAG_BYTES = 12, 16  # RFC 7518 section 5.3
-#: Characters of nonce and tag.
-_LENGTHS = 16, 22
 #: What base64url may end with, by length modulo 4: a spare bit is 0, so that there is
 #: one spelling of a value.
 _ENDS = (f"{ascii_letters}{digits}-_", "", "AQgw", "AEIMQUYcgkosw048")
@@ -83,8 +81,16 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     if secret is None:
         raise DecryptionError("it was encrypted with another secret")
     try:
-        nonce, ciphertext, tag = map(_decode, encoded)
-        if (len(encoded[0]), len(encoded[2])) != _LENGTHS:
+        if any(part[-1:] not in _ENDS[len(part) % 4] for part in encoded):
+            raise ValueError
+        nonce, ciphertext, tag = (
+            a2b_base64(
+                part.encode().translate(_FROM_URLSAFE) + b"=" * (-len(part) % 4),
+                strict_mode=True,
+            )
+            for part in encoded
+        )
+        if (len(nonce), len(tag)) != (_NONCE_BYTES, _TAG_BYTES):
             raise ValueError
         cipher = _cipher(secret, identifier)
         plain = cipher.decrypt(nonce, ciphertext + tag, header.encode())
@@ -99,13 +105,6 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     if not isinstance(data, dict):
         raise DecryptionError("it is not a JSON object")
     return data
-
-
-def _decode(part: str) -> bytes:
-    if part[-1:] not in _ENDS[len(part) % 4]:
-        raise ValueError
-    padded = part.encode().translate(_FROM_URLSAFE) + b"=" * (-len(part) % 4)
-    return a2b_base64(padded, strict_mode=True)
 
 
 @lru_cache(maxsize=256)
