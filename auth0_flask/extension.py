@@ -22,7 +22,7 @@ from .guards import answer_sdk_error, before_view, covered_guards
 from .redirects import KEY, Endpoints
 from .settings import Settings, SetupError, misspelled_settings
 from .stores import SharedStore, SplitSessionInterface, SqliteStore, derive_key
-from .stores.session import copy_json
+from .stores.base import copy_json
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -15,12 +15,14 @@ from auth0_server_python.store.abstract import AbstractDataStore
 from flask import request, session
 from pydantic import BaseModel
 
-from auth0_flask.errors import ConfigurationError
+from auth0_flask.errors import ConfigurationError, StoreUnavailable
 
 from .cookies import STATE_KEY, is_ours
 from .encryption import DecryptionError, Json, decrypt, encrypt
 
 logger = logging.getLogger(__name__)
+
+_NESTED = (list, dict)
 
 
 class RequestState:
@@ -32,6 +34,7 @@ class RequestState:
     loaded_at = 0.0  # on the monotonic clock
     copy: Json | None = None  # for views, made once
     passive = False  # the request does not count as use of it
+    outage: StoreUnavailable | None = None  # it could not be looked up
     # when it was ended, by the names in Redis of what may have ended it
     ended: Json | None = None
     # a login that is being completed
@@ -132,6 +135,16 @@ def as_dict(state: Mapping[str, Any] | BaseModel) -> Json:
     if isinstance(state, BaseModel):
         return state.model_dump(exclude_none=True)
     return dict(state)
+
+
+def copy_json(value: Any) -> Any:
+    """Copy what JSON can hold, several times as fast as `copy.deepcopy`."""
+    if isinstance(value, dict):
+        pairs = value.items()
+        return {k: copy_json(v) if isinstance(v, _NESTED) else v for k, v in pairs}
+    if isinstance(value, list):
+        return [copy_json(v) if isinstance(v, _NESTED) else v for v in value]
+    return value
 
 
 def drop_duplicate_claims(data: Json) -> Json:

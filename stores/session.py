@@ -21,6 +21,7 @@ from .base import (
     RequestState,
     SessionTooLarge,
     as_dict,
+    copy_json,
     drop_duplicate_claims,
     is_page,
     request_state,
@@ -38,7 +39,6 @@ _SLOW_SECONDS = 1.0
 _DEFAULT_AUDIENCE = "default"  # what the SDK calls a token without audience
 #: Seconds before its end that a token is not used any more, or a tenth of its life.
 _MARGIN = 30
-_NESTED = (list, dict)
 #: What an ID token says of the login; a refresh does not change it.
 _CLAIMS_OF_THE_LOGIN = ("acr", "amr", "auth_time", "sid")
 
@@ -130,24 +130,26 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             return None
         if known.encrypted == encrypted:
             return known.session
-        known.encrypted, known.session, known.copy = encrypted, None, None
+        if known.outage:  # each look would wait again
+            raise known.outage
+        known.session = known.copy = known.encrypted = data = None
         try:
-            data = restore_claims(decrypt(STATE_KEY, encrypted, self._secrets))
+            found = restore_claims(decrypt(STATE_KEY, encrypted, self._secrets))
+            self.lifetime.check(found)
+            data = found
         except DecryptionError as reason:
             # perhaps another machine's, which has a newer secret: it stays
             logger.info("Session ignored: %s.", reason)
-            return None
-        try:
-            self.lifetime.check(data)
         except SessionRejected as reason:
             logger.info("Session rejected: %s.", reason)
-            if is_page():
+            if is_page() and not _app_keys():  # else it says whose these are
                 self.clear()
-            return None
-        except StoreUnavailable:
-            known.encrypted = None  # the next look asks again
+                return None
+        except StoreUnavailable as outage:
+            known.outage = outage
             raise
         known.session, known.loaded_at = data, time.monotonic()
+        known.encrypted = encrypted  # last, since a view may have threads
         return data
 
     def load_unchecked(self) -> Json | None:
@@ -177,7 +179,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         known.refresh = None
         if not self._keep_id_token:
             data.pop("id_token", None)
-        self._write(data)
+        self._write(data, is_new)
         if is_new:
             self.lifetime.register(data, request.user_agent.string)
         return data
@@ -187,9 +189,12 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         before = self.load_unchecked()
         if before and before["user"]["sub"] != state["user"]["sub"]:
             self.forget_app_data()
-        if before is None or before["session"]["id"] != state["session"]["id"]:
+        if (
+            is_new := before is None
+            or before["session"]["id"] != state["session"]["id"]
+        ):
             renew_id()
-        self._write(state)
+        self._write(state, is_new)
         return state
 
     def clear(self) -> None:
@@ -202,8 +207,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         known.session = known.copy = known.encrypted = None
         try:
             session.pop(STATE_KEY, None)
-            if [key for key in session if not is_ours(key)] == ["_permanent"]:
-                del session["_permanent"]  # Flask's own mark, of nothing now
+            if not _app_keys():
+                session.pop("_permanent", None)  # Flask's own mark, of nothing now
         except StoreUnavailable:
             session.is_abandoned = True  # type: ignore[attr-defined]  # of Redis
 
@@ -221,8 +226,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def forget_app_data(self) -> None:
         """Forget what the app keeps in ``flask.session``: it is another user's."""
-        for key in [key for key in session if not is_ours(key)]:
-            del session[key]
+        for key in [*_app_keys(), "_permanent"]:
+            session.pop(key, None)
 
     def note_use(self, known: RequestState) -> None:
         """Write `used_at`, at the end of a request that has loaded the session.
@@ -272,7 +277,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             **({} if known.wanted.get("remember", True) else {"persistent": False}),
         }
 
-    def _write(self, data: Json) -> None:
+    def _write(self, data: Json, is_new: bool = False) -> None:
         """Write a session, without its raw ID token where only that is too much."""
         before = session.get(STATE_KEY)
         encrypted, left = self._fit(data)
@@ -301,7 +306,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         if hasattr(session, "expires_at"):  # in cookies of our own
             expires_at = self.lifetime.expires_at(data)
             session.expires_at = expires_at if persistent else None
-        elif before is None and session.permanent != persistent:
+        elif is_new and session.permanent != persistent:
             session.permanent = persistent
         if hasattr(session, "ended_by"):  # in Redis
             session.ended_by(self.lifetime.keys(data))
@@ -313,6 +318,11 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         return encrypted, min(MAX_CHARACTERS - len(encrypted), room_left())
 
 
+def _app_keys() -> list[str]:
+    """Return the keys of what the app keeps in ``flask.session``."""
+    return [key for key in session if not is_ours(key) and key != "_permanent"]
+
+
 def renew_id() -> None:
     """Have the interface give the session a new id, if it gives it one."""
     if regenerate := getattr(current_app.session_interface, "regenerate", None):
@@ -321,16 +331,6 @@ def renew_id() -> None:
         def renew(response: Response) -> Response:
             regenerate(session)
             return response
-
-
-def copy_json(value: Any) -> Any:
-    """Copy what JSON can hold, several times as fast as `copy.deepcopy`."""
-    if isinstance(value, dict):
-        pairs = value.items()
-        return {k: copy_json(v) if isinstance(v, _NESTED) else v for k, v in pairs}
-    if isinstance(value, list):
-        return [copy_json(v) if isinstance(v, _NESTED) else v for v in value]
-    return value
 
 
 # Access tokens: what the SDK writes wrongly, corrected
