@@ -59,7 +59,7 @@ class Auth0Client(ServerClient[Any]):
         if options:
             raise SetupError((_NO_OPTION.format(", ".join(sorted(options))),))
         connect = self._get_http_client
-        self.settings = settings
+        self.settings, self.revocations_path = settings, settings.revocations_path
         self.sessions, self.transactions = state_store, transaction_store
         self.verifier = Verifier(settings, connect)
         self.refresher = Refresher(settings, state_store, self.verifier, connect)

@@ -88,10 +88,8 @@ _TEXTS = {
     "mfa_required": ("Auth0 requires a second factor.", _AGAIN),
     **dict.fromkeys(("mfa_refused", "passkey_refused"), _NOT_ACCEPTED),
     "passwordless_refused": _NOT_ACCEPTED,
-    "token_refused": _NOT_ALLOWED,
-    "exchange_refused": _NOT_ALLOWED,
-    "my_account_refused": _NOT_ALLOWED,
-    "request_refused": _NOT_ALLOWED,
+    **dict.fromkeys(("token_refused", "exchange_refused"), _NOT_ALLOWED),
+    **dict.fromkeys(("my_account_refused", "request_refused"), _NOT_ALLOWED),
     "provider_unreachable": ("Auth0 cannot be reached right now.", _LATER),
     "provider_unavailable": ("Auth0 cannot sign you in right now.", _LATER),
     "invalid_response": ("Auth0 sent an invalid response.", _LATER),
@@ -306,7 +304,10 @@ _OUR_CHECKS = {
     *("invalid_issuer", "issuer_validation_error"),
 }
 #: What the SDK raises where an answer is not what it should be.
-_RAISED_ON_NONSENSE = (sdk.Auth0Error, KeyError, ValueError, TypeError, AttributeError)
+_RAISED_ON_NONSENSE = (
+    *(sdk.Auth0Error, KeyError, ValueError, TypeError, AttributeError),
+    OverflowError,
+)
 #: What the SDK raises where Auth0, or a person, says no; by code first, then by type.
 _REFUSED_CODES = {
     "missing_refresh_token": "signed_out",

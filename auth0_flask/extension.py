@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,10 @@ from .guards import answer_sdk_error, before_view, covered_guards
 from .redirects import KEY, Endpoints
 from .settings import Settings, SetupError, misspelled_settings
 from .stores import SharedStore, SplitSessionInterface, SqliteStore, derive_key
-from .stores.base import copy_json
+from .stores.base import copy_json, restore_claims
+from .stores.cookies import STATE_KEY
+from .stores.encryption import DecryptionError
+from .stores.shared import SessionRejected
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -48,7 +52,13 @@ class Auth0Extension:
 
 
 def _claims() -> Mapping[str, Any]:
-    return (current_client().load_session() or {}).get("user") or {}
+    handled = sys.exc_info()[1]
+    try:
+        return (current_client().load_session() or {}).get("user") or {}
+    except StoreUnavailable:
+        if handled is None:
+            raise
+        return {}  # for an error's page, which could not be shown otherwise
 
 
 class _AuthUser(Mapping[str, Any]):
@@ -99,7 +109,7 @@ def init_app(
     """Add the login to an app.
 
     The app's own configuration stays. These are the defaults: ``SECRET_KEY`` is
-    derived from ``AUTH0_SECRET``; cookies are SameSite=Lax, and Secure if the
+    derived from ``AUTH0_SECRET``; cookies are SameSite=Lax, and always Secure if the
     callback is https; the session interface stores the login in cookies of its own,
     beside Flask's; a permanent session lasts as long as the login may, and its cookie
     is not sent again with every response.
@@ -165,15 +175,27 @@ def _set_defaults(app: Flask, client: Auth0Client) -> None:
         app.secret_key, config["SECRET_KEY_FALLBACKS"] = keys[0], keys[1:]
     if config["SESSION_COOKIE_SAMESITE"] is None:
         config["SESSION_COOKIE_SAMESITE"] = "Lax"
-        if settings.callback.scheme == "https":
-            config["SESSION_COOKIE_SECURE"] = True
+    if settings.callback.scheme == "https":
+        config["SESSION_COOKIE_SECURE"] = True
     default = Flask.default_config["PERMANENT_SESSION_LIFETIME"]
     if config["PERMANENT_SESSION_LIFETIME"] == default:
         config["PERMANENT_SESSION_LIFETIME"] = settings.session_max_seconds
     # a slow response would bring back what another one has changed meanwhile
     config["SESSION_REFRESH_EACH_REQUEST"] = False
     if type(app.session_interface) is SecureCookieSessionInterface:
-        app.session_interface = SplitSessionInterface(client.sessions.decrypts)
+        app.session_interface = SplitSessionInterface(partial(_is_valid, client))
+
+
+def _is_valid(client: Auth0Client, encrypted: str) -> bool:
+    """Tell whether a value is a session that is not over, as far as can be told."""
+    try:
+        state = client.sessions.decrypt(STATE_KEY, encrypted)
+        client.sessions.lifetime.check(restore_claims(state))
+    except (DecryptionError, SessionRejected):
+        return False
+    except StoreUnavailable:
+        pass
+    return True
 
 
 def _choose_stores(app: Flask, client: Auth0Client, redis: Redis | None) -> SharedStore:
@@ -189,7 +211,9 @@ def _choose_stores(app: Flask, client: Auth0Client, redis: Redis | None) -> Shar
             )
         return SharedStore()
     default = os.path.join(app.instance_path, "auth0-revocations.sqlite3")
-    store = SqliteStore(path := settings.revocations_path or default)
+    # apps with one client have one file: who signs out of one is out of all
+    path = client.revocations_path = client.revocations_path or default
+    store = SqliteStore(path)
     try:
         if _is_serving():
             store.check()

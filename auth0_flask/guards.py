@@ -202,7 +202,7 @@ def before_view(app: Flask, endpoints: Endpoints) -> Any:
     view = app.view_functions.get(endpoint or "")
     if view is None:
         return None
-    role = endpoints.role(endpoint)
+    role = getattr(view, "auth0_role", None) or endpoints.role(endpoint)
     if role and (answer := answer_early(role)):
         return answer
     if getattr(view, "is_passive", False):
@@ -272,7 +272,8 @@ def _unless_public(check: Check, also_public: bool = False) -> None:
     endpoint = request.endpoint
     if endpoint is None or _is_answered_by_flask():
         return
-    if endpoint == "static" or endpoint.endswith(".static"):
+    own = current_app.blueprints.get(request.blueprint or "", current_app)
+    if own.has_static_folder and endpoint.rpartition(".")[2] == "static":
         return
     view = current_app.view_functions[endpoint]
     is_open = getattr(view, "is_public", False) and not also_public
@@ -306,5 +307,9 @@ def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:
 
 
 def _not_stored(response: Response) -> Response:
-    response.headers.setdefault("Cache-Control", "private, no-store")
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "private, no-store"
+    elif not response.cache_control.no_store:  # `send_file` says public by itself
+        response.cache_control.public = False
+        response.cache_control.private = True
     return response

@@ -75,20 +75,24 @@ async def refresh_once(
         else:
             mine.set_result(result)
 
-    ThreadOfOpenSSL(target=work, name="auth0-refresh", daemon=True).start()
+    try:
+        ThreadOfOpenSSL(target=work, name="auth0-refresh", daemon=True).start()
+    except BaseException as error:  # there may be no more threads just now
+        del _in_flight[key]
+        mine.set_exception(error)
     result = await asyncio.wrap_future(mine)
     return {**result, "answer": dict(result["answer"])}, "is_new" in result
 
 
-def newest_refresh_token(
+def newest_refresh(
     shared: SharedStore, encryption: EncryptedStore, token: str
-) -> str:
-    """Return the refresh token that replaced one, or itself."""
-    seen: set[str] = set()  # should a provider hand out an old one again
+) -> dict[str, Any] | None:
+    """Return the last result of what replaced a refresh token, or None."""
+    newest, seen = None, set[str]()  # should a provider hand out an old one again
     while token not in seen and (replaced := _kept(shared, encryption, token)):
         seen.add(token)
-        token = replaced["answer"]["refresh_token"]
-    return token
+        newest, token = replaced, replaced["answer"]["refresh_token"]
+    return newest
 
 
 @dataclass

@@ -93,6 +93,11 @@ class SessionDoor(StateStore):
             return  # it was ended while the SDK was asking
         answer = (known.refresh or {}).get("answer") or {}
         brought = {value for value in answer.values() if isinstance(value, str)}
+        known.seen = known.seen | _tokens(current)
+        if not brought and _tokens(data) <= known.seen:
+            # perhaps from before another call of this request
+            connections = data.get("connection_token_sets") or []
+            data = {**current, "connection_token_sets": connections}
         if _tokens(data) <= _tokens(current) | brought:
             # at once: parallel calls would be taken for one another
             self._sessions.save(data)
@@ -137,6 +142,8 @@ class SessionDoor(StateStore):
         except SessionRejected as reason:
             logger.info("Login rejected: %s.", reason)
             self._sessions.rollback(before)
+            with suppress(StoreUnavailable):  # it takes it off the list of devices
+                self._sessions.lifetime.end(state)
             raise CheckFailed("logged_out_meanwhile") from None
         except Exception:
             self._sessions.rollback(before)

@@ -28,13 +28,14 @@ from flask import Response, has_request_context, session
 from werkzeug.exceptions import HTTPException
 
 from .errors import OUTAGES, LoginError, StoreUnavailable, login_error
-from .refresh_lock import EXCHANGE_SECONDS, newest_refresh_token, refresh_once
+from .refresh_lock import EXCHANGE_SECONDS, newest_refresh, refresh_once
 from .settings import Settings
 from .signals import send, tokens_refreshed
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import RequestState
+from .stores.cookies import STATE_KEY
 from .stores.session import apply_expiry_margin
-from .stores.shared import shared_store
+from .stores.shared import SessionRejected, shared_store
 from .verification import Verifier, token_responses
 
 logger = logging.getLogger(__name__)
@@ -153,10 +154,17 @@ class Refresher:
             )
         ):
             try:
-                if token := state.get("refresh_token"):
-                    newest = newest_refresh_token(shared_store(), self._sessions, token)
-                    if newest != token:
-                        self._sessions.save({**state, "refresh_token": newest})
+                if known.began is None:
+                    self._sessions.lifetime.check(state)
+                if (token := state.get("refresh_token")) and (
+                    newest := newest_refresh(shared_store(), self._sessions, token)
+                ):
+                    known.refresh = newest  # its claims are newer, too
+                    token = newest["answer"]["refresh_token"]
+                    self._sessions.save({**state, "refresh_token": token})
+            except SessionRejected:  # a newer one may have begun in this browser
+                if received := getattr(session, "received", {}).get(STATE_KEY):
+                    session[STATE_KEY] = received
             except Exception as error:  # the response itself is good
                 kind = type(error).__name__
                 logger.error("A newer refresh token could not be looked up: %s", kind)
@@ -211,6 +219,8 @@ class Refresher:
         granted = granted if granted and isinstance(granted, str) else scope
         answer = {**found, "expires_in": life, "scope": granted}
         answer.pop("expires_at", None)
+        if not answer.get("refresh_token"):
+            answer.pop("refresh_token", None)  # that which there is goes on
         claims = await self._claims_of(answer)
         if claims is None:
             answer.pop("id_token", None)

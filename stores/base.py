@@ -50,6 +50,7 @@ class RequestState:
     refresh: Mapping[str, Any] | None = None  # what the newest one brought
     renewing: float | None = None  # it has to be new: when it began, at the earliest
     refreshed = False  # this request asked Auth0 for it
+    seen: frozenset[str] = frozenset()  # the tokens of sessions that it replaced
     # a response
     logout_incomplete = False  # a session was ended in this browser only
     never_redirect = False  # a browser gets 401, too

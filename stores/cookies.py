@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -60,7 +61,7 @@ _MAX_TRIED = 8
 #: Of the session's cookie in the demo of version 1.0, where it could span several.
 _PREFIXES = "", "__Host-", "__Secure-"
 _TRANSACTION = re.compile(rf"{TRANSACTION_PREFIX}[A-Za-z0-9_-]{{1,64}}")
-_ATTRS = "domain", "path", "secure", "samesite", "httponly", "partitioned"
+_ATTRS = "domain", "path", "secure", "samesite", "partitioned"
 _SLOTS = frozenset(str(slot) for slot in range(SLOTS + 1))
 _slot_numbers = itertools.count()
 
@@ -111,15 +112,15 @@ class OwnCookies:
             is_shared = path != "/" or domain(app)
             self.name = f"__{'Secure' if is_shared else 'Host'}-{self.name}"
         self._slots = f"{self.name}_tx"
-        # as version 1.0 named them
-        self._old_prefix = f"{apps}_a0_tx."
+        self._old_prefix = f"{apps}_a0_tx."  # as version 1.0 named them
 
     @cached_property
     def attributes(self) -> Json:
-        """What every cookie of the app carries, by the app's own settings."""
+        """What all carry: by the app's own settings, but hidden from scripts."""
         found = {n: getattr(self._interface, f"get_cookie_{n}", None) for n in _ATTRS}
         # Flask knows of partitioned cookies since 3.1
-        return {name: get(self._app) for name, get in found.items() if get}
+        own = {name: get(self._app) for name, get in found.items() if get}
+        return {**own, "httponly": True}
 
     def transactions(self) -> dict[str, str]:
         """Return encrypted transactions by the keys of ``flask.session``."""
@@ -171,7 +172,7 @@ class OwnCookies:
         if len(self._slots) + len(value) + 4 > SLOT_BYTES:
             return f"{self._slots}{SLOTS}"
         usable = max(2, min(SLOTS, (room - LONG_BYTES) // SLOT_BYTES))
-        first = next(_slot_numbers) % usable
+        first = (os.getpid() + next(_slot_numbers)) % usable
         slots = [f"{self._slots}{(first + n) % usable}" for n in range(usable)]
         return next((slot for slot in slots if slot not in taken), slots[0])
 
@@ -229,12 +230,12 @@ class SplitSessionInterface(SecureCookieSessionInterface):
     """Keeps the app's part in Flask's cookie and ours in our own.
 
     Args:
-        decrypts: Tells whether a value is one of our sessions; asked only where a
-            browser sends several cookies of our name.
+        is_valid: Tells whether a value is a session of ours that is not over; asked
+            only where a browser sends several cookies of our name.
     """
 
-    def __init__(self, decrypts: Callable[[str], bool]) -> None:
-        self._decrypts = decrypts
+    def __init__(self, is_valid: Callable[[str], bool]) -> None:
+        self._is_valid = is_valid
         self._warned_of_length = False
 
     def open_session(self, app: Flask, request: Request) -> SplitSession | None:
@@ -331,7 +332,7 @@ class SplitSessionInterface(SecureCookieSessionInterface):
         found = list(itertools.islice(_joined(name, cookies), _MAX_TRIED))
         if len(found) > 1:
             logger.info("A browser sent several cookies named %s.", name)
-            return next(filter(self._decrypts, found), found[0])
+            return next(filter(self._is_valid, found), found[0])
         return found[0] if found else None
 
     def _write_app_part(

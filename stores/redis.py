@@ -36,6 +36,7 @@ _PATIENCE = 0.8
 _PREFIX = "auth0-flask"
 _SESSIONS, _REVOCATIONS = "sessions_unavailable", "revocations_unavailable"
 _REFRESHES = "refreshes_unavailable"
+_OF_ANOTHER_PAGE = "Location", "Cache-Control", "Expires", "ETag", "Content-Encoding"
 _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 _REST, _END = "the rest of a session in Redis", 22  # characters of a tag
 #: Keys: what to note, and last the jti, if there is one. Arguments: at, until in
@@ -190,13 +191,14 @@ class RedisStore(SharedStore):
         name, word = f"{_PREFIX}:refresh:{key}", f"locked {token_urlsafe(12)}"
         lock = Lock(self._redis, name, seconds, blocking=False, thread_local=False)
         with _asking(_REFRESHES):
-            if not lock.acquire(token=word):
+            # or where the answer was lost, and it was asked again
+            if not lock.acquire(token=word) and _text(self._redis.get(name)) != word:
                 return None
 
         def release() -> None:
             # an error of the lock itself means that it has expired meanwhile
             with _asking(_REFRESHES), suppress(LockError):
-                lock.release()
+                lock.do_release(word)
 
         return release
 
@@ -258,12 +260,12 @@ class RedisSession(SessionMixin):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._of(key)[key] = value
-        self.modified = self.modified or not key.startswith(TRANSACTION_PREFIX)
+        self.modified |= not str(key).startswith(TRANSACTION_PREFIX)
 
     def __delitem__(self, key: str) -> None:
         del self._of(key)[key]
         self.is_signed_out = self.is_signed_out or key == STATE_KEY
-        self.modified = self.modified or not key.startswith(TRANSACTION_PREFIX)
+        self.modified |= not str(key).startswith(TRANSACTION_PREFIX)
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self.data, **self.transactions})
@@ -277,10 +279,7 @@ class RedisSession(SessionMixin):
 
 
 class RedisSessionInterface(SessionInterface):
-    """Keeps sessions in Redis, for some seconds after each write; a cookie has the id.
-
-    Transactions are kept in cookies. The newest secret comes first.
-    """
+    """Keeps sessions in Redis, for seconds after each write; a cookie has the id."""
 
     def __init__(self, client: Redis, *, secrets: Sequence[str], seconds: int) -> None:
         self._redis, self._secrets, self._seconds = client, tuple(secrets), seconds
@@ -394,7 +393,8 @@ def _answer_instead(app: Flask, response: Response, error: StoreUnavailable) -> 
     """Turn a response that could not be kept into the page for an outage."""
     page = app.make_response(app.handle_user_exception(error))
     response.status_code = page.status_code
-    response.headers.remove("Location")
+    for name in (*_OF_ANOTHER_PAGE, "Content-Disposition"):
+        response.headers.remove(name)
     kept = {n: v for n, v in page.headers if n in {"Content-Type", "Retry-After"}}
     response.headers.update(kept)
     response.set_data(page.get_data())

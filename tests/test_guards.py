@@ -609,7 +609,7 @@ THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
     [
         ({}, PUBLIC, "Lax", True),
         ({}, LOCAL, "Lax", False),
-        ({"SESSION_COOKIE_SAMESITE": "Lax"}, PUBLIC, "Lax", False),
+        ({"SESSION_COOKIE_SAMESITE": "Lax"}, PUBLIC, "Lax", True),
         (THIRD_PARTY, LOCAL, "None", True),
     ],
 )

@@ -225,9 +225,8 @@ def a_slow_response(shop: Shop) -> Iterator[Meanwhile]:
         yield Meanwhile(late=late)
         shop.may_end.set()
         assert answer.result(20).text == "slow"
-    if shop.cookie == "session_auth0":  # in Redis it has no new one
-        cookies = [each.client.get_cookie(shop.cookie) for each in (late, shop.copy)]
-        assert cookies[0] != cookies[1]
+    cookies = [each.client.get_cookie(shop.cookie) for each in (late, shop.copy)]
+    assert cookies[0] == cookies[1]  # a newer session may have begun meanwhile
 
 
 @contextmanager
