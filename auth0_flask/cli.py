@@ -395,4 +395,4 @@ def _store() -> Iterator[Finding]:
     try:
         yield from ((WRONG, problem) for problem in store.problems())
     except StoreUnavailable as error:
-        yield WRONG, f"{store.name} cannot be used: {error.__cause__}"
+        yield WRONG, f"store: {store.name}: it cannot be used: {error.__cause__}"

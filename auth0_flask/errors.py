@@ -167,6 +167,7 @@ class LoginError(ProblemResponse):
     """
 
     title = "Sign-in failed"
+    code: int
 
     def __init__(self, error: str, *, detail: str | None = None) -> None:
         sentence, self.hint = _TEXTS[error]
@@ -303,11 +304,8 @@ _OUR_CHECKS = {
     *("token_expired", "invalid_token", "missing_id_token"),
     *("invalid_issuer", "issuer_validation_error"),
 }
-#: What the SDK raises where an answer is not what it should be.
-_RAISED_ON_NONSENSE = (
-    *(sdk.Auth0Error, KeyError, ValueError, TypeError, AttributeError),
-    OverflowError,
-)
+#: What else the SDK raises where an answer is not what it should be.
+_NONSENSE = AttributeError, KeyError, OverflowError, TypeError, ValueError
 #: What the SDK raises where Auth0, or a person, says no; by code first, then by type.
 _REFUSED_CODES = {
     "missing_refresh_token": "signed_out",
@@ -369,7 +367,7 @@ def _by_code(links: list[BaseException]) -> LoginError | None:
     codes = [str(getattr(link, "code", "")) for link in links]
     if not _OUR_CHECKS.isdisjoint(codes):
         return CheckFailed("invalid_token")
-    if not isinstance(links[0], _RAISED_ON_NONSENSE):
+    if not isinstance(links[0], (sdk.Auth0Error, *_NONSENSE)):
         return None
     refused = [_REFUSED_CODES[code] for code in codes if code in _REFUSED_CODES]
     # an error of another kind was raised where the SDK could not read an answer

@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -110,9 +111,9 @@ def init_app(
 
     The app's own configuration stays. These are the defaults: ``SECRET_KEY`` is
     derived from ``AUTH0_SECRET``; cookies are SameSite=Lax, and always Secure if the
-    callback is https; the session interface stores the login in cookies of its own,
-    beside Flask's; a permanent session lasts as long as the login may, and its cookie
-    is not sent again with every response.
+    callback is https; the session interface, if it is Flask's, stores the login in
+    cookies of its own or in Redis; a permanent session lasts as long as the login may,
+    and its cookie is not sent again with every response.
 
     Args:
         app: The app.
@@ -180,8 +181,8 @@ def _set_defaults(app: Flask, client: Auth0Client) -> None:
     default = Flask.default_config["PERMANENT_SESSION_LIFETIME"]
     if config["PERMANENT_SESSION_LIFETIME"] == default:
         config["PERMANENT_SESSION_LIFETIME"] = settings.session_max_seconds
-    # a slow response would bring back what another one has changed meanwhile
-    config["SESSION_REFRESH_EACH_REQUEST"] = False
+        # a slow response would bring back what another one has changed meanwhile
+        config["SESSION_REFRESH_EACH_REQUEST"] = False
     if type(app.session_interface) is SecureCookieSessionInterface:
         app.session_interface = SplitSessionInterface(partial(_is_valid, client))
 
@@ -210,7 +211,8 @@ def _choose_stores(app: Flask, client: Auth0Client, redis: Redis | None) -> Shar
                 "session; whoever copied its cookie before stays signed in."
             )
         return SharedStore()
-    default = os.path.join(app.instance_path, "auth0-revocations.sqlite3")
+    folder = _folder_of_tests().name if _is_pytest() else app.instance_path
+    default = os.path.join(folder, "auth0-revocations.sqlite3")
     # apps with one client have one file: who signs out of one is out of all
     path = client.revocations_path = client.revocations_path or default
     store = SqliteStore(path)
@@ -238,18 +240,27 @@ def _redis_store(app: Flask, settings: Settings, redis: Redis | None) -> SharedS
             "init_app(redis=...) takes a redis.Redis, not a redis.asyncio.Redis, a "
             "cluster or an address. For an address, set AUTH0_REDIS_URL."
         )
-    app.session_interface = RedisSessionInterface(
-        redis, secrets=settings.secrets, seconds=settings.session_max_seconds
-    )
+    if type(app.session_interface) is SecureCookieSessionInterface:
+        app.session_interface = RedisSessionInterface(
+            redis, secrets=settings.secrets, seconds=settings.session_max_seconds
+        )
     return RedisStore(redis)
 
 
-def _is_serving() -> bool:
-    """Tell a server, or ``flask run``, from other ``flask`` commands and pytest.
+def _is_pytest() -> bool:
+    """Tell pytest; many a suite sets TESTING only when the app is made."""
+    return "PYTEST_VERSION" in os.environ
 
-    Many a suite sets TESTING only when the app is made, so pytest is asked for.
-    """
-    if "PYTEST_VERSION" in os.environ:
+
+@cache
+def _folder_of_tests() -> TemporaryDirectory[str]:
+    """Return a folder for what one process of pytest has to remember."""
+    return TemporaryDirectory(prefix="auth0-flask-")
+
+
+def _is_serving() -> bool:
+    """Tell a server, or ``flask run``, from other ``flask`` commands and pytest."""
+    if _is_pytest():
         return False
     command = click.get_current_context(silent=True)
     return command is None or command.info_name == "run"

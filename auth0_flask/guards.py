@@ -215,9 +215,8 @@ def before_view(app: Flask, endpoints: Endpoints) -> Any:
 
 def covered_guards(app: Flask) -> Iterator[tuple[str, str]]:
     """Yield endpoints, and what stands between a route and a guard, such as a cache."""
-    for endpoint, registered in app.view_functions.items():
+    for endpoint, view in _views(app):
         above: list[Any] = []
-        view: Any = registered
         while view is not None:
             above.append(view)
             if _of(view, _guarded):
@@ -229,12 +228,24 @@ def covered_guards(app: Flask) -> Iterator[tuple[str, str]]:
             view = getattr(view, "__wrapped__", None)
 
 
+def _views(app: Flask) -> Iterator[tuple[str, Any]]:
+    """Yield endpoints with their view, and each method of a class of views."""
+    for endpoint, view in app.view_functions.items():
+        yield endpoint, view
+        view_class = getattr(view, "view_class", None)
+        for name in getattr(view_class, "methods", None) or ():
+            yield endpoint, getattr(view_class, name.lower(), None)
+
+
 def _guard(check: Check) -> Callable[..., Any]:
     """Make of a check what decorates a view, and serves ``before_request`` as well."""
 
     def guard(view: Any = None) -> Any:
         if view is None:  # `before_request` calls it so, or it had empty parentheses
             return _unless_public(check) if has_request_context() else guard
+        if not callable(view):
+            told = "A guard is given a view. To ask for a role, use requires_claim."
+            raise TypeError(told)
         if iscoroutinefunction(view):
 
             @wraps(view)

@@ -12,6 +12,7 @@ import jwt
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.error import Auth0Error, BackchannelLogoutError
 from flask import Blueprint, Response, current_app, redirect, request
+from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -81,6 +82,12 @@ def create_blueprint() -> Blueprint:
     @routes.post("/backchannel-logout")
     async def backchannel_logout() -> Response:
         return await receive_logout_token()
+
+    @routes.record
+    def exempt(state: BlueprintSetupState) -> None:
+        # Flask-WTF's protection: these see by themselves where a request comes from
+        if csrf := state.app.extensions.get("csrf"):
+            csrf.exempt(routes)
 
     views: list[Any] = [login, callback, logout, logout_everywhere, backchannel_logout]
     for view in views:

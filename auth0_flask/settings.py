@@ -63,7 +63,8 @@ class SetupError(click.ClickException):
         lines = "\n".join(f"  - {problem}" for problem in problems)
         super().__init__(
             f"The Auth0 login is not set up yet:\n{lines}\n"
-            "Settings are read from the environment and from the file .env "
+            "Settings are read from the environment and from "
+            f"{_dotenv() or f'a file .env, which is not in {os.getcwd()} or above it'} "
             "(.env.example shows them all)."
         )
 
@@ -299,8 +300,7 @@ def read_dotenv() -> tuple[dict[str, str], tuple[str, ...]]:
     It is looked for from the working directory upwards, and not at all where
     ``PYTHON_DOTENV_DISABLED`` is set.
     """
-    disabled = os.environ.get("PYTHON_DOTENV_DISABLED", "").lower() in _TRUE
-    if disabled or not (path := find_dotenv(usecwd=True)):
+    if not (path := _dotenv()):
         return {}, ()
     try:
         found = dotenv_values(path, interpolate=False)
@@ -309,6 +309,11 @@ def read_dotenv() -> tuple[dict[str, str], tuple[str, ...]]:
         return {}, ("The file .env is not in UTF-8. Save it in that encoding.",)
     except OSError:
         return {}, ("The file .env cannot be read. Correct its permissions.",)
+
+
+def _dotenv() -> str:
+    disabled = os.environ.get("PYTHON_DOTENV_DISABLED", "").lower() in _TRUE
+    return "" if disabled else find_dotenv(usecwd=True)
 
 
 def _sentence(problem: ErrorDetails) -> str:

@@ -77,7 +77,7 @@ def _app_of(client: Client) -> Flask:
     if isinstance(client, FlaskClient):
         return client.application
     # httpx has no public way from a client to its transport
-    app = getattr(client._transport, "app", None)
+    app = getattr(getattr(client, "_transport", None), "app", None)
     app = getattr(app, "wsgi_application", app)  # within asgiref's WsgiToAsgi
     if isinstance(app, Flask):
         return app

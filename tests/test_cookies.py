@@ -236,6 +236,23 @@ def test_a_cookie_that_ends_with_the_browsers_window_goes_on_doing_so(
         assert (cookie["max-age"], cookie["expires"]) == ("", "")
 
 
+def test_an_apps_own_lifetime_counts_from_the_last_request(clock: Clock) -> None:
+    app = Flask("shop")
+    app.config["PERMANENT_SESSION_LIFETIME"] = 60
+    auth.init_app(app)
+
+    @app.get("/cart")
+    def cart() -> str:
+        if "cart" not in session:
+            session.permanent, session["cart"] = True, clock.offset
+        return str(session["cart"])
+
+    client = app.test_client()
+    for seconds in (0, 40, 80):
+        clock.offset = seconds
+        assert client.get("/cart").text == "0"
+
+
 def test_a_cookie_lives_no_longer_than_the_app_or_the_identity_provider_says(
     clock: Clock,
 ) -> None:

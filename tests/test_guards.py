@@ -366,11 +366,18 @@ def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
     app.add_url_rule("/key", "key", once(lambda: "mine"))
     app.add_url_rule("/object", "object", Page("an object"))
 
+    class Covered(MethodView):
+        get = staticmethod(cached(auth.login_required(lambda: "mine")))
+
+    app.add_url_rule("/methods", view_func=Covered.as_view("methods"))
+
     for _ in range(2):
         app.test_client().get("/good")
 
-    told = "View bad: cached.<locals>.from_cache stands above"
-    assert caplog.text.count(told) == caplog.text.count("View ") == debug
+    told = ": cached.<locals>.from_cache stands above"
+    for view in ("bad", "methods"):
+        assert caplog.text.count(f"View {view}{told}") == debug
+    assert caplog.text.count("View ") == 2 * debug
 
 
 def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made() -> None:
@@ -379,6 +386,9 @@ def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made() -> No
     for values in wrong:
         with pytest.raises(TypeError, match="requires_claim: "):
             auth.requires_claim(*values)
+    role: Any = "admin"
+    with pytest.raises(TypeError, match="To ask for a role, use requires_claim"):
+        auth.login_required(role)
 
 
 IDLE = auth.settings.session_idle_seconds
@@ -637,8 +647,10 @@ def test_sync_httpx_clients_are_signed_in_as_well(app: Flask) -> None:
     with httpx.Client(transport=transport, base_url="http://test") as client:
         auth.login_as(client, roles=["admin"])
         assert client.get("/admin").text == "admin"
-    with httpx.Client() as client, pytest.raises(TypeError, match="WSGITransport"):
-        auth.login_as(client)
+        other: Any
+        for other in (app, httpx.Client()):
+            with pytest.raises(TypeError, match="WSGITransport"):
+                auth.login_as(other)
 
 
 def test_a_fresh_login_is_asked_for_again_when_its_time_is_over(

@@ -20,6 +20,7 @@ import pytest
 from auth0_server_python.error import BackchannelLogoutError
 from click.testing import Result
 from flask import Flask, session
+from flask_wtf import CSRFProtect
 from werkzeug.test import TestResponse
 
 import auth
@@ -230,6 +231,17 @@ def tell(shop: Flask, token: str | None) -> TestResponse:
     """Do what Auth0 does when a session ends there."""
     data = {"logout_token": token} if token is not None else {}
     return shop.test_client().post("/backchannel-logout", data=data)
+
+
+def test_an_app_with_csrf_protection_takes_what_auth0_sends(tenant: Tenant) -> None:
+    app = Flask("shop")
+    CSRFProtect(app)  # type: ignore[no-untyped-call]  # it has no types
+    auth.init_app(app).register_blueprint(auth.routes)
+    app.add_url_rule("/mine", "mine", lambda: "mine", methods=["POST"])
+
+    assert tell(app, tenant.logout_token(sub="auth0|alice")).status_code == 200
+    assert app.test_client().post("/logout/everywhere").status_code == 403
+    assert app.test_client().post("/mine").status_code == 400
 
 
 def test_back_channel_logout_by_sid_ends_one_session_by_sub_all(

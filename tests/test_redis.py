@@ -20,6 +20,7 @@ from conftest import _tenant
 from redis_server import DURABLE, RedisServer
 from servers import GUNICORN, free_port, serving
 from shop import make_shop
+from test_tokens import OwnInterface
 from visitor import Visitor
 
 Visitors = Callable[..., Visitor]
@@ -106,6 +107,19 @@ def test_a_request_asks_redis_once_also_where_the_session_was_ended(
     assert copy.get_cookie("session") is None
 
 
+def test_an_app_keeps_its_own_session_interface(durable: RedisServer) -> None:
+    app = Flask("shop")
+    app.session_interface = own = OwnInterface()
+    auth.init_app(app, redis=connect(durable.url))
+
+    client = app.test_client()
+    auth.login_as(client)
+
+    assert app.session_interface is own
+    assert client.get_cookie("session")
+    assert app.extensions["auth0"].shared_store.remembers
+
+
 def test_what_the_sdk_raises_is_answered_while_redis_is_away(tenant: Tenant) -> None:
     shop = make_shop(auth, redis=connect(f"redis://127.0.0.1:{free_port()}/0"))
 
@@ -131,7 +145,7 @@ def test_where_an_acl_forbids_what_the_app_needs_that_is_told(
 
     assert client.get("/me").status_code == 503
     found = shop.test_cli_runner().invoke(args=["auth0", "check"])
-    assert "wrong    Redis" in found.output
+    assert "wrong    store: Redis" in found.output
     assert "no permissions" in found.output
     assert found.exit_code == 1
 

@@ -40,9 +40,9 @@ def main() -> int:
     """Serve the app, or run the given command; return the exit code."""
     name, usage = "python -m auth0_flask.tenant", "%(prog)s [-h] [COMMAND ARG ...]"
     parser = argparse.ArgumentParser(prog=name, usage=usage, description=_HELP)
+    what = "a program to run: flask run, gunicorn app:app, ..."
     options: dict[str, Any] = {"nargs": argparse.REMAINDER, "metavar": "COMMAND ARG"}
-    options["help"] = "a program to run: flask run, gunicorn app:app, ..."
-    parser.add_argument("command", **options)
+    parser.add_argument("command", help=what, **options)
     command = parser.parse_args().command
     try:
         return run_command(command) if command else serve_app()
@@ -65,6 +65,7 @@ def serve_app() -> int:
     with Tenant() as tenant:
         # The app reads AUTH0_REDIRECT_URI on import, so the port is chosen first.
         url = f"http://localhost:{(port := _free_port())}"
+        tenant.change_user("alice", roles=["admin"])
         os.environ.update(tenant.environ(f"{url}/callback"))
         if get_load_dotenv():  # as "flask run" does; it overrides no variable
             load_dotenv()
@@ -73,14 +74,14 @@ def serve_app() -> int:
         print(f"Session at the stand-in for Auth0: {tenant.origin}/u/session")
         print(f"Messages and one-time codes: {tenant.origin}/u/inbox", flush=True)
         server.serve_forever(poll_interval=0.1)
-        # A second Ctrl+C would print a traceback.
-        _on_signals(signal.SIG_IGN)
+        _on_signals(signal.SIG_IGN)  # a second Ctrl+C would print a traceback
     return 0
 
 
 def run_command(command: Sequence[str]) -> int:
     """Run a program with a tenant's settings; return its exit code."""
     with Tenant() as tenant:
+        tenant.change_user("alice", roles=["admin"])
         redirect_uri = os.environ.get("AUTH0_REDIRECT_URI")
         settings = tenant.environ(redirect_uri) if redirect_uri else tenant.environ()
         # Find the programs of this virtual environment first, even if not activated.

@@ -12,7 +12,6 @@ def init_app(app):
     app.before_request(load_user)
     auth.init_app(app)
     app.register_blueprint(auth.routes, name="users")
-    app.extensions["csrf"].exempt(auth.routes)
 
 
 def load_user():
