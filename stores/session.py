@@ -124,16 +124,16 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         It is decrypted and checked once a request, and noted as used. Whatever a
         browser sent, this does not raise; `StoreUnavailable` it may.
         """
-        known = known or request_state()
-        encrypted = session.get(STATE_KEY)
-        if encrypted is None:
-            return None
-        if known.encrypted == encrypted:
-            return known.session
+        known, data = known or request_state(), None
         if known.outage:  # each look would wait again
             raise known.outage
-        known.session = known.copy = known.encrypted = data = None
         try:
+            encrypted = session.get(STATE_KEY)
+            if encrypted is None:
+                return None
+            if known.encrypted == encrypted:
+                return known.session
+            known.session = known.copy = known.encrypted = None
             found = restore_claims(decrypt(STATE_KEY, encrypted, self._secrets))
             self.lifetime.check(found)
             data = found
