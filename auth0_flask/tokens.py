@@ -128,10 +128,15 @@ class Refresher:
             logger.info(
                 "Refresh token revoked or expired (invalid_grant); session ended."
             )
-            if state := self._sessions.load():
-                self._sessions.clear()
-                with suppress(StoreUnavailable):  # this copy is gone in any case
+            known = request_state()
+            with suppress(StoreUnavailable):  # this copy is gone in any case
+                if state := self._sessions.load(known):
                     self._sessions.lifetime.end(state)
+                    known.encrypted = None
+            with suppress(StoreUnavailable):
+                if self._sessions.load(known) is None:  # it says whose data is left
+                    return login_again()
+            self._sessions.clear()
             return login_again()
         return _outage(error) if _is_outage(cause) else error
 
