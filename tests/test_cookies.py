@@ -171,6 +171,18 @@ def test_of_several_cookies_of_one_name_ours_is_found(
         caplog.clear()
 
 
+def test_of_several_sessions_the_one_that_is_not_over_counts(alice: Shopper) -> None:
+    sent = []
+    for _ in range(2):  # the second login ends the session of the first
+        alice.login()
+        sent.append(header_of(alice.client))
+    bare = alice.client.application.test_client(use_cookies=False)
+
+    for pairs in (sent, sent[::-1]):
+        answer = bare.get("/me", headers={"Cookie": "; ".join(pairs)})
+        assert (answer.json or {})["sub"] == "auth0|alice"
+
+
 def test_the_apps_own_session_is_flasks_own_cookie_and_ours_are_beside_it() -> None:
     client = ours()
     app = client.application

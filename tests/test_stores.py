@@ -27,6 +27,7 @@ from conftest import Clock
 from redis_server import RedisServer
 from shop import copy_of_auth
 from test_tokens import KINDS, flasks_own, in_redis, of_flask_session
+from visitor import Shopper
 
 SECRET, OLD = "s" * 32, "o" * 32
 DOMAIN = "tenant.example.com"
@@ -200,6 +201,33 @@ def test_deleting_leaves_what_the_app_keeps_itself(app_for: AppFor) -> None:
 
     assert user_of(client) is None
     assert own_of(client) == {"cart": [1, 2]}
+
+
+@only([flasks_own, in_redis])
+@pytest.mark.parametrize("ends", ["at Auth0", "by idle time"])
+def test_what_the_app_keeps_of_a_session_that_is_over_is_its_users_alone(
+    app_for: AppFor, tenant: Tenant, clock: Clock, tmp_path: Path, ends: str
+) -> None:
+    idle, path = 600, tmp_path / "revocations"
+    given = {"session_idle_seconds": idle, "revocations_path": path}
+    alice = Shopper(app := app_for(domain=tenant.domain, **given))
+    alice.login()
+    alice.client.post("/own", json={"address": "1 Rose Lane"})
+    for username, kept in (("alice", {"address": "1 Rose Lane"}), ("bob", {})):
+        if ends == "at Auth0":
+            form = {"logout_token": tenant.logout_token(sub="auth0|alice")}
+            app.test_client().post("/backchannel-logout", data=form)
+        else:
+            clock.forward(idle)
+            # the library that verifies ID tokens looks at the real time
+            tenant.forge(claims={"iat": int(clock.time() - clock.offset)})
+        assert user_of(alice.client) is None
+
+        alice.username = username
+        alice.login()
+
+        assert (user_of(alice.client) or {})["sub"] == f"auth0|{username}"
+        assert own_of(alice.client) == kept
 
 
 def test_a_session_under_an_unknown_secret_is_none_and_stays(app_for: AppFor) -> None:
