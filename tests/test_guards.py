@@ -7,17 +7,26 @@ import copy
 import logging
 import pickle
 import re
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from asgiref.wsgi import WsgiToAsgi
-from flask import Blueprint, Flask, Response, render_template_string, request, session
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    render_template_string,
+    request,
+    send_from_directory,
+    session,
+)
 from flask.testing import FlaskClient
 from flask.views import MethodView, View
 
@@ -452,13 +461,16 @@ def test_everything_can_be_protected_and_login_still_be_reached() -> None:
     app.add_url_rule("/ecstatic", "ecstatic", lambda: "no file")
     methods = ["GET", "OPTIONS"]
     app.add_url_rule("/own-options", "own", lambda: "secret", methods=methods)
+    reports = Blueprint("reports", __name__)  # which has no folder of files
+    reports.add_url_rule("/reports/static", "static", lambda: "yearly figures")
+    app.register_blueprint(reports)
     app.before_request(auth.login_required)
     client = app.test_client()
 
     for path in ("/login", "/callback", "/logout", "/inside/open", "/nowhere"):
         assert client.get(path).status_code in {200, 404}, path
     assert client.get("/static/nothing.css").status_code == 404
-    for page in ("/template", "/ecstatic"):
+    for page in ("/template", "/ecstatic", "/reports/static"):
         assert client.get(page).headers["Location"] == f"/login?return_to={page}"
     assert client.options("/template").status_code == 200
     for method in ("GET", "OPTIONS"):  # which the view answers itself
@@ -472,6 +484,9 @@ def test_what_is_guarded_is_not_stored_unless_the_view_says_so(
     app: Flask, client: FlaskClient
 ) -> None:
     auth.login_as(client)
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 300
+    send = partial(send_from_directory, ".", "conftest.py")
+    app.add_url_rule("/file", "file", auth.login_required(send))
 
     @app.after_request
     def stored_by_default(response: Response) -> Response:
@@ -481,6 +496,33 @@ def test_what_is_guarded_is_not_stored_unless_the_view_says_so(
     assert "public" in client.get("/template").headers["Cache-Control"]
     assert client.get("/sync").headers["Cache-Control"] == "private, no-store"
     assert client.get("/own-caching").headers["Cache-Control"] == "private, max-age=60"
+    with client.get("/file") as file:
+        assert file.cache_control.private
+        assert not file.cache_control.public
+
+
+def test_two_threads_that_ask_at_once_who_is_there_both_learn_it(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_asking, may_go_on, now = threading.Event(), threading.Event(), time.time
+
+    def slowly() -> float:  # while the first one looks whether the session is over
+        if threading.current_thread().name.startswith("asyncio"):
+            is_asking.set()
+            may_go_on.wait(10)
+        return now()
+
+    @app.get("/both")
+    async def both() -> list[Any]:
+        first = asyncio.create_task(asyncio.to_thread(auth.auth_user.get, "sub"))
+        assert await asyncio.to_thread(is_asking.wait, 10)
+        second = auth.auth_user.get("sub")
+        may_go_on.set()
+        return [await first, second]
+
+    enter(client, ALICE)
+    monkeypatch.setattr(time, "time", slowly)
+    assert client.get("/both").json == ["auth0|alice"] * 2
 
 
 def test_a_refusal_says_in_the_log_what_was_wrong_with_the_claim(
