@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pytest
 from auth0_server_python.error import AccessTokenError
-from flask import Flask
+from flask import Flask, session
 
 import auth
 from auth import auth0
@@ -34,6 +35,7 @@ def alice(tenant: Tenant, request: pytest.FixtureRequest) -> Shopper:
     app.register_error_handler(AccessTokenError, lambda e: ({"code": e.code}, 418))
     guard = auth.requires_claim(ROLES, "admin")
     app.add_url_rule("/admin", "admin", guard(lambda: "open"))
+    app.add_url_rule("/call", "call", lambda: app.extensions["call"]())
     alice = Shopper(app)
     alice.login()
     assert alice.client.get("/admin").text == "open"
@@ -54,6 +56,57 @@ def test_a_role_that_was_taken_away_is_gone_at_once(
     assert alice.client.get("/admin").status_code == 403
     now = {alice.client.get(f"/token?audience={a}").text for a in ("", API)}
     assert len(now | tokens) == 4  # every token was of the admin
+
+
+GITHUB = {"connection": "github"}
+
+
+@pytest.mark.parametrize("alice", KINDS, indirect=True)
+@pytest.mark.parametrize("writes", ["a connection's token", "app data"])
+def test_a_late_answer_does_not_bring_it_back(
+    alice: Shopper, tenant: Tenant, writes: str
+) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        if writes == "app data":
+            session["cart"] = auth.auth_user["sub"]
+        else:
+            asyncio.run(auth0.get_access_token_for_connection(GITHUB))
+        has_begun.set()
+        may_end.wait(10)
+        return "late"
+
+    alice.client.application.extensions["call"] = slow
+    tenant.change_user("alice", roles=[])
+    before, late, browser = alice.twin(), alice.twin(), alice.client
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(late.client.get, "/call")
+        assert has_begun.wait(10)
+        assert ROLES not in dict(browser.get("/renewed").json or {})
+        may_end.set()
+        assert answer.result(10).text == "late"
+
+    jar, old = browser._cookies or {}, before.client._cookies or {}
+    jar |= {k: c for k, c in (late.client._cookies or {}).items() if c != old.get(k)}
+    assert browser.get("/admin").status_code == 403
+
+
+def test_a_view_that_does_both_at_once_does_not_bring_it_back(
+    alice: Shopper, tenant: Tenant
+) -> None:
+    def both() -> list[Any]:
+        async def ask() -> Any:
+            connection = auth0.get_access_token_for_connection(GITHUB)
+            return await asyncio.gather(auth0.refresh_user(), connection)
+
+        return [asyncio.run(ask())[0].get(ROLES), auth.auth_user.get(ROLES)]
+
+    alice.client.application.extensions["call"] = both
+    tenant.change_user("alice", roles=[])
+
+    assert alice.client.get("/call").json == [None, None]
+    assert alice.client.get("/admin").status_code == 403
 
 
 @pytest.mark.parametrize("rotates", [True, False])
