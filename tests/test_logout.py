@@ -181,6 +181,49 @@ def test_a_login_ends_the_session_it_replaces(alice: Shopper) -> None:
     assert (who(alice), who(old)) == ("auth0|alice", "nobody")
 
 
+def test_a_refresh_that_is_answered_late_leaves_a_newer_session_alone(
+    shop: Flask, tenant: Tenant
+) -> None:
+    shop.add_url_rule("/renewed", view_func=auth.auth0.refresh_user)
+    alice = signed_in(shop)
+    assert who(alice) == "auth0|alice"
+    tab = alice.twin()
+
+    with held(tenant, "token", lambda: tab.client.get("/renewed")) as late:
+        alice.login()
+
+    assert "Set-Cookie" not in late.result(15).headers
+    assert who(alice) == "auth0|alice"
+
+
+def test_a_logout_at_one_of_two_apps_with_one_client_is_one_at_the_other(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": ""})
+    one, two = [Flask(n, instance_path=str(tmp_path / n)) for n in ("one", "two")]
+    for each in (one, two):
+        own.init_app(each).register_blueprint(own.routes)
+        each.add_url_rule("/me", view_func=lambda: own.auth_user.get("sub", "nobody"))
+    assert who(signed_in(two)) == "auth0|alice"  # what it keeps has begun
+    alice = signed_in(one)
+    copy = alice.twin(two)
+    assert who(copy) == "auth0|alice"
+    alice.client.get("/logout")
+    assert who(copy) == "nobody"
+
+
+def test_a_prefetch_of_the_logout_under_another_name_signs_nobody_out(
+    shop: Flask,
+) -> None:
+    shop.register_blueprint(auth.routes, name="de", url_prefix="/de")
+    alice = Shopper(shop)
+    auth.login_as(alice.client, sub="auth0|alice")
+
+    alice.client.get("/de/logout", headers={"Sec-Purpose": "prefetch"})
+
+    assert who(alice) == "auth0|alice"
+
+
 def test_logout_without_a_session_still_reaches_auth0(shop: Flask) -> None:
     address = httpx.URL(shop.test_client().get("/logout?federated").location)
 
