@@ -8,10 +8,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 from auth0_server_python.error import ApiError
-from flask import Flask
+from flask import Flask, render_template_string, session
+from werkzeug.exceptions import HTTPException
 
 import auth
 from auth0_flask.stores.redis import connect
@@ -19,7 +22,7 @@ from auth0_flask.tenant import Tenant
 from conftest import _tenant
 from redis_server import DURABLE, RedisServer
 from servers import GUNICORN, free_port, serving
-from shop import make_shop
+from shop import copy_of_auth, make_shop
 from test_tokens import OwnInterface
 from visitor import Visitor
 
@@ -130,6 +133,66 @@ def test_what_the_sdk_raises_is_answered_while_redis_is_away(tenant: Tenant) -> 
     client = shop.test_client()
     client.set_cookie("session", "x" * 43)
     assert client.get("/fail").status_code == 502
+
+
+@pytest.mark.parametrize("store", ["redis", "file"])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_while_it_is_away_an_app_shows_its_own_error_pages(
+    tenant: Tenant, tmp_path: Path, is_async: bool, store: str
+) -> None:
+    path = tmp_path / "revocations"
+    own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)})
+    gone = connect(f"redis://127.0.0.1:{free_port()}/0") if store == "redis" else None
+    shop = make_shop(own, redis=gone)
+
+    def page(error: HTTPException) -> tuple[str, int]:
+        text = "{% if auth_user %}{{ auth_user.name }}{% else %}Sorry{% endif %}"
+        return render_template_string(text), error.code or 500
+
+    async def page_async(error: HTTPException) -> tuple[str, int]:
+        return page(error)
+
+    shop.register_error_handler(HTTPException, page_async if is_async else page)
+    me = partial(str, own.auth_user)
+    shop.add_url_rule("/guarded", "guarded", own.login_required(me))
+    shop.add_url_rule("/me", "me", me)
+    client = shop.test_client()
+    if store == "redis":
+        client.set_cookie("session", "x" * 43)
+    else:
+        own.login_as(client)
+        path.unlink()
+        path.mkdir()
+
+    for where, status in {"/guarded": 503, "/me": 503, "/nowhere": 404}.items():
+        answer = client.get(where)
+        assert (answer.status_code, answer.text) == (status, "Sorry")
+
+
+def test_a_page_whose_session_could_not_be_kept_leaves_nothing_of_itself(
+    tenant: Tenant, own_redis: RedisServer
+) -> None:
+    shop = make_shop(auth, redis=connect(own_redis.url))
+    names = ("Cache-Control", "ETag", "Content-Encoding", "Content-Disposition")
+
+    @shop.get("/page")
+    def page() -> tuple[str, dict[str, str]]:
+        session["seen"] = True
+        return "a page", dict.fromkeys(names, "of-the-page")
+
+    @shop.get("/odd")
+    def odd() -> str:
+        session[1] = 2  # type: ignore[index]  # the point
+        return "odd"
+
+    assert shop.test_client().get("/odd").text == "odd"  # as in Flask's own
+    client = shop.test_client()
+    assert client.get("/page").headers["ETag"] == "of-the-page"
+    own_redis.say("REPLICAOF 127.0.0.1 1")
+    away = client.get("/page")
+
+    assert away.status_code == 503
+    assert not {*names} & {*away.headers.keys()}
 
 
 @pytest.mark.parametrize("denied", ["resetkeys ~other:*", "-eval -evalsha"])
