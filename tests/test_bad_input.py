@@ -314,6 +314,12 @@ def test_a_provider_that_fails_signs_nobody_in_and_out(
     assert alice.can_sign_in()
 
 
+def test_a_token_that_never_ends_signs_nobody_in(alice: Person, tenant: Tenant) -> None:
+    tenant.token_response_extra = {"expires_in": float("inf")}  # as 1e400 is read
+
+    assert result(alice.login()) == (502, "invalid_response")
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 import time
@@ -13,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -40,6 +42,7 @@ from auth0_flask.stores.shared import digest
 from auth0_flask.tenant import Fault, Tenant
 from auth0_flask.testing import ROLES
 from conftest import Clock
+from redis_server import RedisServer
 from servers import GUNICORN, free_port, serving
 from test_revocations import in_children
 from visitor import Shopper, Visitor
@@ -372,6 +375,20 @@ async def test_a_provider_that_gives_an_old_refresh_token_out_again_holds_nobody
     assert await refresh(store, "1", exchange) == "a"
 
 
+async def test_a_thread_that_cannot_start_fails_one_refresh_and_not_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cannot(_: threading.Thread) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", cannot)
+    with pytest.raises(RuntimeError, match="can't start"):
+        await refresh(SharedStore(), "threadless")
+
+    assert await refresh(SharedStore(), "threadless") == "of threadless"
+
+
 @pytest.mark.parametrize(("seconds", "kept"), [(1, 60), (86_400, 600)])
 async def test_what_replaced_a_refresh_token_is_kept_a_minute_at_least_and_ten_at_most(
     clock: Clock, seconds: int, kept: int
@@ -452,6 +469,43 @@ def test_a_lock_is_for_one_and_a_result_is_there_for_its_seconds(
     assert store.result("key") is None
     assert store.lock("key", 5)
     assert EXCHANGE_SECONDS < LOCK_SECONDS <= 10  # who holds it may be killed
+
+
+class LosesAnAnswer(StreamRequestHandler):
+    """Hands on what goes to Redis and comes from it, but the first answer to a lock."""
+
+    redis: ClassVar[tuple[str, int]]
+    to_lose: ClassVar[list[bytes]]
+
+    def handle(self) -> None:
+        with socket.create_connection(self.redis) as there:
+            while asked := self.request.recv(65_536):
+                there.sendall(asked)
+                answer = there.recv(65_536)
+                if any(each in asked for each in self.to_lose):
+                    self.to_lose.clear()
+                    return
+                self.request.sendall(answer)
+
+
+def test_a_lock_whose_answer_was_lost_is_held_all_the_same(
+    redis_server: RedisServer,
+) -> None:
+    LosesAnAnswer.redis = "127.0.0.1", redis_server.port
+    LosesAnAnswer.to_lose = [b"NX"]
+    with ThreadingTCPServer(("127.0.0.1", 0), LosesAnAnswer) as proxy:
+        threading.Thread(target=proxy.serve_forever).start()
+        client = connect(f"redis://127.0.0.1:{proxy.server_address[1]}/0")
+        store = RedisStore(client)
+        locks = [store.lock("key", 60) for _ in range(2)]
+        if release := locks[0]:
+            release()
+        locks.append(store.lock("key", 60))
+        client.close()
+        proxy.shutdown()
+
+    assert LosesAnAnswer.to_lose == []
+    assert [bool(lock) for lock in locks] == [True, False, True]
 
 
 async def test_a_result_is_handed_out_while_its_token_is_good_and_no_longer(
@@ -541,6 +595,7 @@ ODD: dict[str, list[Any]] = {
     "scope": [7, None, ["openid"]],
     "id_token": [7, "x.y.z", {}, ""],
     "token_type": [7, None],
+    "refresh_token": ["", None],
 }
 
 
@@ -551,6 +606,7 @@ def test_an_odd_answer_with_a_usable_token_is_not_thrown_away(
     customer: Customer, tenant: Tenant, odd: dict[str, Any]
 ) -> None:
     tenant.token_response_extra = odd
+    tenant.rotate_refresh_tokens = "refresh_token" not in odd
 
     assert customer.get("/token").status_code == 200
 
