@@ -33,6 +33,7 @@ HTTPS_SUB, OF_ALL = "https://app.example.com/sub/callback", "domain=example.com"
 SUB = {"FLASK_APPLICATION_ROOT": "/sub"}
 DOMAIN = {"FLASK_SESSION_COOKIE_DOMAIN": "example.com"}
 NAME = {"FLASK_SESSION_COOKIE_NAME": "mine"}
+SCRIPTS = {"FLASK_SESSION_COOKIE_HTTPONLY": "false"}  # they may read the app's own
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ NAME = {"FLASK_SESSION_COOKIE_NAME": "mine"}
         (HTTPS_SUB, SUB, "__Secure-session_auth0", {"secure", "path=/sub"}),
         (HTTPS, DOMAIN, "__Secure-session_auth0", {"secure", "path=/", OF_ALL}),
         (HTTPS, NAME, "__Host-mine_auth0", {"secure", "path=/"}),
+        (CALLBACK, SCRIPTS, "session_auth0", {"path=/"}),
     ],
 )
 def test_cookies_are_as_safe_as_the_address_allows(

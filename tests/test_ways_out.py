@@ -84,9 +84,9 @@ class Shop:
             session["was_here"] = True
             return "slow"
 
-    def lists_it(self) -> bool:
-        """Tell whether Alice's session is on the list of her devices."""
-        return self.session_id in (self.app.test_client().get("/devices").json or [])
+    def listed(self) -> list[str]:
+        """Return the sessions on the list of Alice's devices."""
+        return [*(self.app.test_client().get("/devices").json or [])]
 
     def lets_in(self, shopper: Shopper, *, by: Flask | None = None) -> bool:
         """Tell whether a browser is signed in; its cookies stay what they are."""
@@ -273,7 +273,7 @@ def test_a_copied_cookie_is_signed_out(
 ) -> None:
     shop, (end, ends) = make(where), WAYS[way]
     assert shop.lets_in(shop.copy)
-    assert shop.lists_it()
+    assert shop.session_id in shop.listed()
 
     with meanwhile(shop) as seen, on_a_machine_whose_clock_is_ahead(ahead):
         assert end(shop)
@@ -284,7 +284,7 @@ def test_a_copied_cookie_is_signed_out(
     with on_a_machine_whose_clock_is_ahead(ahead):
         assert not shop.lets_in(shop.copy)
     assert shop.lets_in(shop.alice) == (way == "another_login")
-    assert not shop.lists_it()
+    assert shop.session_id not in shop.listed()
     assert seen.late is None or not shop.lets_in(seen.late)
     if seen.login:
         which = "here" if meanwhile is a_callback_here else "elsewhere"
@@ -292,6 +292,8 @@ def test_a_copied_cookie_is_signed_out(
         is_over = which in ends
         assert answer.status_code == (400 if is_over else 302)
         assert shop.lets_in(browser) is not is_over
+        browsers = (shop.alice, shop.phone, browser)
+        assert len(shop.listed()) == sum(map(shop.lets_in, browsers))
 
 
 @contextmanager
