@@ -95,15 +95,24 @@ def test_a_late_answer_does_not_bring_it_back(
 def test_a_view_that_does_both_at_once_does_not_bring_it_back(
     alice: Shopper, tenant: Tenant
 ) -> None:
-    def both() -> list[Any]:
-        async def ask() -> Any:
-            connection = auth0.get_access_token_for_connection(GITHUB)
-            return await asyncio.gather(auth0.refresh_user(), connection)
+    is_asked, may_answer = threading.Event(), threading.Event()
 
-        return [asyncio.run(ask())[0].get(ROLES), auth.auth_user.get(ROLES)]
+    def hold(*_: object) -> None:
+        is_asked.set()
+        may_answer.wait(5)
 
-    alice.client.application.extensions["call"] = both
+    async def ask() -> list[Any]:
+        renewed = asyncio.create_task(auth0.refresh_user())
+        assert await asyncio.to_thread(is_asked.wait, 10)
+        other = asyncio.create_task(auth0.get_access_token_for_connection(GITHUB))
+        await asyncio.sleep(0)  # it has looked at the session by now
+        may_answer.set()
+        await other
+        return [(await renewed).get(ROLES), auth.auth_user.get(ROLES)]
+
+    alice.client.application.extensions["call"] = lambda: asyncio.run(ask())
     tenant.change_user("alice", roles=[])
+    tenant.fail("token", Fault(hold))
 
     assert alice.client.get("/call").json == [None, None]
     assert alice.client.get("/admin").status_code == 403
