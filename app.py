@@ -26,7 +26,6 @@ from werkzeug.exceptions import (
     BadGateway,
     BadHost,
     HTTPException,
-    ServiceUnavailable,
 )
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
@@ -294,7 +293,6 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
         return auth.problem(error)
     if isinstance(error, auth.LoginError):
         languages.keep_choice(auth.return_to(error))
-    unsure = (error.code or 500) >= 500  # then asking who is signed in may fail, too
     page = render_template(
         "error.html",
         title=translated(getattr(error, "title", error.name)),
@@ -306,8 +304,7 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
         code=getattr(error, "error", None),
         reference=getattr(error, "reference", None),
         retry_url=getattr(error, "login_url", None)
-        or (unsure and languages.this_page()),
-        auth_user={} if unsure else _known_user(),
+        or ((error.code or 500) >= 500 and languages.this_page()),
     )
     headers = dict(error.get_headers())
     return (
@@ -315,14 +312,6 @@ def _error_page(error: HTTPException) -> Response | tuple[str, int, dict[str, st
         error.code or 500,
         {**headers, "Content-Type": "text/html; charset=utf-8"},
     )
-
-
-def _known_user() -> Mapping[str, Any]:
-    """Return who is signed in; nobody where that cannot be looked up just now."""
-    try:
-        return {**auth.auth_user}
-    except ServiceUnavailable:
-        return {}
 
 
 def _times(state: Mapping[str, Any]) -> dict[str, datetime]:

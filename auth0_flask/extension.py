@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from tempfile import TemporaryDirectory
+from traceback import walk_tb
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -53,13 +55,20 @@ class Auth0Extension:
 
 
 def _claims() -> Mapping[str, Any]:
-    handled = sys.exc_info()[1]
+    handled = sys.exc_info()[2]
     try:
         return (current_client().load_session() or {}).get("user") or {}
     except StoreUnavailable:
-        if handled is None:
+        if not _is_caught_by_flask(handled):
             raise
         return {}  # for an error's page, which could not be shown otherwise
+
+
+def _is_caught_by_flask(traceback: TracebackType | None) -> bool:
+    """Tell an error that Flask handles, perhaps in an async handler, from others."""
+    names = [str(f.f_globals.get("__name__")) for f, _ in walk_tb(traceback)]
+    names = [name for name in names[:2] if not name.startswith("asgiref.")]
+    return names[:1] == ["flask.app"]
 
 
 class _AuthUser(Mapping[str, Any]):
