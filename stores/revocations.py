@@ -95,8 +95,9 @@ class _Snapshot:
 class SqliteStore(SharedStore):
     """Shares both among all processes of one machine, in a SQLite file.
 
-    A second one beside it, ``-cache``, has what may be lost in a power cut: locks,
-    refresh results and devices. Writing that waits for no disk.
+    A second one beside it, ``-cache``, has what may be lost in a power cut, or where a
+    process is killed while it writes: locks, refresh results and devices. Writing that
+    waits for no disk.
 
     Each process keeps the ended sessions in memory and reads on when the file's time
     has changed.
@@ -228,7 +229,7 @@ class SqliteStore(SharedStore):
 
         def work(sql: sqlite3.Connection) -> tuple[list[Any], int]:
             sql.execute("PRAGMA synchronous=OFF")
-            sql.execute("PRAGMA journal_mode=TRUNCATE")
+            sql.execute("PRAGMA journal_mode=MEMORY")
             is_new = not os.stat(self._cache_path).st_size
             if is_new or time.monotonic() - self._tidied_at > 60:
                 sql.execute("BEGIN IMMEDIATE")
