@@ -20,6 +20,7 @@ from . import errors, redirects, signals
 from .session_door import Passwordless, SessionDoor, end_logins, verify_id_token
 from .settings import Settings, SetupError, is_loopback, network_setup_error
 from .stores import FlaskSessionStateStore, FlaskSessionTransactionStore, request_state
+from .stores.base import copy_json
 from .stores.cookies import STATE_KEY, TRANSACTION_PREFIX
 from .stores.encryption import Json
 from .stores.shared import Device, shared_store
@@ -27,8 +28,7 @@ from .tokens import CONNECTION_ERRORS, Refresher, connection_failure
 from .verification import HttpxOAuthClient, Verifier, claims_for_sdk, http_options
 
 _NONCE = "_auth0_nonce"  # beside an app_state
-#: Seconds for a login, however slowly bytes arrive.
-_LOGIN_SECONDS = 8.0
+_LOGIN_SECONDS = 8.0  # however slowly bytes arrive
 _NO_OPTION = "Auth0Client takes settings and two stores, not {}. See docs/sdk.md."
 _oauth_of_login = ContextVar[HttpxOAuthClient | None]("oauth_of_login", default=None)
 
@@ -153,8 +153,7 @@ class Auth0Client(ServerClient[Any]):
         """Complete a login, by the callback's address with its query.
 
         Or an account that was linked, unlinked or connected; then the session stays.
-        A login that fails uses up its transaction. A callback that is requested twice
-        at once has the same result twice.
+        A login that fails uses up its transaction; a repeated callback has its result.
 
         Returns:
             What the SDK returns; with ``connected_account`` where one was connected.
@@ -230,6 +229,11 @@ class Auth0Client(ServerClient[Any]):
 
     # Sessions and logout
 
+    async def get_user(self, store_options: Json | None = None) -> Json | None:
+        """Return the claims of the user who is signed in, or None."""
+        state = self.load_session()
+        return copy_json(state["user"]) if state else None
+
     def read_session(self) -> Json | None:
         """Return what ``await get_session()`` does, for sync views and templates."""
         return self.sessions.view() if self.load_session() else None
@@ -260,8 +264,7 @@ class Auth0Client(ServerClient[Any]):
             if token := state.get("refresh_token"):
                 await self.refresher.revoke(token)
             await signals.send(signals.user_logged_out, user=state["user"])
-        address = urlsplit(url)
-        if is_loopback(address.hostname):
+        if is_loopback((address := urlsplit(url)).hostname):
             # the local tenant serves browsers at a plain http port beside this one
             with suppress(Exception):  # it is not running: nothing to sign out of
                 async with asyncio.timeout(2):
@@ -311,8 +314,7 @@ class Auth0Client(ServerClient[Any]):
         """Verify a logout token and end the sessions it names.
 
         Raises:
-            BackchannelLogoutError: It is not valid, or was used before.
-            jwt.InvalidTokenError: It is not valid.
+            BackchannelLogoutError, jwt.InvalidTokenError: It is not valid, or not new.
             StoreUnavailable: It could not be stored; Auth0 may send it again.
         """
         self.settings.require()
