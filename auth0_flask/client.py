@@ -59,7 +59,7 @@ class Auth0Client(ServerClient[Any]):
         if options:
             raise SetupError((_NO_OPTION.format(", ".join(sorted(options))),))
         connect = self._get_http_client
-        self.settings, self.revocations_path = settings, settings.revocations_path
+        self.settings = settings
         self.sessions, self.transactions = state_store, transaction_store
         self.verifier = Verifier(settings, connect)
         self.refresher = Refresher(settings, state_store, self.verifier, connect)
@@ -180,9 +180,8 @@ class Auth0Client(ServerClient[Any]):
                 if self.sessions.load():  # the back button, or a tab that was restored
                     abort(redirect(redirects.home()))
                 raise sdk.MissingTransactionError
-            if "error" in query:  # RFC 6749 section 4.1.2.1
-                words = query.get("error_description", "")
-                raise errors.CallbackError(query["error"], words)
+            if code := query.get("error"):  # RFC 6749 section 4.1.2.1
+                raise errors.CallbackError(code, query.get("error_description", ""))
             known.transaction, known.nonce = identifier, nonce
             # the SDK notes one for a login, a magic link and a connected account
             known.links = transaction.redirect_uri is None
@@ -314,7 +313,8 @@ class Auth0Client(ServerClient[Any]):
         """Verify a logout token and end the sessions it names.
 
         Raises:
-            BackchannelLogoutError, jwt.InvalidTokenError: It is not valid, or not new.
+            BackchannelLogoutError: What it says is not valid, or it was used before.
+            jwt.InvalidTokenError: It is not valid.
             StoreUnavailable: It could not be stored; Auth0 may send it again.
         """
         self.settings.require()

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import click
 from auth0_server_python.error import Auth0Error, MfaRequiredError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 App = TypeVar("App", bound=Flask)
+#: Of the files of logouts, by client: the first app's.
+_paths: WeakKeyDictionary[Auth0Client, str] = WeakKeyDictionary()
 
 _STRICT = (
     "SESSION_COOKIE_SAMESITE is Strict: browsers would not send the cookie when Auth0 "
@@ -188,11 +191,13 @@ def _set_defaults(app: Flask, client: Auth0Client) -> None:
     if settings.callback.scheme == "https":
         config["SESSION_COOKIE_SECURE"] = True
     default = Flask.default_config["PERMANENT_SESSION_LIFETIME"]
-    if config["PERMANENT_SESSION_LIFETIME"] == default:
-        config["PERMANENT_SESSION_LIFETIME"] = settings.session_max_seconds
+    is_flasks = type(app.session_interface) is SecureCookieSessionInterface
+    if config["PERMANENT_SESSION_LIFETIME"] == default or not is_flasks:
         # a slow response would bring back what another one has changed meanwhile
         config["SESSION_REFRESH_EACH_REQUEST"] = False
-    if type(app.session_interface) is SecureCookieSessionInterface:
+    if config["PERMANENT_SESSION_LIFETIME"] == default:
+        config["PERMANENT_SESSION_LIFETIME"] = settings.session_max_seconds
+    if is_flasks:
         app.session_interface = SplitSessionInterface(partial(_is_valid, client))
 
 
@@ -220,11 +225,15 @@ def _choose_stores(app: Flask, client: Auth0Client, redis: Redis | None) -> Shar
                 "session; whoever copied its cookie before stays signed in."
             )
         return SharedStore()
-    folder = _folder_of_tests().name if _is_pytest() else app.instance_path
+    folder = _folder_of_tests().name if "pytest" in sys.modules else app.instance_path
     default = os.path.join(folder, "auth0-revocations.sqlite3")
-    # apps with one client have one file: who signs out of one is out of all
-    path = client.revocations_path = client.revocations_path or default
-    store = SqliteStore(path)
+    store = SqliteStore(path := settings.revocations_path or default)
+    if _paths.setdefault(client, path) != path:
+        logger.warning(
+            "Two apps share a client, but not its file of logouts: a logout at one "
+            "leaves copies of its cookie valid at the other. Set "
+            "AUTH0_REVOCATIONS_PATH."
+        )
     try:
         if _is_serving():
             store.check()
@@ -256,11 +265,6 @@ def _redis_store(app: Flask, settings: Settings, redis: Redis | None) -> SharedS
     return RedisStore(redis)
 
 
-def _is_pytest() -> bool:
-    """Tell pytest; many a suite sets TESTING only when the app is made."""
-    return "PYTEST_VERSION" in os.environ
-
-
 @cache
 def _folder_of_tests() -> TemporaryDirectory[str]:
     """Return a folder for what one process of pytest has to remember."""
@@ -268,8 +272,11 @@ def _folder_of_tests() -> TemporaryDirectory[str]:
 
 
 def _is_serving() -> bool:
-    """Tell a server, or ``flask run``, from other ``flask`` commands and pytest."""
-    if _is_pytest():
+    """Tell a server, or ``flask run``, from other ``flask`` commands and pytest.
+
+    Many a suite sets TESTING only when the app is made, so pytest is asked for.
+    """
+    if "PYTEST_VERSION" in os.environ:
         return False
     command = click.get_current_context(silent=True)
     return command is None or command.info_name == "run"

@@ -283,8 +283,9 @@ def _unless_public(check: Check, also_public: bool = False) -> None:
     endpoint = request.endpoint
     if endpoint is None or _is_answered_by_flask():
         return
-    own = current_app.blueprints.get(request.blueprint or "", current_app)
-    if own.has_static_folder and endpoint.rpartition(".")[2] == "static":
+    blueprint, _, name = endpoint.rpartition(".")
+    own = current_app.blueprints.get(blueprint) if blueprint else current_app
+    if own and own.has_static_folder and name == "static":
         return
     view = current_app.view_functions[endpoint]
     is_open = getattr(view, "is_public", False) and not also_public

@@ -224,16 +224,19 @@ def return_to(result: Mapping[str, Any] | LoginError) -> str:
     else:
         app_state, otherwise = result.get("app_state"), None
     wanted = app_state.get("return_to") if isinstance(app_state, dict) else None
+    wanted = wanted if isinstance(wanted, str) else None
     return safe_return_to(otherwise if wanted is None else wanted)
 
 
 def login_url(error: LoginError) -> str | None:
     """Return where to try a login again, or None where that has parts of its own."""
     # else Auth0 would sign the same user in again, unasked
-    prompt = "login" if isinstance(error, LoginRefused) else None
+    wanted = {"prompt": "login" if isinstance(error, LoginRefused) else None}
+    if isinstance(error.app_state, dict) and not error.app_state.get("remember", True):
+        wanted["remember"] = "0"
     with suppress(RuntimeError, BuildError):
         page, own = return_to(error), cast(Endpoints, extension().endpoints)
-        return own.path("login", return_to=page, prompt=prompt)
+        return own.path("login", return_to=page, **wanted)
     return None
 
 

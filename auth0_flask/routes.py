@@ -83,15 +83,17 @@ def create_blueprint() -> Blueprint:
     async def backchannel_logout() -> Response:
         return await receive_logout_token()
 
-    @routes.record
-    def exempt(state: BlueprintSetupState) -> None:
-        # Flask-WTF's protection: these see by themselves where a request comes from
-        if csrf := state.app.extensions.get("csrf"):
-            csrf.exempt(routes)
-
     views: list[Any] = [login, callback, logout, logout_everywhere, backchannel_logout]
     for view in views:
         view.auth0_role = view.__name__  # what Endpoints and the guards look for
+
+    @routes.record
+    def exempt(state: BlueprintSetupState) -> None:
+        # Flask-WTF's protection: these see by themselves where a request comes from
+        if exempt := getattr(state.app.extensions.get("csrf"), "exempt", None):
+            for view in views:
+                exempt(view)
+
     return routes
 
 

@@ -206,7 +206,10 @@ class SessionDoor(StateStore):
     def session_to_end(self) -> Json | None:
         """Return the session that a logout ends, or None where it is over already."""
         try:
-            return self._sessions.load()
+            state = self._sessions.load()
+            if state is None and self._sessions.load_unchecked():
+                self._sessions.forget_app_data()  # what says whose it is, goes
+            return state
         except StoreUnavailable:
             request_state().logout_incomplete = True
         with suppress(StoreUnavailable):

@@ -147,7 +147,8 @@ class Refresher:
         later, and its user signed out (RFC 9700 section 4.14.2).
         """
         known = request_state()
-        self._sessions.note_use(known)
+        if not known.outage:
+            self._sessions.note_use(known)
         # looking at `session` alone would say "Vary: Cookie"; one that this login began
         # has the newest, one that an account was linked to need not
         state, began = known.session, known.began or float("inf")
@@ -158,18 +159,21 @@ class Refresher:
                 and getattr(session, "ours_changed", session.modified)
             )
         ):
+            received = getattr(session, "received", {}).get(STATE_KEY)
             try:
-                if known.began is None:
+                if received and known.began is None:
                     self._sessions.lifetime.check(state)
                 if (token := state.get("refresh_token")) and (
                     newest := newest_refresh(shared_store(), self._sessions, token)
                 ):
+                    claims = newest.get("claims") or {}
+                    if claims.get("sub", state["user"]["sub"]) != state["user"]["sub"]:
+                        raise ValueError("it is another user's")
                     known.refresh = newest  # its claims are newer, too
                     token = newest["answer"]["refresh_token"]
                     self._sessions.save({**state, "refresh_token": token})
             except SessionRejected:  # a newer one may have begun in this browser
-                if received := getattr(session, "received", {}).get(STATE_KEY):
-                    session[STATE_KEY] = received
+                session[STATE_KEY] = received
             except Exception as error:  # the response itself is good
                 kind = type(error).__name__
                 logger.error("A newer refresh token could not be looked up: %s", kind)

@@ -133,7 +133,6 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
                 return None
             if known.encrypted == encrypted:
                 return known.session
-            known.session = known.copy = known.encrypted = None
             found = restore_claims(decrypt(STATE_KEY, encrypted, self._secrets))
             self.lifetime.check(found)
             data = found
@@ -148,7 +147,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         except StoreUnavailable as outage:
             known.outage = outage
             raise
-        known.session, known.loaded_at = data, time.monotonic()
+        known.session, known.copy, known.loaded_at = data, None, time.monotonic()
         known.encrypted = encrypted  # last, since a view may have threads
         return data
 
@@ -207,6 +206,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         known.session = known.copy = known.encrypted = None
         try:
             session.pop(STATE_KEY, None)
+            known.outage = None
             if not _app_keys():
                 session.pop("_permanent", None)  # Flask's own mark, of nothing now
         except StoreUnavailable:

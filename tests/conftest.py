@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ from servers import REVOCATIONS
 from visitor import Visitor
 
 if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
     from flask import Flask
     from playwright.sync_api import Browser
 
@@ -138,12 +141,23 @@ def caller(shop: Flask, tenant: Tenant) -> Caller:
 @pytest.fixture(scope="session")
 def site(app: Flask) -> Iterator[str]:
     """The app on a real socket; the address to browse to."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, fd=_listener.fileno())
+    fd = _listener.fileno()
+    server = make_server("127.0.0.1", 0, _closing(app), threaded=True, fd=fd)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield SITE
     server.shutdown()
     thread.join()
+
+
+def _closing(app: Flask) -> WSGIApplication:
+    """Close what an app returns, which Werkzeug forgets where a browser hangs up."""
+
+    def call(environ: WSGIEnvironment, start: StartResponse) -> Iterator[bytes]:
+        with closing(app(environ, start)) as answer:  # type: ignore[type-var]  # it can
+            yield from answer
+
+    return call
 
 
 @pytest.fixture(scope="session")

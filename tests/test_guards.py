@@ -18,10 +18,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from asgiref.wsgi import WsgiToAsgi
+from auth0_server_python.auth_types import StartInteractiveLoginOptions
 from flask import (
     Blueprint,
     Flask,
     Response,
+    redirect,
     render_template_string,
     request,
     send_from_directory,
@@ -353,6 +355,23 @@ def cached(view: Callable[[], str]) -> Callable[[], str]:
         return kept[0]
 
     return from_cache
+
+
+def test_a_login_with_an_app_state_of_another_shape_fails_as_any(
+    shop: Flask, tenant: Tenant
+) -> None:
+    own = StartInteractiveLoginOptions(app_state={"return_to": {"endpoint": "me"}})
+
+    @shop.get("/own")
+    async def start() -> Any:
+        return redirect(await auth.auth0.start_interactive_login(own))
+
+    shopper = Shopper(shop)
+    (state,) = parse_qs(urlsplit(shopper.start("/own")).query)["state"]
+    refused = shopper.client.get(f"/callback?error=access_denied&state={state}")
+
+    assert refused.status_code == 403
+    assert '<a href="/login?return_to=/">' in refused.text
 
 
 def test_a_guard_above_a_route_of_the_login_is_asked_as_well() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from werkzeug.test import TestResponse
 
 import auth
 from app import create_app
+from auth0_flask import create_blueprint
 from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Fault, Tenant
 from conftest import SITE, Clock
@@ -196,20 +198,29 @@ def test_a_refresh_that_is_answered_late_leaves_a_newer_session_alone(
     assert who(alice) == "auth0|alice"
 
 
-def test_a_logout_at_one_of_two_apps_with_one_client_is_one_at_the_other(
-    tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_two_apps_with_one_client_share_logouts_or_are_told_how(
+    tenant: Tenant,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_shared: bool,
 ) -> None:
-    monkeypatch.delenv("PYTEST_VERSION", raising=False)  # each keeps files of its own
-    own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": ""})
+    monkeypatch.delitem(sys.modules, "pytest")  # each keeps a file of its own
+    path = str(tmp_path / "revocations") if is_shared else ""
+    own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": path})
     one, two = [Flask(n, instance_path=str(tmp_path / n)) for n in ("one", "two")]
     for each in (one, two):
         own.init_app(each).register_blueprint(own.routes)
         each.add_url_rule("/me", view_func=lambda: own.auth_user.get("sub", "nobody"))
+        each.extensions["auth0"].shared_store.check()  # a session has to be younger
     alice = signed_in(one)
     copy = alice.twin(two)
     assert who(copy) == "auth0|alice"
     alice.client.get("/logout")
-    assert who(copy) == "nobody"
+
+    assert (who(copy) == "nobody") == is_shared
+    assert ("Set AUTH0_REVOCATIONS_PATH" in caplog.text) == (not is_shared)
 
 
 def test_a_prefetch_of_the_logout_under_another_name_signs_nobody_out(
@@ -276,15 +287,40 @@ def tell(shop: Flask, token: str | None) -> TestResponse:
     return shop.test_client().post("/backchannel-logout", data=data)
 
 
-def test_an_app_with_csrf_protection_takes_what_auth0_sends(tenant: Tenant) -> None:
-    app = Flask("shop")
-    CSRFProtect(app)  # type: ignore[no-untyped-call]  # it has no types
-    auth.init_app(app).register_blueprint(auth.routes)
-    app.add_url_rule("/mine", "mine", lambda: "mine", methods=["POST"])
+@pytest.mark.parametrize("is_flask_wtf", [True, False])
+def test_an_app_with_csrf_protection_takes_what_auth0_sends(
+    tenant: Tenant, is_flask_wtf: bool
+) -> None:
+    app, routes = Flask("shop"), create_blueprint()
+    if is_flask_wtf:
+        CSRFProtect(app)  # type: ignore[no-untyped-call]  # it has no types
+    else:
+        app.extensions["csrf"] = object()
+    routes.add_url_rule("/mine", "mine", lambda: "mine", methods=["POST"])
+    auth.init_app(app).register_blueprint(routes)
 
     assert tell(app, tenant.logout_token(sub="auth0|alice")).status_code == 200
     assert app.test_client().post("/logout/everywhere").status_code == 403
-    assert app.test_client().post("/mine").status_code == 400
+    mine = app.test_client().post("/mine")
+    assert mine.status_code == (400 if is_flask_wtf else 200)
+
+
+def test_while_the_store_is_away_who_signed_out_is_shown_as_nobody(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(tmp_path / "revocations")})
+    alice = Shopper(shop := make_shop(own))
+
+    @shop.get("/bye")
+    async def bye() -> str:
+        await own.auth0.logout()
+        return f"bye, {own.auth_user.get('sub', 'nobody')}"
+
+    alice.login()
+    (tmp_path / "revocations").unlink()
+    (tmp_path / "revocations").mkdir()
+
+    assert alice.client.get("/bye").text == "bye, nobody"
 
 
 def test_back_channel_logout_by_sid_ends_one_session_by_sub_all(

@@ -204,7 +204,7 @@ def test_deleting_leaves_what_the_app_keeps_itself(app_for: AppFor) -> None:
 
 
 @only([flasks_own, in_redis])
-@pytest.mark.parametrize("ends", ["at Auth0", "by idle time"])
+@pytest.mark.parametrize("ends", ["at Auth0", "by idle time", "and is signed out"])
 def test_what_the_app_keeps_of_a_session_that_is_over_is_its_users_alone(
     app_for: AppFor, tenant: Tenant, clock: Clock, tmp_path: Path, ends: str
 ) -> None:
@@ -222,6 +222,9 @@ def test_what_the_app_keeps_of_a_session_that_is_over_is_its_users_alone(
             # the library that verifies ID tokens looks at the real time
             tenant.forge(claims={"iat": int(clock.time() - clock.offset)})
         assert user_of(alice.client) is None
+        if ends == "and is signed out":
+            alice.client.get("/logout")
+            kept = {}
 
         alice.username = username
         alice.login()

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -101,6 +102,7 @@ class OwnInterface(SecureCookieSessionInterface):
 
 def of_the_app(app: Flask, _: pytest.FixtureRequest) -> dict[str, Any]:
     app.session_interface = OwnInterface()
+    app.config["PERMANENT_SESSION_LIFETIME"] = timedelta(days=5)
     return {}
 
 
@@ -715,6 +717,7 @@ def test_a_refreshed_id_token_that_does_not_hold_changes_nobody(
         tenant.forge(kind, claims={"role": "admin"})
 
     customer.get("/token-or-why")
+    assert customer.get("/token-of/github").status_code == 200  # changes the session
 
     after: Any = customer.get("/session").json
     for name in ("user", "id_token"):
