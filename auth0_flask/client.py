@@ -20,7 +20,6 @@ from . import errors, redirects, signals
 from .session_door import Passwordless, SessionDoor, end_logins, verify_id_token
 from .settings import Settings, SetupError, is_loopback, network_setup_error
 from .stores import FlaskSessionStateStore, FlaskSessionTransactionStore, request_state
-from .stores.base import copy_json
 from .stores.cookies import STATE_KEY, TRANSACTION_PREFIX
 from .stores.encryption import Json
 from .stores.shared import Device, shared_store
@@ -227,11 +226,6 @@ class Auth0Client(ServerClient[Any]):
         return {"authorization_details": answer.get("authorization_details")}
 
     # Sessions and logout
-
-    async def get_user(self, store_options: Json | None = None) -> Json | None:
-        """Return the claims of the user who is signed in, or None."""
-        state = self.load_session()
-        return copy_json(state["user"]) if state else None
 
     def read_session(self) -> Json | None:
         """Return what ``await get_session()`` does, for sync views and templates."""

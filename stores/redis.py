@@ -351,7 +351,7 @@ class RedisSessionInterface(SessionInterface):
         if not session.data and (session.modified or is_gone):
             self._delete(session.stored_as)
             response.delete_cookie(name, **attributes)
-        elif session.modified and self._store(session):
+        elif self.should_set_cookie(app, session) and self._store(session):
             expires = self.get_expiration_time(app, session)
             response.set_cookie(name, session.sid, expires=expires, **attributes)
 
