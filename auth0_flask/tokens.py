@@ -147,6 +147,8 @@ class Refresher:
         later, and its user signed out (RFC 9700 section 4.14.2).
         """
         known = request_state()
+        if known.session and session.get(STATE_KEY) != known.encrypted:
+            known.session = None  # the app has cleared `session` since
         if not known.outage:
             self._sessions.note_use(known)
         # looking at `session` alone would say "Vary: Cookie"; one that this login began

@@ -116,7 +116,7 @@ class Customer(Shopper):
     def __init__(self, app: Flask) -> None:
         super().__init__(add_views(app))
         self.has_begun, self.may_end = threading.Event(), threading.Event()
-        slow = self.slow, self.slow_and_blind, self.slow_and_writing
+        slow = self.slow, self.slow_and_blind, self.slow_and_writing, self.clear
         for view in (*slow, self.put, self.cart, self.raw, self.stream, self.impatient):
             app.add_url_rule(f"/{view.__name__}", view_func=view)
         for path, function in {
@@ -138,6 +138,11 @@ class Customer(Shopper):
     def slow(self) -> str:
         user = str(auth.auth_user.get("sub"))
         return f"{user} {self.slow_and_blind()}"
+
+    def clear(self) -> str:
+        user = str(auth.auth_user.get("sub"))
+        session.clear()
+        return user
 
     def slow_and_blind(self) -> str:
         self.has_begun.set()
@@ -311,6 +316,16 @@ def test_a_slow_page_that_only_reads_brings_nothing_old_back(
     assert customer.get("/cart").text == "apple pear"
     clock.forward(10_000)  # what came of the replaced one is forgotten by now
     assert customer.goes_on(tenant)
+
+
+@over_every_kind
+def test_a_session_that_the_app_clears_stays_cleared_however_long_it_was_unused(
+    customer: Customer, clock: Clock
+) -> None:
+    clock.forward(10_000)
+
+    assert customer.get("/clear").text == "auth0|alice"
+    assert customer.get("/me").json == {}
 
 
 def test_a_slow_page_that_writes_does_not_bring_a_replaced_refresh_token_back(
