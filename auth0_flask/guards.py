@@ -275,8 +275,10 @@ def _guard(check: Check) -> Callable[..., Any]:
 
 def _of(view: Any, known: WeakKeyDictionary[Any, Any]) -> Any:
     """Return what is known of a view; nothing of an object that cannot be a key."""
-    with suppress(TypeError):  # it has no hash, or no weak references
+    try:
         return known.get(view)
+    except TypeError:  # it has no hash, or no weak references
+        return None
 
 
 def _unless_public(check: Check, also_public: bool = False) -> None:

@@ -25,6 +25,7 @@ from auth0_server_python.error import (
     MissingRequiredArgumentError,
 )
 from flask import Response, has_request_context, session
+from flask.sessions import SessionMixin
 from werkzeug.exceptions import HTTPException
 
 from .errors import OUTAGES, LoginError, StoreUnavailable, login_error
@@ -147,40 +148,45 @@ class Refresher:
         later, and its user signed out (RFC 9700 section 4.14.2).
         """
         known = request_state()
-        if known.session and session.get(STATE_KEY) != known.encrypted:
-            known.session = None  # the app has cleared `session` since
-        if not known.outage:
-            self._sessions.note_use(known)
-        # looking at `session` alone would say "Vary: Cookie"; one that this login began
-        # has the newest, one that an account was linked to need not
-        state, began = known.session, known.began or float("inf")
-        if state and (
-            known.refreshed
-            or (
-                state["session"].get("begun_at", 0) < began
-                and getattr(session, "ours_changed", session.modified)
+        if known.session:  # else looking at `session` would say "Vary: Cookie"
+            opened = session._get_current_object()  # type: ignore[attr-defined]  # Flask documents it
+            if opened.get(STATE_KEY) != known.encrypted:
+                known.session = None  # the app has cleared `session` since
+            elif not known.outage:
+                self._sessions.note_use(known)
+            is_sent = known.refreshed or getattr(
+                opened, "ours_changed", opened.modified
             )
-        ):
-            received = getattr(session, "received", {}).get(STATE_KEY)
-            try:
-                if received and known.began is None:
-                    self._sessions.lifetime.check(state)
-                if (token := state.get("refresh_token")) and (
-                    newest := newest_refresh(shared_store(), self._sessions, token)
-                ):
-                    claims = newest.get("claims") or {}
-                    if claims.get("sub", state["user"]["sub"]) != state["user"]["sub"]:
-                        raise ValueError("it is another user's")
-                    known.refresh = newest  # its claims are newer, too
-                    token = newest["answer"]["refresh_token"]
-                    self._sessions.save({**state, "refresh_token": token})
-            except SessionRejected:  # a newer one may have begun in this browser
-                session[STATE_KEY] = received
-            except Exception as error:  # the response itself is good
-                kind = type(error).__name__
-                logger.error("A newer refresh token could not be looked up: %s", kind)
+            if known.session and is_sent:
+                self._take_newest_token(known, known.session, opened)
         known.responded = True
         return response
+
+    def _take_newest_token(
+        self, known: RequestState, state: Options, opened: SessionMixin
+    ) -> None:
+        # one that this login began has it, one that an account was linked to need not
+        began, now = state["session"].get("begun_at", 0), known.began or float("inf")
+        if began >= now and not known.refreshed:
+            return
+        received = getattr(opened, "received", {}).get(STATE_KEY)
+        try:
+            if received and known.began is None:
+                self._sessions.lifetime.check(state)
+            if (token := state.get("refresh_token")) and (
+                newest := newest_refresh(shared_store(), self._sessions, token)
+            ):
+                claims = newest.get("claims") or {}
+                if claims.get("sub", state["user"]["sub"]) != state["user"]["sub"]:
+                    raise ValueError("it is another user's")
+                known.refresh = newest  # its claims are newer, too
+                token = newest["answer"]["refresh_token"]
+                self._sessions.save({**state, "refresh_token": token})
+        except SessionRejected:  # a newer one may have begun in this browser
+            opened[STATE_KEY] = received
+        except Exception as error:  # the response itself is good
+            kind = type(error).__name__
+            logger.error("A newer refresh token could not be looked up: %s", kind)
 
     async def revoke(self, refresh_token: str) -> None:
         """Revoke a refresh token (RFC 7009); log where that fails."""

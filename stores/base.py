@@ -14,6 +14,7 @@ from typing import Any
 from auth0_server_python.store.abstract import AbstractDataStore
 from flask import request, session
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from auth0_flask.errors import ConfigurationError, StoreUnavailable
 
@@ -173,7 +174,8 @@ def _claims(id_token: Any) -> Any:
     Without the nonce, which has served its purpose and is no claim of the user's.
     """
     try:
-        claims = json.loads(urlsafe_b64decode(id_token.split(".")[1] + "=="))
+        text = urlsafe_b64decode(id_token.split(".")[1] + "==")
+        claims = from_json(text, cache_strings="keys")
         claims.pop("nonce", None)
         return claims
     except (AttributeError, IndexError, TypeError, ValueError):

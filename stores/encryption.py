@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic_core import from_json
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,9 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
         cipher = _cipher(secret, identifier)
         plain = cipher.decrypt(nonce, ciphertext + tag, header.encode())
         inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-        data = json.loads(inflate.decompress(plain, _MAX_PLAINTEXT).decode())
+        text = inflate.decompress(plain, _MAX_PLAINTEXT)
+        # three times as fast as `json`; a cache of values would keep tokens
+        data = from_json(text, cache_strings="keys")
     except (InvalidTag, ValueError, zlib.error) as error:
         raise DecryptionError(
             "it was changed, or encrypted for another purpose"
