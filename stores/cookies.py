@@ -44,7 +44,7 @@ TOTAL_BYTES = 7_500
 #: Bytes of value in one cookie: browsers drop one of more than 4096 bytes silently,
 #: and name, path and domain need room as well.
 PIECE_BYTES = 3_000
-#: Transactions at most; bytes of a usual one; bytes of one more, which may be long.
+#: Transactions at most; bytes of a usual one; bytes of the one that may be longer.
 SLOTS, SLOT_BYTES, LONG_BYTES = 8, 560, 3_200
 #: Seconds that the clocks of two machines may differ by.
 CLOCK_TOLERANCE = 60
@@ -183,11 +183,11 @@ class SplitSession(SecureCookieSession):
     ``modified`` is about the app's part; ours is compared with what was received.
     """
 
-    #: Our entries as they came.
+    #: Our entries as received.
     received: Mapping[str, str]
-    #: When the browser is to forget ours, in seconds since 1970; None: when closed.
+    #: When our cookies expire, in seconds since 1970; None: when the browser closes.
     expires_at: float | None = None
-    #: Ours came in the app's cookie, as version 1.0 wrote them.
+    #: Whether ours came in the app's cookie, as version 1.0 wrote them.
     is_legacy: bool
     cookies: OwnCookies
     _is_touched = False
@@ -199,7 +199,7 @@ class SplitSession(SecureCookieSession):
 
     @property
     def ours_changed(self) -> bool:
-        """Whether our cookies are going to be sent."""
+        """Whether the response will set our cookies."""
         return (self._is_touched or self.modified) and self.ours != self.received
 
     @property

@@ -36,7 +36,7 @@ _PATIENCE = 0.8
 _PREFIX = "auth0-flask"
 _SESSIONS, _REVOCATIONS = "sessions_unavailable", "revocations_unavailable"
 _REFRESHES = "refreshes_unavailable"
-_OF_ANOTHER_PAGE = "Location", "Cache-Control", "Expires", "ETag", "Content-Encoding"
+_OF_A_PAGE = "Location Cache-Control Expires ETag Content-Encoding Content-Disposition"
 _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 _REST, _END = "the rest of a session in Redis", 22  # characters of a tag
 #: Keys: what to note, and last the jti, if there is one. Arguments: at, until in
@@ -238,7 +238,7 @@ class RedisSession(SessionMixin):
 
     @cached_property
     def data(self) -> Json:
-        """What is kept."""
+        """The session's entries, fetched from Redis."""
         self.stored_as = ""  # an id that is not ours is never taken over
         for sid in self._sids:
             try:
@@ -390,10 +390,10 @@ def _text(found: Any) -> str | None:
 
 
 def _answer_instead(app: Flask, response: Response, error: StoreUnavailable) -> None:
-    """Turn a response that could not be kept into the page for an outage."""
+    """Answer with the page for an outage: the session could not be stored."""
     page = app.make_response(app.handle_user_exception(error))
     response.status_code = page.status_code
-    for name in (*_OF_ANOTHER_PAGE, "Content-Disposition"):
+    for name in _OF_A_PAGE.split():
         response.headers.remove(name)
     kept = {n: v for n, v in page.headers if n in {"Content-Type", "Retry-After"}}
     response.headers.update(kept)

@@ -93,16 +93,16 @@ class _Snapshot:
 
 
 class SqliteStore(SharedStore):
-    """Shares both among all processes of one machine, in a SQLite file.
+    """Shares revocations and refresh results among processes, in a SQLite file.
 
-    A second one beside it, ``-cache``, has what may be lost in a power cut, or where a
-    process is killed while it writes: locks, refresh results and devices. Writing that
-    waits for no disk.
+    A second file beside it, ``-cache``, holds what may be lost in a power cut, or when
+    a process is killed while it writes: locks, refresh results and devices. Writes to
+    it do not wait for the disk.
 
-    Each process keeps the ended sessions in memory and reads on when the file's time
-    has changed.
-    A file that is deleted or replaced may have known of logouts: sessions older than
-    the one that is there now are over.
+    Each process keeps the revocations in memory, and reads the new ones when the
+    modification time of the file changes.
+    A file that was deleted or replaced may have held logouts: sessions older than the
+    present file are over.
     """
 
     remembers = True
@@ -171,7 +171,7 @@ class SqliteStore(SharedStore):
         self._cache(_KEEP_RESULT, key, encrypted, time.time() + seconds)
 
     def _read(self, previous: _Snapshot | None) -> _Snapshot:
-        """Read on, or all anew where that is another file or was long ago."""
+        """Read new rows; or all, of another file or after a long time."""
 
         def read(sql: sqlite3.Connection) -> _Snapshot:
             known, (birth, file) = previous, _identify(sql, self.path)
@@ -197,7 +197,7 @@ class SqliteStore(SharedStore):
         return found
 
     def _write(self, statement: str, rows: _Rows, taken: _Row | None = None) -> bool:
-        """Write all, also through a power cut, or nothing; tell other processes."""
+        """Write all rows durably, or none; other processes notice."""
 
         def write(sql: sqlite3.Connection) -> bool:
             _, (_, inode, _) = _identify(sql, self.path)
@@ -222,9 +222,9 @@ class SqliteStore(SharedStore):
         return _use(self.path, write)
 
     def _cache(self, statement: str, *parameters: object) -> tuple[list[Any], int]:
-        """Do a statement in the second file; return its rows, and how many changed.
+        """Execute a statement in the second file; return rows, and how many changed.
 
-        A file that cannot be read is made anew.
+        A file that cannot be read is replaced.
         """
 
         def work(sql: sqlite3.Connection) -> tuple[list[Any], int]:
@@ -253,12 +253,11 @@ class SqliteStore(SharedStore):
 
 
 def _use(path: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
-    """Open a connection for some work, which is done again while others write.
+    """Do some work on a new connection; repeat it while another process writes.
 
-    SQLite's own waiting starves among many. A connection is opened for each use, so
-    none is ever carried into a forked child or into a file that was deleted; what it
-    has begun and not committed is rolled back.
-    Where anything fails, `StoreUnavailable` is raised.
+    SQLite's own waiting starves where many write. A connection is opened for each use,
+    so none is carried into a forked child or stays on a deleted file; what was begun
+    and not committed is rolled back. What fails is a `StoreUnavailable`.
     """
     give_up = time.monotonic() + _PATIENCE
     with _door:

@@ -75,7 +75,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         remove_if_expires: bool = False,
         options: Json | None = None,
     ) -> None:
-        """Keep a state; see `save`. What is no session is kept as it is."""
+        """Keep a state; see `save`. What is not a session is stored unchanged."""
         if identifier == STATE_KEY:
             self.save(as_dict(state))
         else:
@@ -278,7 +278,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         }
 
     def _write(self, data: Json, is_new: bool = False) -> None:
-        """Write a session, without its raw ID token where only that is too much."""
+        """Write a session; where it is too large, without what it can do without."""
         before = session.get(STATE_KEY)
         encrypted, left = self._fit(data)
         while left < 0 and data.get("refresh_token") and len(data["token_sets"]) > 1:

@@ -1,4 +1,4 @@
-"""When a session is over, and what has to be known beyond one browser for that."""
+"""When a session is over, and what processes share to know that."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def shared_store() -> SharedStore:
 
 
 def digest(key: str) -> str:
-    """Return what stands for a key, so that a store names no users and no tokens."""
+    """Hash a key, so that a store holds no names of users and no tokens."""
     return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class SharedStore:
-    """Remembers which sessions were ended early, and what refreshes brought.
+    """Remembers which sessions were ended early, and the results of refreshes.
 
     This one is for a single process: it knows its own refreshes and no revocation,
     so sessions last until they expire. The subclasses share both; each of their
