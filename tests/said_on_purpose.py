@@ -21,9 +21,11 @@ from servers import free_port, serving
 from visitor import Shopper
 from watch import watch
 
-
-def log(secret: str) -> None:
-    logging.getLogger("some.library").debug("it is %s", secret)
+SERVE = """
+import http.server, sys
+print(sys.argv[2], flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), None).serve_forever()
+"""
 
 
 def raise_before_what_is_raised(secret: str) -> None:
@@ -44,38 +46,24 @@ def raise_in_a_view(secret: str) -> None:
     assert app.test_client().get("/shown").status_code == 403
 
 
-def warn(secret: str) -> None:
-    warnings.warn(f"it is {secret}", stacklevel=1)
-
-
-def print_a_part(secret: str) -> None:
-    print(f"...{secret[3:27]}...")  # noqa: T201 - it is about that
-
-
 def let_a_program_say_it(secret: str) -> None:
     script = f"import sys; sys.stderr.write({secret!r})"
     subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
 
 
 def let_a_server_say_it(secret: str) -> None:
-    script = f"""
-import http.server, sys
-print({secret!r}, flush=True)
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), None).serve_forever()
-"""
-    with serving([sys.executable, "-c", script, "{port}"], {}, free_port()):
+    with serving([sys.executable, "-c", SERVE, "{port}", secret], {}, free_port()):
         pass
 
 
-WAYS: dict[str, Callable[[str], None]] = {
-    "access_token": log,
-    "credentials": log,
+log = logging.getLogger("some.library").debug
+WAYS: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(("access_token", "credentials", "code_verifier"), log),
+    "refresh_token": lambda secret: warnings.warn(f"it is {secret}", stacklevel=1),
     "id_token": raise_before_what_is_raised,
     "cookie": raise_in_a_view,
-    "AUTH0_CLIENT_SECRET": raise_in_a_view,
-    "refresh_token": warn,
-    "code": print_a_part,
-    "code_verifier": let_a_program_say_it,
+    "code": lambda secret: print(f"...{secret[3:27]}..."),  # noqa: T201 - as it goes
+    "AUTH0_CLIENT_SECRET": let_a_program_say_it,
     "AUTH0_SECRET": let_a_server_say_it,
 }
 
