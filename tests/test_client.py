@@ -1,22 +1,29 @@
-"""The client: what of the SDK it leans on, and that it works in every process."""
+"""The client: what of the SDK it leans on, and how it proves who it is."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-import sys
 from functools import partial
 
 import pytest
 from auth0_server_python.auth_server.server_client import ServerClient
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from flask import Flask
 
 import auth
 from auth import auth0
 from auth0_flask import Auth0Client, Settings, SetupError
 from auth0_flask.tenant import Tenant
-from servers import ROOT, clean_environment
+from conftest import SITE
+from shop import copy_of_auth, make_shop
+from visitor import Shopper
 
 OVERRIDDEN = {
     "_get_http_client": ["self", "kwargs"],
@@ -31,9 +38,7 @@ SENDERS = {
 }
 
 
-def test_the_sdk_still_has_the_private_methods_that_we_override_and_calls_them() -> (
-    None
-):
+def test_the_sdk_still_has_the_methods_that_we_override_and_calls_them() -> None:
     """It asks for discovery before it sends a credential, and verifies ID tokens."""
     for name, parameters in OVERRIDDEN.items():
         theirs, ours = getattr(ServerClient, name), getattr(Auth0Client, name)
@@ -66,70 +71,25 @@ def test_the_sdk_uses_its_shared_oauth_client_for_logins_only() -> None:
 
 
 async def test_without_settings_every_use_says_so_but_in_tests_none() -> None:
-    unset = Auth0Client(
-        Settings.from_environment({}),
-        state_store=auth0.sessions,
-        transaction_store=auth0.transactions,
+    missing = Settings.from_environment({})
+    client = Auth0Client(
+        missing, state_store=auth0.sessions, transaction_store=auth0.transactions
     )
     app = auth.init_app(Flask("shop"))
 
-    missing = partial(pytest.raises, SetupError, match="AUTH0_DOMAIN")
-    with app.test_request_context(), missing():
-        unset.read_session()
-    for use in (unset.logout, unset.get_user, unset.get_session):
-        with app.test_request_context(), missing():
+    told = partial(pytest.raises, SetupError, match="AUTH0_DOMAIN")
+    with app.test_request_context(), told():
+        client.read_session()
+    for use in (client.logout, client.get_user, client.get_session):
+        with app.test_request_context(), told():
             await use()
     app.testing = True
     with app.test_request_context():
-        assert unset.read_session() is None
-        assert "tenant.auth0.invalid" in await unset.logout()
-
-
-def test_what_stands_in_for_missing_settings_is_no_published_secret() -> None:
-    one, other = Settings.from_environment({}), Settings.from_environment({})
-
-    assert one.secrets != other.secrets
+        assert client.read_session() is None
+        assert "tenant.auth0.invalid" in await client.logout()
+    # and what stands in for them is no published secret
+    assert missing.secrets != Settings.from_environment({}).secrets
     assert Settings.for_tests().secrets != Settings.for_tests().secrets
-
-
-#: In a process of its own: forked while other threads speak TLS, as here, a child may
-#: wait for ever for a lock of OpenSSL.
-_FORK = """
-import multiprocessing, sys, threading
-from visitor import Shopper
-from with_tokens import create
-
-def sign_in(username):
-    shopper = Shopper(app, username)
-    assert shopper.login().status_code == 302
-    assert shopper.client.get("/api/me").json["sub"] == f"auth0|{username}"
-    assert shopper.client.get("/token").status_code == 200  # refreshed
-
-app = create()
-sign_in("alice")
-for thread in threading.enumerate():
-    if thread.name == "auth0-refresh":
-        thread.join()  # one that still verifies may hold a lock of OpenSSL
-child = multiprocessing.get_context("fork").Process(target=sign_in, args=["bob"])
-child.start()
-child.join()
-sign_in("alice")
-sys.exit(child.exitcode)
-"""
-
-
-def test_a_forked_child_of_a_process_that_logged_somebody_in_can_do_so_too(
-    tenant: Tenant,
-) -> None:
-    tenant.access_token_lifetime = 0
-    more = {"AUTH0_SCOPE": "openid offline_access", "PYTHONPATH": "tests"}
-
-    env = clean_environment({**tenant.environ(), **more})
-    command = [sys.executable, "-c", _FORK]
-    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-
-    assert ended.returncode == 0, ended.stderr
-    assert tenant.count("/oauth/token") == 6
 
 
 def test_an_app_without_init_app_is_told() -> None:
@@ -141,3 +101,41 @@ def test_an_app_without_init_app_is_told() -> None:
     for use in (partial(client.get, "/"), partial(auth.login_as, client)):
         with pytest.raises(RuntimeError, match="init_app"):
             use()
+
+
+@pytest.mark.parametrize("pushed", [False, True])
+@pytest.mark.parametrize("by_key", [False, True])
+def test_by_secret_or_by_key_it_logs_in_refreshes_and_logs_out(
+    tenant: Tenant, by_key: bool, pushed: bool
+) -> None:
+    environment = tenant.environ(f"{SITE}/callback")
+    if by_key:
+        key = generate_private_key(public_exponent=65537, key_size=2048)
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        spki = PublicFormat.SubjectPublicKeyInfo
+        public = key.public_key().public_bytes(Encoding.PEM, spki)
+        tenant.client_public_key = public.decode()
+        environment["AUTH0_CLIENT_SECRET"] = ""
+        environment["AUTH0_CLIENT_ASSERTION_SIGNING_KEY"] = private.decode()
+    if pushed:
+        tenant.require_pushed_authorization_requests = True
+        environment["AUTH0_PUSHED_AUTHORIZATION_REQUESTS"] = "true"
+    auth = copy_of_auth(environment)
+    shop, auth0 = make_shop(auth), auth.auth0
+
+    async def tokens() -> str:
+        await auth0.get_access_token(audience="https://api.tenant.example/")
+        await auth0.get_access_token_for_connection({"connection": "github"})
+        return str(auth0.read_session()["refresh_token"])
+
+    shop.add_url_rule("/tokens", view_func=tokens)
+    alice = Shopper(shop)
+    assert alice.login("/login?return_to=/tokens").location == "/tokens"
+    token = alice.client.get("/tokens").text
+    assert tenant.directory.refresh_tokens.grant(token)
+    alice.client.get("/logout")
+
+    assert not alice.client._cookies
+    assert tenant.count("/oauth/par") == pushed
+    assert tenant.count("/oauth/revoke") == 1
+    assert tenant.directory.refresh_tokens.grant(token) is None
