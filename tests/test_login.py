@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from secrets import token_hex
@@ -13,19 +12,17 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
-from flask import Flask, jsonify, redirect, render_template_string, request
-from werkzeug.wrappers import Response
+from flask import Flask, jsonify, render_template_string
 
 import auth
-from auth import auth0
 from auth0_flask.tenant import Tenant
 from conftest import SITE, Clock
 from visitor import Shopper, Visitor, on_site
 
-Visitors = Callable[..., Visitor]
 
-
-async def test_signing_out_ends_the_session_at_the_provider_too(alice: Visitor) -> None:
+async def test_signing_out_ends_the_session_at_the_provider_too(
+    alice: Visitor, tenant: Tenant
+) -> None:
     assert "Sign in" in (await alice.go("/")).text
     assert await alice.claims() is None
 
@@ -39,8 +36,12 @@ async def test_signing_out_ends_the_session_at_the_provider_too(alice: Visitor) 
     assert away.url.path == "/"
     assert "Sign in" in away.text
     assert await alice.claims() is None
+    tenant.requests.clear()
     page = await alice.start()
     assert not on_site(page, alice.site)  # asked who they are, not waved through
+    await alice.follow(await alice.choose(page, username="alice"))
+    paths = [seen.path for seen in tenant.requests]
+    assert paths == ["/authorize", *["/u/login"] * 2, "/oauth/token"]  # and no other
 
 
 def test_120_logins_by_8_threads_are_each_the_right_users(
@@ -74,52 +75,27 @@ def test_120_logins_by_8_threads_are_each_the_right_users(
     assert seen == [[f"auth0|{name}"] * 3 for name in names]
 
 
-async def test_a_login_makes_one_token_request_and_no_other(
-    visitors: Visitors, tenant: Tenant
-) -> None:
-    await visitors("alice").login()  # discovery and keys are cached from here on
-    tenant.requests.clear()
-    visitor = visitors("alice")
-    assert (await visitor.get("/login")).status_code == 302
-    assert tenant.requests == []
-    await visitor.login()
-
-    paths = [seen.path for seen in tenant.requests]
-    assert paths == ["/authorize", *["/u/login"] * 2, "/oauth/token"]
-
-
-async def test_a_login_after_the_provider_closed_its_idle_connections(
-    visitors: Visitors, tenant: Tenant
-) -> None:
-    for _ in range(3):
-        visitor = visitors()
-        await visitor.login()
-        assert await visitor.claims()
-        tenant.close_connections()
-
-
 @pytest.mark.parametrize(
     "wanted",
     [
         *("https://evil.example.com/", "//evil.example.com", "///evil.example.com"),
-        *("/\\evil.example.com", "\\\\evil.example.com", "/\t/evil.example.com"),
-        *("/%09/evil.example.com\n", "https:evil.example.com"),
-        *("https:/evil.example.com", "http:///evil.example.com"),
-        *("javascript:alert(1)", "data:text/html,x", " //evil.example.com"),
+        *("/\\evil.example.com", "/\t/evil.example.com", "https:evil.example.com"),
+        *("http:///evil.example.com", "javascript:alert(1)", " //evil.example.com"),
         *("\x00//evil.example.com", "evil.example.com", "//["),
         *(f"{SITE}{more}evil.example.com/" for more in ("@", ".", "//")),
-        *("/" + "x" * 2048, "", "/login", "/login?return_to=/login", "/login/"),
-        *("/%6Cogin", "/callback?code=1", "/logout", "/./logout", "/x/../logout"),
-        *("/%2e/login", "/logout/everywhere"),
+        *("/" + "x" * 2048, "/login?return_to=/login", "/login/", "/%6Cogin"),
+        *("/callback?code=1", "/x/../logout", "/%2e/login", "/logout/everywhere"),
     ],
     ids=lambda wanted: wanted.replace(SITE, "SITE"),
 )
-def test_a_foreign_or_looping_return_to_ends_at_home(
-    shop: Flask, tenant: Tenant, wanted: str
+def test_a_foreign_or_looping_return_to_ends_at_home_and_is_logged(
+    shop: Flask, tenant: Tenant, wanted: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = Shopper(shop).login(f"/login?return_to={quote(wanted)}")
+    with caplog.at_level(logging.INFO):
+        answer = Shopper(shop).login(f"/login?return_to={quote(wanted)}")
 
     assert (answer.status_code, answer.location) == (302, "/")
+    assert f"return_to dropped: it is {wanted!r:.80}" in caplog.text
     with shop.test_request_context():  # an app may have kept it by itself
         assert auth.return_to({"app_state": {"return_to": wanted}}) == "/"
 
@@ -131,11 +107,12 @@ def test_a_logout_of_another_path_is_no_page_to_return_to(
 ) -> None:
     app = auth.init_app(Flask("shop"), logout="out")
     app.add_url_rule("/out/", "out", lambda: "out", methods=[method])
+    app.add_url_rule("/<group>/login", "login")  # which a callback cannot build
 
     with app.test_request_context("/", base_url=f"{SITE}/sub"):
         assert auth.return_to({"app_state": {"return_to": wanted}}) == "/sub/"
-        away = wanted.replace("sub", "bus")  # of another app
-        assert auth.return_to({"app_state": {"return_to": away}}) == away
+        for other in (wanted.replace("sub", "bus"), "/acme/reports"):
+            assert auth.return_to({"app_state": {"return_to": other}}) == other
 
 
 @pytest.mark.parametrize(
@@ -147,69 +124,30 @@ def test_a_logout_of_another_path_is_no_page_to_return_to(
     ids=["long", "escaped", "2 KB of random", "wide"],
 )
 def test_a_page_of_this_app_is_returned_to(
-    shop: Flask, tenant: Tenant, query: str
-) -> None:
-    shop.add_url_rule("/reports", "reports", auth.login_required(lambda: "reports"))
-    page = f"/reports{query}"
-
-    assert Shopper(shop).login(page).location == page
-    for site in ("", SITE):
-        wanted = quote(f"{site}{page}#b")
-        answer = Shopper(shop).login(f"/login?return_to={wanted}")
-        assert answer.location == f"{page}#b"
-
-
-@pytest.mark.parametrize("wanted", ["/" + "x" * 2048, "//evil.example.com"])
-def test_a_page_that_is_not_returned_to_is_logged(
-    shop: Flask, tenant: Tenant, wanted: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    shop.test_client().get(f"/login?return_to={quote(wanted)}")
-
-    (line,) = [text for text in caplog.messages if "return_to dropped" in text]
-    assert wanted[:70] in line
-
-
-def test_a_login_whose_route_the_callback_cannot_build_leads_to_its_page(
-    tenant: Tenant,
-) -> None:
-    shop = auth.init_app(Flask("shop"))
-
-    @shop.get("/<group>/login")
-    async def login(group: str) -> Response:
-        return redirect(await auth0.start_interactive_login(auth.login_options()))
-
-    @shop.get("/callback")
-    async def callback() -> Response:
-        result = await auth0.complete_interactive_login(request.url)
-        return redirect(auth.return_to(result))
-
-    answer = Shopper(shop).login("/acme/login?return_to=/acme/reports")
-
-    assert (answer.status_code, answer.location) == (302, "/acme/reports")
-
-
-def test_a_login_that_took_too_long_still_knows_its_page(
-    shop: Flask, tenant: Tenant, clock: Clock
+    shop: Flask, tenant: Tenant, clock: Clock, query: str
 ) -> None:
     @shop.errorhandler(auth.LoginError)
     def failed(error: auth.LoginError) -> list[str]:
         return [error.error, auth.return_to(error)]
 
-    shopper = Shopper(shop)
-    callback = shopper.sign_in("/login?return_to=/reports")
-    clock.forward(3601)
+    shop.add_url_rule("/reports", "reports", auth.login_required(lambda: "reports"))
+    page, shopper = f"/reports{query}", Shopper(shop)
+    for site in ("", SITE):
+        wanted = quote(f"{site}{page}#b")
+        answer = Shopper(shop).login(f"/login?return_to={wanted}")
+        assert answer.location == f"{page}#b"
+    callback = shopper.sign_in(page)
+    assert shopper.twin().client.get(callback).location == page
 
-    assert shopper.client.get(callback).json == ["missing_transaction", "/reports"]
-    unknown = "/callback?state=unknown&code=x&return_to=/reports"
-    assert shopper.client.get(unknown).json == ["missing_transaction", "/reports"]
+    clock.forward(3601)  # a login that took too long still knows its page
+    for late in (callback, f"/callback?state=unknown&code=x&return_to={quote(page)}"):
+        assert shopper.client.get(late).json == ["missing_transaction", page]
 
 
 def test_claims_become_json_as_any_mapping(shop: Flask, tenant: Tenant) -> None:
     page = partial(render_template_string, "{{ auth_user|tojson }}")
     shop.add_url_rule("/json", "json", lambda: jsonify(auth.auth_user))
     shop.add_url_rule("/page", "page", page)
-    shop.add_url_rule("/nested", "nested", lambda: {"user": auth.auth_user})
     shopper = Shopper(shop)
     assert shopper.client.get("/json").json == {}
 
@@ -218,7 +156,6 @@ def test_claims_become_json_as_any_mapping(shop: Flask, tenant: Tenant) -> None:
     user = shopper.client.get("/json").json or {}
     assert user["sub"] == "auth0|alice"
     assert json.loads(shopper.client.get("/page").text) == user
-    assert shopper.client.get("/nested").json == {"user": user}
 
 
 def test_what_login_passes_on_and_what_it_does_not(shop: Flask, tenant: Tenant) -> None:
@@ -260,19 +197,14 @@ def test_a_rotated_key_or_a_clock_that_is_off_costs_nobody_a_login(
 @pytest.mark.parametrize(
     "claims",
     [
-        {"name": None},
-        {"name": "<script>alert(1)</script>"},
-        {"name": "Zoë \U0001f600 北京"},
-        {"name": "", "email": "", "picture": "javascript:alert(1)"},
-        {"name": "x" * 1500, "https://a.example/roles": [{"b": 1}]},
+        {"name": "<script>alert(1)</script>", "picture": "javascript:alert(1)"},
+        {"name": "", "email": "", "https://a.example/roles": [{"b": 1}]},
         {"name": 7, "nickname": ["a"], "picture": {"x": 1}},
         {"name": "A\ud800lice"},
     ],
-    ids=["bare", "script", "wide", "empty", "long", "odd types", "no unicode"],
+    ids=["script", "empty", "odd types", "no unicode"],
 )
-def test_every_user_is_shown_properly(
-    app: Flask, tenant: Tenant, claims: dict[str, Any]
-) -> None:
+def test_every_user_is_shown_properly(app: Flask, claims: dict[str, Any]) -> None:
     client = app.test_client()
     auth.login_as(client, **claims)
 
