@@ -1,4 +1,4 @@
-"""Tests that say a secret each, for `test_logs.py` to see that it is found.
+"""Tests that say a secret each, for `test_login.py` to see that it is found.
 
 They pass, all of them; it is the run that has to fail.
 """
@@ -29,11 +29,8 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), None).serve_forever()
 
 
 def raise_before_what_is_raised(secret: str) -> None:
-    with pytest.raises(RuntimeError):  # noqa: PT012 - as it goes
-        try:
-            raise ValueError(secret)
-        except ValueError as error:
-            raise RuntimeError("nothing to see") from error
+    with pytest.raises(RuntimeError):
+        raise RuntimeError("nothing to see") from ValueError(secret)
 
 
 def raise_in_a_view(secret: str) -> None:

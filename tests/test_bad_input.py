@@ -79,35 +79,35 @@ def test_a_callback_signs_in_once_and_where_its_login_began(
         assert (answer.status_code, answer.location) == (302, "/")
         assert is_signed_in(alice)
     mallory.start()
-    assert result(mallory.client.get(callback)) == UNKNOWN
-    assert not is_signed_in(mallory)
+    get = mallory.client.get
+    assert result(get(callback)) == UNKNOWN
 
     callback = mallory.sign_in()
     tenant.fail("token", Fault.status(500))
-    assert mallory.client.get(callback).status_code == 502
-    assert result(mallory.client.get(callback)) == UNKNOWN
-    assert (
-        result(mallory.client.get(mallory.sign_in().replace("code", "kode")))
-        == INCOMPLETE
-    )
+    assert get(callback).status_code == 502
+    assert result(get(callback)) == UNKNOWN
+
+    with alice.client:
+        alice.client.get("/")
+        token = (auth.auth0.read_session() or {})["id_token"]
+    given = f"access_token=x&id_token={token}&kode="
+    assert result(get(mallory.sign_in().replace("code=", given))) == INCOMPLETE
+    assert not is_signed_in(mallory)
     assert can_sign_in(mallory)
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        *(("access_denied", "access_denied"), ("x" * 500, "login_refused")),
-        *((name, name) for name in ("login_required", "interaction_required")),
-        ("server_error", "provider_unavailable"),
-        ("temporarily_unavailable", "provider_unavailable"),
-    ],
-)
+CODES = {
+    **{n: n for n in ("access_denied", "login_required", "interaction_required")},
+    **dict.fromkeys(
+        ("server_error", "temporarily_unavailable"), "provider_unavailable"
+    ),
+    "x" * 500: "login_refused",
+}
+
+
+@pytest.mark.parametrize("error", CODES)
 def test_of_what_is_said_in_a_callback_little_is_shown_and_none_logged_or_believed(
-    alice: Shopper,
-    tenant: Tenant,
-    error: str,
-    code: str,
-    caplog: pytest.LogCaptureFixture,
+    alice: Shopper, tenant: Tenant, error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     start = alice.start("/login?return_to=/profile")
     (state,) = parse_qs(urlsplit(start).query)["state"]
@@ -117,7 +117,7 @@ def test_of_what_is_said_in_a_callback_little_is_shown_and_none_logged_or_believ
     page = alice.client.get("/callback", query_string={"state": state, **said})
     alice.start()
 
-    assert result(page) == (403, code)
+    assert result(page) == (403, CODES[error])
     assert "&lt;script&gt;" in page.text
     assert page.text.count("secret") == 39  # 300 characters
     assert 'href="/login?return_to=/profile' in page.text
@@ -153,22 +153,6 @@ def test_a_wrong_id_token_signs_nobody_in_or_out(
     tenant.forge(**forged)
     assert result(alice.login()) == (400, "invalid_token")
     assert is_signed_in(alice)  # as before
-
-
-def test_claims_of_odd_types_are_claims(
-    shop: Flask, tenant: Tenant, caplog: pytest.LogCaptureFixture
-) -> None:
-    odd: dict[str, Any] = {"name": 7, "email": ["a"], "email_verified": "perhaps"}
-    odd |= {"picture": {"x": None}, "org_id": 1, "session_expiry": "x"}
-    odd |= {"auth_time": "never"}
-    tenant.forge(claims=odd)
-    shopper = Shopper(shop)
-
-    assert shopper.login().status_code == 302
-
-    user = shopper.client.get("/me").json or {}
-    assert {**odd, "sub": "auth0|alice"}.items() <= user.items()
-    assert "failed" not in caplog.text
 
 
 def test_a_flood_of_tokens_with_made_up_keys_fetches_few_keys(
@@ -254,11 +238,9 @@ FAILS: dict[str, tuple[str, Fault, tuple[int, str]]] = {
     "client refused": ("token", DENIED, (500, "client_refused")),
     "odd tokens": ("token", Fault.body({"access_token": 1, "id_token": 2}), ODD),
     "unsigned": ("token", Fault.body(UNSIGNED), ODD),
-    "garbage": ("token", Fault.body({**UNSIGNED, "id_token": "garbage"}), ODD),
     "keys 500": ("jwks", Fault.status(500), UNREACHABLE),
     "odd keys": ("jwks", Fault.body({"keys": "none"}), ODD),
     "discovery 500": ("discovery", Fault.status(500), UNREACHABLE),
-    "broken discovery": ("discovery", Fault.broken_json(), NONSENSE),
     "no endpoint": ("discovery", Fault.body({"authorization_endpoint": 1}), NONSENSE),
 }
 
@@ -284,9 +266,7 @@ def test_a_provider_that_fails_signs_nobody_in_and_out(
     assert can_sign_in(alice)
 
 
-def test_a_token_that_never_ends_signs_nobody_in(
-    alice: Shopper, tenant: Tenant
-) -> None:
+def test_a_token_without_end_signs_nobody_in(alice: Shopper, tenant: Tenant) -> None:
     tenant.token_response_extra = {"expires_in": float("inf")}  # as 1e400 is read
 
     assert result(alice.login()) == NONSENSE
@@ -344,13 +324,3 @@ def test_the_host_header_leads_nowhere(alice: Shopper, host: str) -> None:
             answer = alice.client.get(path, headers={"Host": host, "Accept": accept})
             assert result(answer)[0] < 500
             assert "evil" not in answer.text + str(answer.headers)
-
-
-def test_parameters_of_any_length_are_no_error(alice: Shopper) -> None:
-    for name in ("organization", "invitation", "login_hint", "screen_hint", "prompt"):
-        for value in ("x" * 6000, "字" * 512, "\x00", "\u202e"):
-            answer = alice.client.get("/login", query_string={name: value})
-            assert answer.status_code == 302, (name, value)
-    languages = ", ".join("x" * 2600 for _ in range(3))
-    answer = alice.client.get("/login", headers={"Accept-Language": languages})
-    assert len(answer.location) < 2000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,10 +28,8 @@ from test_conformance import BACK_CHANNEL, BASIC, BEYOND, CONFIG
 
 SECRET = "hunter2-of-the-database"
 POLICY = {
-    "default-src": ["'none'"],  # object-src and script-src fall back to it
-    "base-uri": ["'none'"],
-    "frame-ancestors": ["'none'"],
-    "style-src": ["'self'"],
+    "default-src 'none'",  # object-src and script-src fall back to it
+    *("base-uri 'none'", "frame-ancestors 'none'", "style-src 'self'"),
 }
 #: The levels of ASVS 5.0.0, section by section, from each one's first requirement on.
 LEVELS = [
@@ -63,25 +62,20 @@ def test_its_table_has_every_requirement_once_and_tests_that_are_there() -> None
         assert named - there_are() == set()
 
 
-def test_what_it_says_of_conformance_is_what_those_tests_show() -> None:
+def test_what_it_says_is_what_those_tests_and_the_settings_show() -> None:
     table = (ROOT / "security/conformance.md").read_text()
     plans = {"basic": BASIC, "config": CONFIG}
     plans |= {"back-channel": BACK_CHANNEL, "beyond": BEYOND}
-
-    assert re.findall(
-        r"^\| `(oidcc-[^`]+)` \| (.+) \| (.+) \| (.+) \|$", table, re.M
-    ) == [
-        (row.module, plan, row.plan, f"{row.ours}: {row.why}" if row.why else row.ours)
-        for plan, rows in plans.items()
-        for row in rows
-    ]
-
-
-def test_the_numbers_it_states_are_those_of_the_code() -> None:
     settings = Settings.for_tests()
     hours = settings.session_idle_seconds / 3600
     days = settings.session_max_seconds / 86_400
 
+    module = re.compile(r"^\| `(oidcc-[^`]+)` \| (.+) \| (.+) \| (.+) \|$", re.M)
+    assert module.findall(table) == [
+        (row.module, plan, row.plan, f"{row.ours}: {row.why}" if row.why else row.ours)
+        for plan, rows in plans.items()
+        for row in rows
+    ]
     stated = f"{hours:g} hours without a request, {days:g} days in any case"
     assert stated in (ROOT / "SECURITY.md").read_text()
 
@@ -114,17 +108,6 @@ def client() -> FlaskClient:
 EVIL = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
 
 
-def every_answer(client: FlaskClient) -> Iterator[tuple[str, Response]]:
-    """Ask for everything there is, in every way, and for what there is not."""
-    rules = client.application.url_map.iter_rules()
-    paths = {rule.rule for rule in rules if not rule.arguments}
-    paths |= {"/static/style.css", "/static/no.css", "/nowhere"}
-    for path in sorted(paths, key=lambda path: ("logout" in path, path)):
-        for method in ("GET", "HEAD", "POST", "OPTIONS"):
-            with client.open(path, method=method, headers=EVIL) as answer:
-                yield f"{method} {path}", answer
-
-
 @pytest.mark.parametrize("signed_in", [False, True])
 def test_every_answer_carries_the_headers_and_no_other_origin_may_read_it(
     client: FlaskClient, signed_in: bool
@@ -132,18 +115,22 @@ def test_every_answer_carries_the_headers_and_no_other_origin_may_read_it(
     if signed_in:
         auth.login_as(client)
 
-    seen = set()
-    for asked, answer in every_answer(client):
-        seen.add(answer.status_code)
-        directives = answer.headers["Content-Security-Policy"].split(";")
-        policy = {name: values for name, *values in map(str.split, directives)}
-        assert POLICY.items() <= policy.items(), asked
-        assert not any(name.startswith(("script", "object")) for name in policy), asked
-        assert "unsafe" not in str(policy), asked
-        assert answer.headers["X-Content-Type-Options"] == "nosniff", asked
-        assert answer.headers["Referrer-Policy"] == "same-origin", asked
-        assert "style.css" in asked or answer.cache_control.no_store, asked
-        assert "Access-Control" not in str(answer.headers), asked
+    rules, seen = client.application.url_map.iter_rules(), set()
+    paths = {rule.rule for rule in rules if not rule.arguments}
+    paths |= {"/static/style.css", "/static/no.css", "/nowhere"}
+    last = sorted(path for path in paths if "logout" in path)
+    methods = ("GET", "HEAD", "POST", "OPTIONS")
+    for path, method in product([*sorted(paths - {*last}), *last], methods):
+        with client.open(path, method=method, headers=EVIL) as answer:
+            asked = f"{method} {path}"
+            seen.add(answer.status_code)
+            policy = answer.headers["Content-Security-Policy"]
+            assert {part.strip() for part in policy.split(";")} >= POLICY, asked
+            assert not re.search("script|object|unsafe", policy), asked
+            assert answer.headers["X-Content-Type-Options"] == "nosniff", asked
+            assert answer.headers["Referrer-Policy"] == "same-origin", asked
+            assert "css" in path or answer.cache_control.no_store, asked
+            assert "Access-Control" not in str(answer.headers), asked
     assert {200, 204, 302, 400, 403, 404, 405, 500} <= seen
 
 
@@ -165,14 +152,6 @@ def test_a_session_travels_in_cookies_only(client: FlaskClient) -> None:
     assert stranger.get("/api/me").status_code == 200
 
 
-def test_every_page_has_a_way_out(client: FlaskClient) -> None:
-    auth.login_as(client)
-
-    for path in ("/", "/profile", "/nowhere", "/callback?state=x&error=x"):
-        page = client.get(path, follow_redirects=True)
-        assert 'href="/logout"' in page.text.partition("</header>")[0], path
-
-
 def test_every_login_has_secrets_of_its_own(shop: Flask) -> None:
     clients = [shop.test_client(), shop.test_client()]
     began = [client.get("/login").location for client in (*clients, clients[0])]
@@ -184,21 +163,6 @@ def test_every_login_has_secrets_of_its_own(shop: Flask) -> None:
         assert len(values) == 3
         assert all(re.fullmatch(r"[\w-]+", v) and len(v) >= least for v in values)
     assert {query["code_challenge_method"][0] for query in sent} == {"S256"}
-
-
-def test_an_id_token_in_the_callback_signs_nobody_in(
-    caller: Caller, shop: Flask, tenant: Tenant
-) -> None:
-    caller.login()
-    mallory = Caller(shop, tenant)
-    (state,) = parse_qs(urlsplit(mallory.start()).query)["state"]
-    query = {"state": state, "id_token": caller.session["id_token"]}
-
-    back = mallory.client.get("/callback", query_string=query | {"access_token": "x"})
-
-    assert back.status_code == 400
-    assert "incomplete_callback" in back.text  # so its login was known
-    assert mallory.user == {}
 
 
 def test_metadata_of_another_issuer_gets_no_code_and_no_refresh_token(
@@ -226,17 +190,8 @@ def test_metadata_of_another_issuer_gets_no_code_and_no_refresh_token(
         assert caller.ask(work)
 
 
-def test_it_logs_to_nothing_of_its_own() -> None:
-    known = logging.root.manager.loggerDict
-    ours = [logging.getLogger(n) for n in known if n.split(".")[0] == "auth0_flask"]
-
-    assert len(ours) > 5
-    assert [logger.name for logger in ours if logger.handlers] == []
-    assert all(logger.propagate for logger in ours)
-
-
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])
-def test_an_unexpected_error_is_logged_and_shows_nothing(
+def test_an_unexpected_error_is_logged_by_the_app_alone_and_shows_nothing(
     client: FlaskClient, accept: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     auth.login_as(client)
@@ -250,6 +205,10 @@ def test_an_unexpected_error_is_logged_and_shows_nothing(
     assert "no-store" in answer.headers["Cache-Control"]
     logged = [record.exc_info for record in caplog.records if record.exc_info]
     assert SECRET in str(logged[0][1])
+    known = logging.root.manager.loggerDict
+    ours = [logging.getLogger(n) for n in known if n.split(".")[0] == "auth0_flask"]
+    assert len(ours) > 5
+    assert all(logger.propagate and not logger.handlers for logger in ours)
     assert client.get("/api/me").status_code == 200
 
 
