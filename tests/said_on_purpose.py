@@ -1,7 +1,4 @@
-"""Tests that say a secret each, for `test_login.py` to see that it is found.
-
-They pass, all of them; it is the run that has to fail.
-"""
+"""Tests that say a secret each, and pass; `test_login.py` sees that their run fails."""
 
 from __future__ import annotations
 

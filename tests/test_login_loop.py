@@ -148,8 +148,6 @@ def test_who_was_signed_out_after_the_clock_was_set_back_can_sign_in_at_once(
         assert alice.login().status_code == 302
 
 
-# Silent logins: who is signed in at Auth0 is signed in here, and nobody waits
-
 BROWSER = {
     "Accept": "text/html,*/*;q=0.8",
     "Sec-Fetch-Dest": "document",
@@ -246,19 +244,17 @@ def test_a_guest_sees_the_page_and_is_asked_once_an_hour_until_they_sign_in(
     assert "prompt" not in asked.location
 
 
-NO_PAGES: list[tuple[str, dict[str, str]]] = [
-    *(("POST", {}), ("HEAD", {}), ("GET", {"Accept": "application/json"})),
-    ("GET", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}),
-    *(("GET", {"Sec-Fetch-Dest": dest}) for dest in ("iframe", "")),
-    *(("GET", {"Sec-Purpose": "prefetch"}), ("GET", {"Authorization": "Bearer x"})),
-    ("GET", {"User-Agent": "Mozilla/5.0 (compatible; Googlebot/2.1)"}),
-]
-
-
 def test_only_pages_in_browsers_try_it_and_none_too_long_to_come_back_to(
     guest: Guest,
 ) -> None:
-    for method, headers in NO_PAGES:
+    no_pages: list[tuple[str, dict[str, str]]] = [
+        *(("POST", {}), ("HEAD", {}), ("GET", {"Accept": "application/json"})),
+        ("GET", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}),
+        *(("GET", {"Sec-Fetch-Dest": dest}) for dest in ("iframe", "")),
+        *(("GET", {"Sec-Purpose": "prefetch"}), ("GET", {"Authorization": "Bearer x"})),
+        ("GET", {"User-Agent": "Mozilla/5.0 (compatible; Googlebot/2.1)"}),
+    ]
+    for method, headers in no_pages:
         sent = {**BROWSER, **headers}
         answer = guest.client.open("/goods", method=method, headers=sent)
         assert answer.status_code == 200, (method, headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -39,6 +39,7 @@ LEVELS = [
 ]
 
 
+@cache
 def there_are() -> set[str]:
     """Name every test, as ``file::function``."""
     test = re.compile(r"^(?:async )?def (test_\w+)", re.M)
@@ -66,9 +67,8 @@ def test_what_it_says_is_what_those_tests_and_the_settings_show() -> None:
     table = (ROOT / "security/conformance.md").read_text()
     plans = {"basic": BASIC, "config": CONFIG}
     plans |= {"back-channel": BACK_CHANNEL, "beyond": BEYOND}
-    settings = Settings.for_tests()
-    hours = settings.session_idle_seconds / 3600
-    days = settings.session_max_seconds / 86_400
+    known = Settings.for_tests()
+    hours, days = known.session_idle_seconds / 3600, known.session_max_seconds / 86_400
 
     module = re.compile(r"^\| `(oidcc-[^`]+)` \| (.+) \| (.+) \| (.+) \|$", re.M)
     assert module.findall(table) == [
@@ -105,9 +105,6 @@ def client() -> FlaskClient:
     return app.test_client()
 
 
-EVIL = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
-
-
 @pytest.mark.parametrize("signed_in", [False, True])
 def test_every_answer_carries_the_headers_and_no_other_origin_may_read_it(
     client: FlaskClient, signed_in: bool
@@ -120,8 +117,9 @@ def test_every_answer_carries_the_headers_and_no_other_origin_may_read_it(
     paths |= {"/static/style.css", "/static/no.css", "/nowhere"}
     last = sorted(path for path in paths if "logout" in path)
     methods = ("GET", "HEAD", "POST", "OPTIONS")
+    evil = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     for path, method in product([*sorted(paths - {*last}), *last], methods):
-        with client.open(path, method=method, headers=EVIL) as answer:
+        with client.open(path, method=method, headers=evil) as answer:
             asked = f"{method} {path}"
             seen.add(answer.status_code)
             policy = answer.headers["Content-Security-Policy"]

@@ -77,8 +77,7 @@ def test_a_receiver_that_only_a_factory_knew_refuses_and_leads_to_another_accoun
 
     assert page.status_code == 403
     assert "Not you, while auth0|bob is here." in page.text
-    again = '<a href="/login?return_to=/reports&amp;prompt=login">Sign in</a>'
-    assert again in page.text
+    assert 'href="/login?return_to=/reports&amp;prompt=login">Sign in<' in page.text
     assert (shopper.client.get("/me").json or {})["sub"] == "auth0|bob"
 
 
@@ -157,7 +156,6 @@ def test_an_app_of_one_organization_takes_no_other(tenant: Tenant) -> None:
     assert alice.client.get("/login?organization=org_other").status_code == 400
     home = alice.client.get("/").text
     assert 'href="/login?screen_hint=signup"' in home
-    assert "Continue with Google" in home
     assert "Continue with My Company" in home
     assert 'href="/login?connection=my-company"' in home
 
