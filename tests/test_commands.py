@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
+from shlex import quote
 from typing import Any
+from unittest import mock
 
 import certifi
 import httpx
@@ -22,18 +24,12 @@ from click.testing import Result
 from dotenv import dotenv_values
 from flask import Flask
 
+from auth import login_required
 from auth0_flask import SetupError
+from auth0_flask.redirects import ROLES
 from auth0_flask.tenant import Fault, Tenant
 from redis_server import RedisServer
-from servers import (
-    FLASK_RUN,
-    REVOCATIONS,
-    ROOT,
-    WITH_DOTENV,
-    clean_environment,
-    free_port,
-    serving,
-)
+from servers import FLASK_RUN, REVOCATIONS, ROOT, WITH_DOTENV, clean_environment
 from shop import copy_of_auth, make_shop
 from test_guards import cached
 
@@ -44,26 +40,19 @@ PASSWORD = "hunter2-of-redis"
 
 
 @pytest.fixture
-def check(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Run the command in an app as the README has it.
-
-    With other settings, another configuration (as further settings that are none of
-    ours), other options of `init_app` and other views.
-    """
+def check(tenant: Tenant) -> Check:
+    """Run the command in an app as the README has it, set up otherwise."""
 
     def run(
         options: dict[str, Any] | None = None,
         views: dict[str, Callable[[], Any]] | None = None,
         **more: Any,
     ) -> Result:
-        names = [n for n in more if not n.startswith(("AUTH0_", "SSL_"))]
-        config = {name: more.pop(name) for name in names}
-        given = {**tenant.environ(), **GOOD, **more}
-        with monkeypatch.context() as patch:
-            for name, value in given.items():
-                patch.setenv(name, value)
+        given = {**tenant.environ(), **GOOD}
+        given |= {n: v for n, v in more.items() if n.startswith(("AUTH0_", "SSL_"))}
+        with mock.patch.dict(os.environ, given):
             app = make_shop(copy_of_auth({}), **(options or {}))
-            app.config.update(config)
+            app.config.update({n: v for n, v in more.items() if n not in given})
             for name, view in (views or {}).items():
                 app.add_url_rule(f"/{name}", name, view)
             result = app.test_cli_runner().invoke(args=["auth0", "check"])
@@ -103,6 +92,7 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
         APPLICATION_ROOT="/sub",
         AUTH0_REDIRECT_URI="http://localhost:5000/sub/callback",
         AUTH0_ALLOWED_ORIGINS="https://www.example.com https://m.example.com",
+        AUTH0_PUSHED_AUTHORIZATION_REQUESTS="true",
     )
     assert result.exit_code == 0
     assert not lines(result, "wrong") + lines(result, "warning")
@@ -124,47 +114,33 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
 
 
 OTHER = "is not the app's, which is /callback"
-NEAREST = (
-    "AUTH0_SESION_IDLE_SECONDS is not a setting. "
-    "Did you mean AUTH0_SESSION_IDLE_SECONDS?"
-)
 NO_FILE = "/proc/nobody/revocations.sqlite3"
-REDIS = f"redis://:{PASSWORD}@localhost"
+REPEATED = f"{GOOD['AUTH0_SECRET']} {'abcabd' * 7}"
 WEAK = "secrets.token_hex(32)"
-HOST, PREFIX = "__Host-session", "NAME: browsers drop __"
 SECURE = {"SESSION_COOKIE_SECURE": True, **HTTPS}
-WITH_DOMAIN = {"SESSION_COOKIE_DOMAIN": "a.example", "SESSION_COOKIE_NAME": HOST}
-NONE = {"SESSION_COOKIE_SAMESITE": "None"}
 
 
 @pytest.mark.parametrize(
     ("given", "status", "said"),
     [
-        ({"AUTH0_SECRET": "a" * 40}, "warning", WEAK),
-        ({"AUTH0_SECRET": "ab" * 16}, "warning", WEAK),
-        ({"AUTH0_SECRET": "secret-word." * 3}, "warning", WEAK),
         ({"AUTH0_SECRET": "change-me!" * 3 + "chan"}, "warning", WEAK),
         ({"AUTH0_SECRET": "correct-horse-battery-staple" * 2}, "warning", WEAK),
-        ({"AUTH0_SECRET": f"{GOOD['AUTH0_SECRET']} {'abcabd' * 7}"}, "warning", WEAK),
+        ({"AUTH0_SECRET": REPEATED}, "warning", WEAK),
         ({"AUTH0_DOMAIN": "no-such-tenant.invalid"}, "wrong", "See AUTH0_DOMAIN"),
         ({"AUTH0_DOMAIN": "a..b"}, "wrong", "See AUTH0_DOMAIN"),
+        ({"SSL_CERT_FILE": certifi.where()}, "wrong", "CERTIFICATE_VERIFY_FAILED"),
         ({"AUTH0_REDIRECT_URI": "http://localhost/auth/calback"}, "warning", OTHER),
-        ({"AUTH0_REDIRECT_URI": "http://localhost/profile"}, "warning", OTHER),
         ({"AUTH0_REDIRECT_URI": "http://localhost"}, "warning", OTHER),
         ({"AUTH0_REDIRECT_URI": "http://localhost/a/callback"}, "warning", "'/a' in"),
         ({"AUTH0_REVOCATIONS_PATH": NO_FILE}, "wrong", NO_FILE),
-        ({"AUTH0_REDIS_URL": f"{REDIS}:port"}, "wrong", "REDIS_URL is not an address"),
-        ({"AUTH0_REDIS_URL": f"{REDIS}:1"}, "wrong", "cannot be used"),
-        ({"AUTH0_SESION_IDLE_SECONDS": "60"}, "warning", NEAREST),
+        ({"AUTH0_REDIS_URL": f"redis://:{PASSWORD}@[::1]:1"}, "wrong", "cannot be use"),
+        ({"AUTH0_SCOPES": "x"}, "warning", "a setting. Did you mean AUTH0_SCOPE?"),
         ({**SECURE, "SESSION_COOKIE_SECURE": False}, "warning", "SECURE is False, but"),
         ({"SESSION_COOKIE_SECURE": True}, "warning", "SECURE is True, but"),
         ({"SESSION_COOKIE_SAMESITE": "Strict"}, "wrong", "SAMESITE is Strict: logins"),
         ({"SESSION_COOKIE_SAMESITE": None}, "warning", "SAMESITE is Not Set. Set"),
-        ({**NONE, **SECURE}, "warning", "SESSION_COOKIE_SAMESITE is None"),
         ({"SESSION_COOKIE_HTTPONLY": False}, "warning", "is off: scripts can read"),
-        ({"SESSION_COOKIE_NAME": HOST}, "wrong", PREFIX),
-        ({"SESSION_COOKIE_NAME": "__Secure-session"}, "wrong", PREFIX),
-        ({**WITH_DOMAIN, **SECURE}, "wrong", PREFIX),
+        ({"SESSION_COOKIE_NAME": "__Host-x"}, "wrong", "NAME: browsers drop __host-"),
         ({"SESSION_COOKIE_PATH": "/sub"}, "wrong", "is not below SESSION_COOKIE_PATH"),
         ({"TRUSTED_HOSTS": ["app.example.com"]}, "wrong", "refuses the host of AUTH0_"),
     ],
@@ -175,26 +151,19 @@ def test_a_setting_that_does_not_fit_is_told(
     assert_said(check(**given), status, said)
 
 
-NO_ADDRESS = "keys at the jwks_uri of discovery: Request URL is missing"
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"issuer": "https://other.example/"}, "it is 'https://other.example/'"),
         ({"issuer": "\x1b[31m" + "x" * 999}, r"issuer: it is '\x1b[31m"),
-        ({"issuer": None}, "issuer: it is "),
         ({"authorization_endpoint": None}, "names no authorization_endpoint"),
-        ({"token_endpoint": ""}, "names no token_endpoint"),
         ({"code_challenge_methods_supported": ["plain"]}, "does not name S256"),
         ({"code_challenge_methods_supported": 7}, "does not name S256"),
-        ({"jwks_uri": None}, NO_ADDRESS),
-        ({"jwks_uri": "https://["}, "keys at the jwks_uri of discovery:"),
+        ({"jwks_uri": None}, "keys at the jwks_uri of discovery: Request URL"),
         ({"require_pushed_authorization_requests": True}, "must be true"),
+        ({"pushed_authorization_request_endpoint": None}, "must be false: the tenant"),
         (Fault.status(404), "the response is 404. Is AUTH0_DOMAIN"),
-        (Fault.status(503), "the response is 503"),
         (Fault.broken_json(), "not a JSON object"),
-        (Fault.reset(), "See AUTH0_DOMAIN"),
         (Fault.slow(7), "timed out. See AUTH0_DOMAIN"),
     ],
 )
@@ -203,26 +172,15 @@ def test_what_discovery_lacks(
 ) -> None:
     whole = isinstance(change, Fault)
     tenant.fail("discovery", change if whole else Fault.body({**document, **change}))
-    assert_said(check(), "wrong", said)
+    pushed = "true" if "must be false" in said else "false"
+    assert_said(check(AUTH0_PUSHED_AUTHORIZATION_REQUESTS=pushed), "wrong", said)
 
 
 def test_keys_of_which_none_is_for_rs256(check: Check, tenant: Tenant) -> None:
     [key] = httpx.get(f"https://{tenant.domain}/.well-known/jwks.json").json()["keys"]
-    for change in ({"alg": "RS512"}, {"use": "enc"}, {"kty": "EC"}, {"n": None}, None):
-        keys = [7, {**key, **change}] if change else []
-        tenant.fail("jwks", Fault.body({"keys": keys}))
+    for change in ({"alg": "RS512"}, {"use": "enc"}, {"n": None}):
+        tenant.fail("jwks", Fault.body({"keys": [7, {**key, **change}]}))
         assert_said(check(), "wrong", "keys: none is for RS256")
-    tenant.fail("jwks", Fault.status(404))
-    assert_said(check(), "wrong", "the jwks_uri of discovery: the response is 404")
-
-
-def test_a_certificate_that_is_not_trusted_and_a_port_that_does_not_speak_tls(
-    check: Check, tenant: Tenant
-) -> None:
-    result = check(SSL_CERT_FILE=certifi.where())
-    assert_said(result, "wrong", "CERTIFICATE_VERIFY_FAILED")
-    plain = tenant.origin.removeprefix("http://")
-    assert_said(check(AUTH0_DOMAIN=plain), "wrong", "SSL")
 
 
 @pytest.mark.parametrize(
@@ -230,9 +188,7 @@ def test_a_certificate_that_is_not_trusted_and_a_port_that_does_not_speak_tls(
     [
         (5, "ok", "tenant: discovery, issuer, keys and clock"),
         (-30, "warning", "seconds apart. Set this machine's by NTP"),
-        (30, "warning", "seconds apart. Set this machine's by NTP"),
         (90, "wrong", "seconds apart, so that logins are refused"),
-        (-90, "wrong", "seconds apart, so that logins are refused"),
         (None, "skipped", "clock: the tenant's answer has no Date"),
     ],
 )
@@ -249,21 +205,18 @@ def test_clocks_that_differ(
     assert result.exit_code == (status == "wrong")
 
 
-def test_pushed_requests_that_the_tenant_does_not_know(
-    check: Check, tenant: Tenant, document: dict[str, Any]
+def test_routes_that_are_not_there_and_what_covers_a_guard_are_named(
+    check: Check,
 ) -> None:
-    on = {"AUTH0_PUSHED_AUTHORIZATION_REQUESTS": "true"}
-    assert check(**on).exit_code == 0
-    del document["pushed_authorization_request_endpoint"]
-    tenant.fail("discovery", Fault.body(document))
-    assert_said(check(**on), "wrong", "the tenant has no address for them")
-
-
-@pytest.mark.parametrize("route", ["login", "callback", "logout"])
-def test_a_route_under_another_name_is_asked_for(check: Check, route: str) -> None:
+    found = check(options={role: f"auth.{role}" for role in ROLES})
     cure = "Register auth.routes, or name the endpoint it has: auth.init_app(app, "
-    told = f"{route}: The app has no endpoint 'auth.{route}'. {cure}{route}="
-    assert_said(check(options={route: f"auth.{route}"}), "wrong", told)
+    assert lines(found, "wrong") == [
+        f"{r}: The app has no endpoint 'auth.{r}'. {cure}{r}=\"...\")" for r in ROLES
+    ]
+
+    covered = cached(login_required(lambda: "mine"))
+    told = "View bad: cached.<locals>.from_cache stands above a guard"
+    assert_said(check(views={"bad": covered}), "warning", told)
 
 
 def test_what_the_store_is_for_is_told_and_one_that_hangs_given_up(
@@ -286,28 +239,18 @@ def test_what_the_store_is_for_is_told_and_one_that_hangs_given_up(
         check(AUTH0_REDIS_URL="redis://localhost:6379")
 
 
-def limited(options: str) -> tuple[str, ...]:
-    return ("--user", "limited", "on", f">{PASSWORD}", *options.split())
-
-
-NO_EVICTION = "Set it to noevict"
+LIMITED, ALL = ("--user", "limited", "on", f">{PASSWORD}"), ("~*", "+@all")
 
 
 @pytest.mark.parametrize(
     ("own_redis", "said"),
     [
-        (limited("~* +@all"), None),
-        (limited("~auth0-flask:* +@all"), None),
-        (limited("~auth0-flask:* +@all -config"), None),
-        (limited("~app:* +@all"), "permissions to access one of the keys"),
-        (limited("~* +@read"), "no permissions to run the 'set' command"),
-        (limited("~* +@all -@scripting"), "no permissions to run the 'eval"),
-        (limited("~* +@all -mget"), "no permissions to run the 'mget' command"),
-        (limited("~* +@all --replicaof 127.0.0.1 1"), "read only replica"),
-        (limited("~* +@all --cluster-enabled yes"), "Hash slot not served"),
-        (limited("~* +@all --maxmemory-policy allkeys-lru"), NO_EVICTION),
-        (limited("~* +@all --maxmemory-policy volatile-ttl"), NO_EVICTION),
-        (limited("~* +@all --maxmemory 1"), "not allowed when used memory"),
+        ((*LIMITED, "~auth0-flask:*", "+@all", "-config"), None),
+        ((*LIMITED, "~*", "+@read"), "no permissions to run the 'set' command"),
+        ((*LIMITED, *ALL, "-mget"), "no permissions to run the 'mget' command"),
+        ((*LIMITED, *ALL, "--replicaof", "127.0.0.1", "1"), "read only replica"),
+        ((*LIMITED, *ALL, "--maxmemory-policy", "allkeys-lru"), "Set it to noevict"),
+        ((*LIMITED, *ALL, "--maxmemory", "1"), "not allowed when used memory"),
     ],
     indirect=["own_redis"],
 )
@@ -318,11 +261,10 @@ def test_redis_that_is_up_but_of_no_use(
     result = check(AUTH0_REDIS_URL=url)
     if said:
         assert_said(result, "wrong", said)
-        nobody = url.replace("limited", "nobody")
-        assert_said(check(AUTH0_REDIS_URL=nobody), "wrong", "Redis")
     else:
         assert lines(result, "ok")[-1].startswith("store: Redis"), result.output
-        assert result.exit_code == 0
+        nobody = check(AUTH0_REDIS_URL=url.replace("limited", "nobody"))
+        assert_said(nobody, "wrong", "Redis")
 
 
 def test_wrong_settings_are_told_at_once_and_the_rest_is_checked(check: Check) -> None:
@@ -335,39 +277,10 @@ def test_wrong_settings_are_told_at_once_and_the_rest_is_checked(check: Check) -
     assert result.exit_code == 1
 
 
-def test_the_demo_starts_by_python_app_py_as_well(tenant: Tenant) -> None:
-    port, command = free_port(), [sys.executable, "app.py"]
-    with serving([*command, "--port", "{port}"], tenant.environ(), port) as server:
-        assert "Auth0 + Flask" in httpx.get(server.site).text
-    env = clean_environment({})
-    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=60)
-    assert ended.returncode == 1
-    assert b"AUTH0_DOMAIN is missing" in ended.stderr
-    assert b"Traceback" not in ended.stderr
-
-
-def test_what_stands_between_a_route_and_its_guard_is_named(check: Check) -> None:
-    from auth import login_required, requires_claim
-
-    guarded = login_required(lambda: "mine")
-    views = {"good": login_required(cached(lambda: "mine")), "open": cached(lambda: "")}
-    assert not lines(check(views=views), "warning")
-    views["bad"] = requires_claim("role")(cached(guarded))
-    told = "View bad: cached.<locals>.from_cache stands above a guard"
-    assert_said(check(views=views), "warning", told)
-
-
-#: Stands in for Auth0's own command line: answers as told, and notes what was asked.
-AUTH0 = """#!{python} -IS
-import json, sys
-from pathlib import Path
-here = Path(__file__).parent
-with (here / "asked").open("a") as file:
-    file.write(" ".join(sys.argv[1:]) + chr(10))
-code, out, err = json.loads((here / "answers").read_text())[" ".join(sys.argv[1:3])]
-print(out if isinstance(out, str) else json.dumps(out))
-print(err, file=sys.stderr)
-sys.exit(code)
+#: Stands in for Auth0's own command line: notes what was asked, answers as told.
+AUTH0 = """#!/bin/sh
+echo "$*" >>"$0.asked"
+. "$0.$1-$2"
 """
 SHOP = """
 from flask import Flask
@@ -385,53 +298,45 @@ class Project:
     """A folder with an app and nothing else, on a machine that may have `auth0`."""
 
     def __init__(self, folder: Path, tenant: Tenant, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.env = folder / "shop", folder / "shop" / ".env"
-        self.bin, self.patch = folder / "bin", patch
-        self.given = tenant.environ(CALLBACK)
+        self.folder, self.auth0 = folder / "shop", folder / "bin" / "auth0"
+        self.env, self.given = self.folder / ".env", tenant.environ(CALLBACK)
+        self.patch = patch
         self.folder.mkdir()
-        self.bin.mkdir()
-        (self.bin / "asked").touch()
+        self.auth0.parent.mkdir()
         (self.folder / "shop.py").write_text(SHOP)
+        self.auth0.with_suffix(".asked").touch()
         self.answers: dict[str, tuple[int, Any, str]] = {
-            "tenants list": (0, [{"name": tenant.domain, "active": False}], ""),
-            "apps list": (0, [7, {"name": "other", "client_id": "0"}], ""),
-            "apps create": (0, {**MADE, "name": "shop"}, "=== application created"),
+            "tenants-list": (0, [{"name": tenant.domain, "active": False}], ""),
+            "apps-list": (0, [7, {"name": "other", "client_id": "0"}], ""),
+            "apps-create": (0, {**MADE, "name": "shop"}, "=== application created"),
         }
 
     def environment(self, **more: str) -> dict[str, str]:
         """Put `auth0` there, or not; return the environment of the command."""
-        (self.bin / "answers").write_text(json.dumps(self.answers))
-        if self.answers:
-            (self.bin / "auth0").write_text(AUTH0.format(python=sys.executable))
-            (self.bin / "auth0").chmod(0o755)
-        kept = {"SSL_CERT_FILE", "NO_PROXY", "no_proxy"}
-        own = {"PATH": str(self.bin), "PYTHONPATH": str(ROOT), **WITH_DOTENV, **more}
-        return clean_environment({name: self.given[name] for name in kept} | own)
+        for part, (code, out, err) in self.answers.items():
+            printed = quote(out if isinstance(out, str) else json.dumps(out))
+            answer = f"echo {printed}\necho {quote(err)} >&2\nexit {code}\n"
+            self.auth0.with_suffix(f".{part}").write_text(answer)
+            self.auth0.write_text(AUTH0)
+            self.auth0.chmod(0o755)
+        kept = {n: self.given[n] for n in ("SSL_CERT_FILE", "NO_PROXY", "no_proxy")}
+        own = {"PATH": str(self.auth0.parent), "PYTHONPATH": str(ROOT), **WITH_DOTENV}
+        return clean_environment({**kept, **own, **more})
 
     def setup(self, *words: str, **more: str) -> tuple[int, str]:
-        """Run the command, without the check at its end; see that it prints no secret.
-
-        Returns:
-            The exit status, and what was printed.
-        """
-        with self.patch.context() as patch:
-            for name in [name for name in os.environ if name.startswith("AUTH0_")]:
-                patch.delenv(name)
-            for name, value in self.environment(**more).items():
-                patch.setenv(name, value)
+        """Run the command, without the check at its end; return status and output."""
+        own = {"PYTEST_VERSION": "", **self.environment(**more)}
+        changed = mock.patch.dict(os.environ, own, clear=True)
+        with self.patch.context() as patch, changed:
             patch.chdir(self.folder)
             patch.setattr(sys, "executable", "/bin/true")  # what the check is run by
-            app, auth = Flask("shop", root_path=str(self.folder)), copy_of_auth({})
-            auth.init_app(app)
+            auth = copy_of_auth({})
+            app = auth.init_app(Flask("shop", root_path=str(self.folder)))
             app.register_blueprint(auth.routes, url_prefix="/account")
             ended = app.test_cli_runner().invoke(args=["auth0", "setup", *words])
         assert isinstance(ended.exception, SystemExit) or not ended.exception
-        self.assert_tells_no_secret(ended.output)
+        assert_tells_no_secret(ended.output)
         return ended.exit_code, ended.output
-
-    def assert_tells_no_secret(self, said: str) -> None:
-        assert MADE["client_secret"] not in said
-        assert not re.search("[0-9a-f]{64}", said)  # as AUTH0_SECRET is made
 
     @property
     def settings(self) -> dict[str, str | None]:
@@ -441,7 +346,12 @@ class Project:
     @property
     def asked(self) -> list[str]:
         """What `auth0` was asked."""
-        return (self.bin / "asked").read_text().splitlines()
+        return self.auth0.with_suffix(".asked").read_text().splitlines()
+
+
+def assert_tells_no_secret(said: str) -> None:
+    assert MADE["client_secret"] not in said
+    assert not re.search("[0-9a-f]{64}", said)  # as AUTH0_SECRET is made
 
 
 @pytest.fixture
@@ -454,7 +364,7 @@ def test_from_nothing_to_settings_that_work(project: Project, tenant: Tenant) ->
     place: dict[str, Any] = {"cwd": project.folder, "env": project.environment()}
     ended = subprocess.run(command, **place, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
-    project.assert_tells_no_secret(ended.stdout + ended.stderr)
+    assert_tells_no_secret(ended.stdout + ended.stderr)
     assert "Created the application shop at" in ended.stdout
     assert "ok       tenant: discovery" in ended.stdout
     assert "Allowed Logout URLs:" in ended.stdout
@@ -478,62 +388,53 @@ def test_from_nothing_to_settings_that_work(project: Project, tenant: Tenant) ->
     }
 
 
+TWO = [{"name": "a.auth0.com"}, {"name": "b.auth0.com"}]
+
+
 @pytest.mark.parametrize(
     "before",
     [
-        b"COLOUR=red # mine",
-        b"COLOUR='red'\r\nAUTH0_CLIENT_ID=\r\n",
-        b"AUTH0_DOMAIN=your-tenant.eu.auth0.com\nAUTH0_SCOPE='openid'\nCOLOUR=red",
+        "COLOUR='red'\r\nAUTH0_CLIENT_ID=\r\n",
+        "AUTH0_DOMAIN=your-tenant.eu.auth0.com\nAUTH0_SCOPE='openid'\nCOLOUR=red",
     ],
 )
-def test_lines_that_are_there_stay_as_they_are(
-    project: Project, tenant: Tenant, before: bytes
+def test_lines_that_are_there_stay_and_a_dry_run_changes_nothing(
+    project: Project, tenant: Tenant, before: str
 ) -> None:
-    project.env.write_bytes(before)
-    project.answers["tenants list"] = (0, TWO, "")
-    status, said = project.setup("--name", "The shop", "--tenant", tenant.domain)
+    project.env.write_bytes(before.encode())
+    project.answers["tenants-list"] = (0, TWO, "")
+    words = ["--name", "The shop", "--tenant", tenant.domain]
+    origins = {"AUTH0_ALLOWED_ORIGINS": "https://www.example.com"}
+    status, said = project.setup(*words, "--dry-run", **origins)
+    ours, theirs = "AUTH0_SECRET, AUTH0_REDIRECT_URI", "AUTH0_CLIENT_SECRET"
+    assert said.splitlines() == [
+        "Would run: auth0 apps create --name 'The shop' --type regular --callbacks "
+        f"{CALLBACK} --reveal-secrets --logout-urls "
+        "http://localhost:5000/,https://www.example.com",
+        f"Would add to {project.env}: {ours}, AUTH0_DOMAIN, AUTH0_CLIENT_ID, {theirs}",
+    ]
+    assert status == 0
+    assert project.env.read_bytes() == before.encode()
+    assert project.asked == []
+
+    status, said = project.setup(*words)
     assert status == 0, said
-    assert project.env.read_bytes().startswith(before)
+    assert project.env.read_bytes().startswith(before.encode())
     assert project.settings["COLOUR"] == "red"
     assert project.settings["AUTH0_DOMAIN"] == tenant.domain
     assert project.settings["AUTH0_CLIENT_ID"] == MADE["client_id"]
     assert "apps create --name The shop --type" in project.asked[-1]
 
 
-@pytest.mark.parametrize("place", ["file", "environment"])
-def test_what_is_set_already_is_neither_made_nor_written(
-    project: Project, place: str
-) -> None:
+def test_what_is_set_already_is_neither_made_nor_written(project: Project) -> None:
     given = {n: v for n, v in project.given.items() if n.startswith("AUTH0_")}
     del given["AUTH0_SECRET"]
-    if place == "file":
-        project.env.write_text("".join(f"{n}={v}\n" for n, v in given.items()))
-    status, said = project.setup(**(given if place == "environment" else {}))
+    status, said = project.setup(**given)
     assert status == 0, said
-    assert len(project.settings) == 1 + (len(given) if place == "file" else 0)
+    assert project.settings.keys() == {"AUTH0_SECRET"}
     assert project.asked == []
 
 
-def test_a_dry_run_changes_nothing(project: Project) -> None:
-    before = "AUTH0_ALLOWED_ORIGINS=https://www.example.com\nAUTH0_DOMAIN=eu.auth0.com"
-    project.env.write_text(before)
-    status, said = project.setup("--dry-run", "--name", "a shop")
-
-    urls = "http://localhost:5000/,https://www.example.com"
-    names = "AUTH0_SECRET, AUTH0_REDIRECT_URI, AUTH0_CLIENT_ID, AUTH0_CLIENT_SECRET"
-    assert said.splitlines() == [
-        "Would run: auth0 apps create --name 'a shop' --type regular --callbacks "
-        f"{CALLBACK} --reveal-secrets --logout-urls {urls}",
-        f"Would add to {project.env}: {names}",
-    ]
-    assert status == 0
-    assert project.env.read_text() == before
-    assert project.asked == []
-
-
-EXPIRED = "auth token expired and --no-input is set"
-TWO = [{"name": "a.auth0.com"}, {"name": "b.auth0.com"}]
-NO_ID = "printed no client ID and client secret"
 INJECTED = {**MADE, "client_id": "a\nAUTH0_AUDIENCE=b"}
 
 
@@ -541,19 +442,15 @@ INJECTED = {**MADE, "client_id": "a\nAUTH0_AUDIENCE=b"}
     ("part", "answer", "said"),
     [
         (None, (0, "", ""), f"auth0-cli#installation\n{LOG_IN}"),
-        ("tenants list", (0, [], ""), f"not logged in. {LOG_IN}"),
-        ("tenants list", (1, "", "config.json is missing"), f"is missing\n{LOG_IN}"),
-        ("tenants list", (0, TWO, ""), "several tenants: choose one with --tenant"),
-        ("tenants list", (0, [{"name": "a\nb"}], ""), "auth0 is not logged in"),
-        ("tenants list", (0, "→ a.auth0.com", ""), "auth0 is not logged in"),
-        ("apps list", (3, "", EXPIRED), f"auth0 apps list: {EXPIRED}\n{LOG_IN}"),
-        ("apps list", (0, "none", ""), "auth0 apps list printed no list"),
-        ("apps list", (0, [{"name": "shop"}], ""), "already has an application shop"),
-        ("apps create", (1, "", "403 Forbidden"), "auth0 apps create: 403 Forbidden"),
-        ("apps create", (0, "{", ""), NO_ID),
-        ("apps create", (0, [MADE], ""), NO_ID),
-        ("apps create", (0, {"client_id": "a"}, ""), NO_ID),
-        ("apps create", (0, INJECTED, ""), "Look in the dashboard for shop"),
+        ("tenants-list", (0, [], ""), f"not logged in. {LOG_IN}"),
+        ("tenants-list", (1, "", "config.json is missing"), f"is missing\n{LOG_IN}"),
+        ("tenants-list", (0, TWO, ""), "several tenants: choose one with --tenant"),
+        ("tenants-list", (0, [{"name": "a\nb"}], ""), "auth0 is not logged in"),
+        ("apps-list", (0, "none", ""), "auth0 apps list printed no list"),
+        ("apps-list", (0, [{"name": "shop"}], ""), "already has an application shop"),
+        ("apps-create", (1, "", "403 Forbidden"), "auth0 apps create: 403 Forbidden"),
+        ("apps-create", (0, "{", ""), "no client ID and client secret"),
+        ("apps-create", (0, INJECTED, ""), "Look in the dashboard for shop"),
     ],
 )
 def test_what_may_go_wrong_is_told_and_the_next_try_completes_it(
@@ -576,7 +473,6 @@ def test_what_may_go_wrong_is_told_and_the_next_try_completes_it(
     ("before", "more", "said"),
     [
         (b"AUTH0_REDIRECT_URI=nowhere", {}, "AUTH0_REDIRECT_URI is not an address"),
-        (b"AUTH0_SECRET=short", {}, "AUTH0_SECRET needs at least 32 bytes"),
         (b"\xff\xfeA\x00", {}, "not in UTF-8"),
         (b"", {"PYTHON_DOTENV_DISABLED": "1"}, ".env is not read"),
         (None, {}, ".env cannot be written"),
@@ -597,29 +493,23 @@ def test_nothing_is_made_before_what_is_there_is_right(
 
 
 PUBLIC, LOCAL = "https://app.example.com", "http://localhost:5000"
-LONG, OTHER_PATH = f"https://{'long.' * 20}example", f"{PUBLIC}/sub"
+LONG, SUB = f"https://{'long.' * 20}example", f"{PUBLIC}/sub"
 
 
 @pytest.mark.parametrize(
     ("base", "addresses", "said"),
     [
         (PUBLIC, ["http://app.example.com/in"], "came to http://app.example.com/, but"),
-        (PUBLIC, ["https://intern:8000/in"], "came to https://intern:8000/, but"),
-        (PUBLIC, ["https://127.0.0.1:8000/in"], "came to https://127.0.0.1:8000/, but"),
         (PUBLIC, [f"{PUBLIC}:444/in"], f"came to {PUBLIC}:444/, but"),
-        (PUBLIC, ["https://www.example.com/in"], "to https://www.example.com/, but"),
+        (PUBLIC, ["https://127.0.0.1:8000/in"], "came to https://127.0.0.1:8000/, but"),
         (PUBLIC, [f"{LONG}/in"], f"https://{'long.' * 14}lo, but"),
         (PUBLIC, ["https://APP.example.com:443/in", f"{PUBLIC}/in"], None),
         # health checks, and others that do not sign in
         (PUBLIC, ["http://10.0.0.7:8000/page", "http://x.example/wp-login.php"], None),
         (LOCAL, ["http://127.0.0.1:5000/in", "http://[::1]:5000/in"], None),
-        (
-            LOCAL,
-            ["http://127.0.0.1:8000/in"],
-            "Set it to http://127.0.0.1:8000/callback;",
-        ),
-        (OTHER_PATH, [f"{PUBLIC}/in"], "Set it to https://app.example.com/callback;"),
-        (OTHER_PATH, [f"{OTHER_PATH}/in"], None),  # it is mounted there
+        (LOCAL, ["http://[::1]:8000/in"], "Set it to http://[::1]:8000/callback; or"),
+        (SUB, [f"{PUBLIC}/in"], f"Set it to {PUBLIC}/callback; or, behind a proxy, ha"),
+        (SUB, [f"{SUB}/in"], None),  # it is mounted there
     ],
 )
 def test_one_warning_where_logins_come_otherwise_than_was_said(
@@ -640,7 +530,4 @@ def test_one_warning_where_logins_come_otherwise_than_was_said(
             app.test_client().get(path, base_url=address.removesuffix(path))
     found = [r for r in caplog.records if "A login came to" in r.getMessage()]
     assert [r.levelno for r in found] == [logging.WARNING] * bool(said)
-    for told in [record.getMessage() for record in found]:
-        assert str(said) in told
-        cures = ("X-Forwarded-Proto", "ProxyFix", "AUTH0_REDIRECT_URI is ")
-        assert base == OTHER_PATH or all(cure in told for cure in cures)
+    assert [str(said) in r.getMessage() for r in found] == [True] * bool(said)

@@ -7,14 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
 from dotenv import dotenv_values
 from flask import Flask
+from joserfc.jwk import RSAKey
 
 import auth
 from auth0_flask import Settings, SetupError
@@ -46,16 +41,12 @@ MUNICH = "https://xn--mnchen-3ya.example"
 @pytest.mark.parametrize(
     ("name", "given", "understood"),
     [
-        ("domain", "tenant.eu.auth0.com", "tenant.eu.auth0.com"),
         ("domain", "https://tenant.eu.auth0.com/", "tenant.eu.auth0.com"),
-        ("domain", "https://tenant.eu.auth0.com", "tenant.eu.auth0.com"),
         ("domain", " Tenant.EU.auth0.com ", "tenant.eu.auth0.com"),
         ("domain", "your-health.eu.auth0.com", "your-health.eu.auth0.com"),
         ("domain", "Login.München.example", f"login.{MUNICH[8:]}"),
         ("redirect_uri", "http://LocalHost:5000/Cb", "http://localhost:5000/Cb"),
-        ("redirect_uri", "http://a.localhost:5000/cb", "http://a.localhost:5000/cb"),
         ("redirect_uri", "https://a.example:443/cb", "https://a.example:443/cb"),
-        ("redirect_uri", "https://münchen.example/cb", f"{MUNICH}/cb"),
         ("redirect_uri", "https://MÜNCHEN.example:444/cb", f"{MUNICH}:444/cb"),
         ("client_secret", "\"half'", "\"half'"),
     ],
@@ -66,25 +57,21 @@ def test_a_value_is_understood_in_every_usual_spelling(
     settings = settings_with(**{f"AUTH0_{name.upper()}": given})
     assert settings.problems == ()
     assert getattr(settings, name) == understood
-    if name == "redirect_uri":
-        assert settings.origin == understood.rpartition("/")[0]
+    assert name != "redirect_uri" or settings.origin == understood.rpartition("/")[0]
 
 
-def test_quotes_around_a_whole_value_are_no_part_of_it() -> None:
-    """As ``docker run --env-file`` leaves them there."""
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_that_docker_leaves_are_no_part_of_a_value(quote: str) -> None:
     given = {**GOOD, "AUTH0_SCOPE": "openid email"}
-    for quote in ('"', "'"):
-        quoted = {name: f"{quote}{value}{quote}" for name, value in given.items()}
-        assert Settings.from_environment(quoted) == Settings.from_environment(given)
+    quoted = {name: f"{quote}{value}{quote}" for name, value in given.items()}
+    assert Settings.from_environment(quoted) == Settings.from_environment(given)
 
 
-def test_an_empty_environment_is_told_all_at_once() -> None:
+def test_what_is_missing_is_told_all_at_once_and_so_are_placeholders() -> None:
     problems = Settings.from_environment({}).problems
     assert {problem.partition(" ")[0] for problem in problems} == GOOD.keys()
     assert len(problems) == 5
 
-
-def test_placeholders_of_the_example_count_as_missing() -> None:
     example = {name: v or "" for name, v in dotenv_values(".env.example").items()}
     problems = Settings.from_environment(example).problems
     assert example.keys() == GOOD.keys()
@@ -97,29 +84,20 @@ def test_placeholders_of_the_example_count_as_missing() -> None:
     [
         ("AUTH0_DOMAIN", "http://tenant.auth0.com", "is not a domain such as"),
         ("AUTH0_DOMAIN", "tenant.auth0.com/authorize", "is not a domain such as"),
-        ("AUTH0_DOMAIN", "tenant.auth0.com:port", "is not a domain such as"),
         ("AUTH0_DOMAIN", "tenant.auth0.com:65536", "is not a domain such as"),
-        ("AUTH0_DOMAIN", "tenant.auth0.com?x=1", "is not a domain such as"),
         ("AUTH0_DOMAIN", "me@tenant.auth0.com", "is not a domain such as"),
-        ("AUTH0_DOMAIN", "foo bar;x", "is not a domain such as"),
         ("AUTH0_CLIENT_ASSERTION_SIGNING_KEY", "-----BEGIN", "is not a private RSA"),
         ("AUTH0_SESSION_MAX_SECONDS", "999999999999", "less than or equal to"),
-        ("AUTH0_SECRET", "short", "at least 32 bytes"),
-        ("AUTH0_SECRET", "s" * 32 + " short", "at least 32 bytes"),
+        ("AUTH0_SECRET", "s" * 32 + " short-one", "at least 32 bytes"),
         ("AUTH0_REDIRECT_URI", "http://app.example.com/cb", "must begin with https"),
         ("AUTH0_REDIRECT_URI", "http://evillocalhost/cb", "must begin with https"),
-        ("AUTH0_REDIRECT_URI", "app.example.com/cb", "is not an address"),
         ("AUTH0_REDIRECT_URI", "https://app.example.com/#x", "is not an address"),
         ("AUTH0_REDIRECT_URI", "http://localhost:65536/cb", "is not an address"),
         ("AUTH0_REDIS_URL", "my.redis.example:6379", "is not an address such as"),
-        ("AUTH0_REDIS_URL", "redis:my.example", "is not an address such as"),
-        ("AUTH0_REDIS_URL", "REDIS://my.example", "is not an address such as"),
-        ("AUTH0_REDIS_URL", "redis://my.example:65536", "is not an address such as"),
         ("AUTH0_SCOPE", "profile email", "must contain openid"),
         ("AUTH0_SESSION_IDLE_SECONDS", "1d", "is not a whole number such as 86400"),
         ("AUTH0_KEEP_ID_TOKEN", "ja", "is neither true nor false"),
         ("AUTH0_SESSION_MAX_SECONDS", "0", "greater than 0"),
-        ("AUTH0_PUSHED_AUTHORIZATION_REQUESTS", "perhaps", "is neither true nor false"),
     ],
 )
 def test_a_mistake_is_told_with_its_variable_and_never_its_value(
@@ -133,30 +111,22 @@ def test_a_mistake_is_told_with_its_variable_and_never_its_value(
 
 @pytest.mark.parametrize("newline", ["\n", "\\n"])
 def test_a_private_key_stands_in_for_the_client_secret(newline: str) -> None:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    made = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    made = RSAKey.generate_key(2048).as_pem(private=True).decode()
     given = {"AUTH0_CLIENT_ASSERTION_SIGNING_KEY": made.replace("\n", newline)}
     settings = settings_with(AUTH0_CLIENT_SECRET="", **given)
     assert settings.problems == ()
     assert str(settings.client_assertion_signing_key).strip() == made.strip()
 
 
-def test_no_secret_is_in_the_repr() -> None:
-    shown = repr(settings_with())
-    assert not any(secret in shown for secret in ("hush-hush", "s" * 32))
+def test_settings_cannot_be_changed_and_show_no_secret() -> None:
+    settings = settings_with(AUTH0_SECRET=f"{'n' * 32}  {'o' * 32}")
+    assert settings.secrets == ("n" * 32, "o" * 32)
+    assert not any(s in repr(settings) for s in ("hush-hush", *settings.secrets))
     with pytest.raises(ValueError, match="at least 32 bytes") as told:
         Settings.model_validate({**GOOD, "AUTH0_SECRET": "hush-hush"})
     assert "hush-hush" not in str(told.value)
-
-
-def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        settings_with().domain = "evil.example.com"
-
-
-def test_several_secrets_are_several() -> None:
-    settings = settings_with(AUTH0_SECRET=f"{'n' * 32}  {'o' * 32}")
-    assert settings.secrets == ("n" * 32, "o" * 32)
+        settings.domain = "evil.example.com"
 
 
 Project = Callable[..., Path]
@@ -167,53 +137,40 @@ DOTENV = "".join(f'{name}="{value}"\n' for name, value in GOOD.items())
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Write a ``.env`` above the folder that is worked in, with a clean environment."""
 
-    def write(text: str | bytes, **environment: str) -> Path:
-        for name in [n for n in os.environ if n.startswith(("AUTH0_", "AUTHO_"))]:
+    def write(text: str, encoding: str = "utf-8", **environment: str) -> Path:
+        for name in [n for n in os.environ if n.startswith("AUTH0_")]:
             monkeypatch.delenv(name)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        (folder := tmp_path / "project").mkdir()
-        dotenv = tmp_path / ".env"
-        dotenv.write_bytes(text if isinstance(text, bytes) else text.encode())
-        monkeypatch.chdir(folder)
-        return dotenv
+        (tmp_path / "project").mkdir()
+        monkeypatch.chdir(tmp_path / "project")
+        (tmp_path / ".env").write_text(text, encoding)
+        return tmp_path / ".env"
 
     return write
 
 
-def test_of_a_dotenv_only_our_names_are_read_and_nothing_goes_into_the_environment(
-    project: Project,
+def test_a_dotenv_is_read_literally_and_not_into_the_environment_which_wins(
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project(f"{DOTENV}DATABASE_URL=postgres://production\nFLASK_DEBUG=1\n")
-    before = dict(os.environ)
-    assert Settings.from_environment().domain == GOOD["AUTH0_DOMAIN"]
-    assert dict(os.environ) == before
-
-
-def test_the_environment_wins_over_dotenv_even_where_it_is_empty(
-    project: Project,
-) -> None:
+    written = f"{DOTENV}AUTH0_AUDIENCE=https://api.example\nFLASK_DEBUG=1\n"
     given = {"AUTH0_DOMAIN": "another.eu.auth0.com", "AUTH0_AUDIENCE": ""}
-    project(f"{DOTENV}AUTH0_AUDIENCE=https://api.example\n", **given)
+    project(written.replace("hush-hush", "hush-${HOME}-hush"), **given)
+    before = dict(os.environ)
     settings = Settings.from_environment()
+    assert dict(os.environ) == before
     assert settings.problems == ()
+    assert settings.client_secret == "hush-${HOME}-hush"
     assert settings.domain == "another.eu.auth0.com"
-    assert settings.audience is None
+    assert settings.audience is None  # also where it is empty
+
+    monkeypatch.setenv("PYTHON_DOTENV_DISABLED", "1")
+    assert len(Settings.from_environment().problems) == 4
 
 
-def test_a_dotenv_is_read_literally(project: Project) -> None:
-    project(DOTENV.replace("hush-hush", "hush-${HOME}-hush"))
-    assert Settings.from_environment().client_secret == "hush-${HOME}-hush"
-
-
-def test_a_dotenv_can_be_switched_off(project: Project) -> None:
-    project(DOTENV, PYTHON_DOTENV_DISABLED="1")
-    assert len(Settings.from_environment().problems) == 5
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_a_dotenv_that_cannot_be_read_is_told(project: Project, encoding: str) -> None:
-    dotenv = project(f"# für {encoding}\n{DOTENV}".encode(encoding))
+    dotenv = project(f"# für {encoding}\n{DOTENV}", encoding)
     problems = Settings.from_environment().problems
     assert any(".env is not in UTF-8" in problem for problem in problems)
     assert GOOD["AUTH0_CLIENT_SECRET"] not in SetupError(problems).message
@@ -224,22 +181,14 @@ def test_a_dotenv_that_cannot_be_read_is_told(project: Project, encoding: str) -
     assert any(".env cannot be read" in problem for problem in problems)
 
 
-@pytest.mark.parametrize("place", ["environment", "dotenv"])
 def test_a_misspelled_setting_is_warned_of_with_the_nearest_name(
-    project: Project, caplog: pytest.LogCaptureFixture, place: str
+    project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrong = {
-        "AUTHO_SCOPE": "AUTH0_SCOPE",
-        "AUTH0_SCOPES": "AUTH0_SCOPE",
-        "AUTH0_SESION_IDLE_SECONDS": "AUTH0_SESSION_IDLE_SECONDS",
-    }
     theirs = {"AUTH0_MANAGEMENT_API_TOKEN": "x", "AUTHOR": "x"}
-    given = dict.fromkeys(wrong, "the value") if place == "environment" else {}
-    written = "" if given else "".join(f"{name}=the value\n" for name in wrong)
-    project(DOTENV + written, **given, **theirs)
+    project(f"{DOTENV}AUTHO_SCOPE=the value\n", AUTH0_SCOPES="the value", **theirs)
     auth.init_app(Flask("shop"))
 
-    for name, right in wrong.items():
-        assert f"{name} is not a setting. Did you mean {right}?" in caplog.text
-    assert caplog.text.count("is not a setting") == len(wrong)
+    for name in ("AUTHO_SCOPE", "AUTH0_SCOPES"):
+        assert f"{name} is not a setting. Did you mean AUTH0_SCOPE?" in caplog.text
+    assert caplog.text.count("is not a setting") == 2
     assert "the value" not in caplog.text
