@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -96,11 +97,8 @@ class Shell:
 
     def __init__(self, code: str, folder: Path, environment: Mapping[str, str]) -> None:
         self._log = folder / "output.log"
-        ours = {
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONUNBUFFERED": "1",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        }
+        path, quiet = f"{BIN}:{os.environ['PATH']}", "PIP_DISABLE_PIP_VERSION_CHECK"
+        ours = {"PATH": path, "PYTHONUNBUFFERED": "1", quiet: "1"}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 ["sh", "-ec", code],
@@ -123,30 +121,24 @@ class Shell:
                 assert code == 0, self.output
                 return None
             for site in _ADDRESS.findall(self.output):
-                if _is_served(site):
-                    return str(site).replace("127.0.0.1", "localhost")
+                with suppress(httpx.HTTPError), http_browser() as http:
+                    if http.get(f"{site}/login").has_redirect_location:
+                        return str(site).replace("127.0.0.1", "localhost")
             time.sleep(0.05)
         raise AssertionError(f"It neither ends nor serves:\n{self.output}")
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End all that it started, and wait until that is so."""
-        give_up = time.monotonic() + 20
         watch.hear_server("what a program said", self.output)
-        with suppress(ProcessLookupError):
-            while time.monotonic() < give_up:
-                # again and again, since a worker that has just begun may miss it;
-                # raises once nobody is left
+        for _try in range(100):
+            try:  # again and again, since a worker that has just begun may miss it
                 os.killpg(self._process.pid, signal.SIGTERM)
-                self._process.poll()
-                time.sleep(0.2)
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            raise AssertionError(f"It does not end:\n{self.output}")
-
-
-def _is_served(site: str) -> bool:
-    try:
-        with http_browser() as http:
-            return http.get(f"{site}/login").has_redirect_location
-    except httpx.HTTPError:
-        return False
+            except ProcessLookupError:
+                return
+            self._process.poll()
+            time.sleep(0.2)
+        os.killpg(self._process.pid, signal.SIGKILL)
+        raise AssertionError(f"It does not end:\n{self.output}")
