@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import random
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from servers import FLASK_RUN, ROOT, free_port, serving
 
 #: An app as the README has it, and a page.
 SHOP = """
-from auth0_server_python import auth_types as types
-from flask import Flask, redirect, request
+from flask import Flask
 import auth
 
 app = Flask("shop")
@@ -39,50 +37,25 @@ def goods():
 @auth.login_required(mfa=True)
 def vault():
     return "open for " + home()
-
-@app.route("/code", methods=["GET", "POST"])
-async def code():
-    email, code = request.form.get("email", ""), request.form.get("code")
-    if code:
-        auth.refuse_cross_site()
-        proof = {"email": email, "verification_code": code}
-        options = types.VerifyPasswordlessOtpOptions(connection="email", **proof)
-        await auth.auth0.passwordless.verify(options)
-        return redirect("/", 303)
-    if email:
-        options = types.StartPasswordlessEmailOptions(email=email)
-        await auth.auth0.passwordless.start(options)
-    fields = "<input name=email value=bob@example.com><input name=code>"
-    return f"<form method=post>{fields}<button>Go on</button></form>"
 """
-
-
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[str]:
-    """``python -m auth0_flask.tenant``, as in the README; the address it prints."""
-    screenshots.path_of_chromium()
-    with screenshots.stand_in() as site:
-        yield site
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page that trusts no certificate it should not, and runs no script of ours."""
-    context = browser.new_context()
+    context, complaints = browser.new_context(), list[str]()
     page = context.new_page()
-    complaints: list[str] = []
     page.on("console", lambda said: complaints.append(said.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     yield page
     context.close()
-    refusals = [text for text in complaints if "Security" in text]
-    assert not refusals
+    assert not [text for text in complaints if "Security" in text]
 
 
 def test_the_pictures_of_the_readme_can_be_taken_and_are_light(
-    browser: Browser, stand_in: str, tmp_path: Path
+    browser: Browser, site: str, tenant: Tenant, tmp_path: Path
 ) -> None:
-    screenshots.take(browser, stand_in, tmp_path)
+    screenshots.take(browser, site, tmp_path)
 
     taken = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     kept = {path.name: path.stat().st_size for path in (ROOT / "docs").glob("*.png")}
@@ -90,14 +63,16 @@ def test_the_pictures_of_the_readme_can_be_taken_and_are_light(
     assert max(*taken.values(), *kept.values()) < 100_000
 
 
-def test_the_back_button_after_login_and_two_tabs(page: Page, stand_in: str) -> None:
-    page.goto(f"{stand_in}/login?return_to=/profile")
+def test_the_back_button_after_login_and_two_tabs(
+    page: Page, site: str, tenant: Tenant
+) -> None:
+    page.goto(f"{site}/login?return_to=/profile")
     other = page.context.new_page()
-    other.goto(f"{stand_in}/login")
+    other.goto(f"{site}/login")
     other.get_by_role("button", name="Alice").click()
-    expect(other).to_have_url(f"{stand_in}/")
+    expect(other).to_have_url(f"{site}/")
     page.get_by_role("button", name="Bob").click()
-    expect(page).to_have_url(f"{stand_in}/profile")
+    expect(page).to_have_url(f"{site}/profile")
 
     page.go_back()
     page.go_forward()
@@ -123,74 +98,44 @@ def test_a_long_session_over_several_cookies_comes_and_goes(
     assert not [name for name in names if "session" in name]
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[str]:
     """The shop beside the tenant; its address."""
-    port, path = free_port(), tmp_path_factory.mktemp("shop") / "own.py"
-    path.write_text(SHOP)
-    command = [sys.executable, "-m", "auth0_flask.tenant", FLASK_RUN[0]]
-    command += ["--app", str(path), *FLASK_RUN[1:]]
-    environment = {"AUTH0_REDIRECT_URI": f"http://localhost:{port}/callback"}
-    environment["PYTHONPATH"] = str(ROOT)
+    (tmp_path / "own.py").write_text(SHOP)
+    app, port = ["--app", str(tmp_path / "own.py")], free_port()
+    environment = {"PYTHONPATH": str(ROOT)}
+    environment["AUTH0_REDIRECT_URI"] = f"http://localhost:{port}/callback"
+    command = [*screenshots.TENANT, FLASK_RUN[0], *app, *FLASK_RUN[1:]]
     with serving(command, environment, port) as server:
         yield server.site
 
 
-def test_an_app_of_ones_own_beside_the_tenant_signs_out_without_a_warning(
-    page: Page, shop: str
-) -> None:
-    page.goto(f"{shop}/login")
-    page.get_by_role("button", name="Alice").click()
-    expect(page.get_by_text("auth0|alice")).to_be_visible()
-    page.goto(f"{shop}/logout")
-
-    expect(page).to_have_url(f"{shop}/")
-    expect(page.get_by_text("nobody")).to_be_visible()
-    page.goto(f"{shop}/login")  # and the tenant has forgotten her, too
-    expect(page.get_by_role("button", name="Alice")).to_be_visible()
-
-
-def test_a_guarded_view_asks_for_a_code_and_a_page_for_guests_asks_nothing(
-    page: Page, shop: str
-) -> None:
+def test_an_app_of_ones_own_beside_the_tenant(page: Page, shop: str) -> None:
+    """Its page for guests asks nothing, a guarded one asks for a code."""
     page.goto(f"{shop}/goods?sort=price#kettles")
     expect(page).to_have_url(f"{shop}/goods?sort=price#kettles")
     expect(page.get_by_text("for nobody")).to_be_visible()
     page.goto(f"{shop}/login")
+    page.get_by_role("button", name="Alice").click()
+    expect(page.get_by_text("auth0|alice")).to_be_visible()
+    page.goto(f"{shop}/logout")
+    expect(page).to_have_url(f"{shop}/")
+    expect(page.get_by_text("nobody")).to_be_visible()
+
+    page.goto(f"{shop}/login")  # and the tenant has forgotten her, too
     page.get_by_role("button", name="nobody").click()  # who has a factor afterwards
     page.goto(f"{shop}/vault?box=1")
     with page.context.expect_page() as inbox:
         page.get_by_role("link", name="see the code").click()
-    code = inbox.value.locator("strong").last.inner_text()
-    page.get_by_label("Code").fill(code)
+    page.get_by_label("Code").fill(inbox.value.locator("strong").last.inner_text())
     page.get_by_role("button", name="Continue").click()
-
     expect(page).to_have_url(f"{shop}/vault?box=1")
     expect(page.get_by_text("open for auth0|nobody")).to_be_visible()
+
     page.context.clear_cookies(name=re.compile("session"))  # as after its idle time
     page.goto(f"{shop}/goods#kettles")
     expect(page).to_have_url(f"{shop}/goods#kettles")
     expect(page.get_by_text("for auth0|nobody")).to_be_visible()
-
-
-def test_a_code_that_is_mailed_signs_in(page: Page, shop: str) -> None:
-    page.goto(f"{shop}/login")
-    inbox = page.url.partition("/u/")[0] + "/u/inbox"
-    page.goto(f"{shop}/code")
-    page.get_by_role("button", name="Go on").click()
-    page.goto(inbox)
-    (code,) = re.findall(
-        r"Your code is (\d{6})", page.content().replace("<strong>", "")
-    )
-    for typed in ("000000", code):
-        page.goto(f"{shop}/code")
-        page.locator("[name=code]").fill(typed)
-        page.get_by_role("button", name="Go on").click()
-        if typed != code:
-            expect(page.get_by_text("passwordless_refused")).to_be_visible()
-
-    expect(page).to_have_url(f"{shop}/")
-    expect(page.get_by_text("auth0|bob")).to_be_visible()
 
 
 def test_an_account_at_google_is_connected_and_taken_away_again(
