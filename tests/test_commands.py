@@ -24,7 +24,6 @@ from click.testing import Result
 from dotenv import dotenv_values
 from flask import Flask
 
-from auth import login_required
 from auth0_flask import SetupError
 from auth0_flask.redirects import ROLES
 from auth0_flask.tenant import Fault, Tenant
@@ -41,20 +40,14 @@ PASSWORD = "hunter2-of-redis"
 
 @pytest.fixture
 def check(tenant: Tenant) -> Check:
-    """Run the command in an app as the README has it, set up otherwise."""
+    """Run the command in an app as the README has it, or made otherwise."""
 
-    def run(
-        options: dict[str, Any] | None = None,
-        views: dict[str, Callable[[], Any]] | None = None,
-        **more: Any,
-    ) -> Result:
+    def run(make: Callable[[Any], Flask] = make_shop, **more: Any) -> Result:
         given = {**tenant.environ(), **GOOD}
         given |= {n: v for n, v in more.items() if n.startswith(("AUTH0_", "SSL_"))}
         with mock.patch.dict(os.environ, given):
-            app = make_shop(copy_of_auth({}), **(options or {}))
+            app = make(copy_of_auth({}))
             app.config.update({n: v for n, v in more.items() if n not in given})
-            for name, view in (views or {}).items():
-                app.add_url_rule(f"/{name}", name, view)
             result = app.test_cli_runner().invoke(args=["auth0", "check"])
         assert not result.exception or isinstance(result.exception, SystemExit)
         secrets = [given["AUTH0_CLIENT_SECRET"], *given["AUTH0_SECRET"].split()]
@@ -106,8 +99,6 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
         f"  Allowed Logout URLs:      http://localhost:5000/sub/, {front_ends}",
         "  Back-Channel Logout URI:  http://localhost:5000/sub/backchannel-logout",
     ]
-    secure = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_NAME": "__Host-session"}
-    assert check(**secure, **HTTPS).exit_code == 0
     insecure = check(SESSION_COOKIE_SAMESITE="None")
     assert "browsers drop SameSite=None" in lines(insecure, "wrong")[0]
     assert "Allowed Callback URLs" in insecure.output
@@ -183,40 +174,40 @@ def test_keys_of_which_none_is_for_rs256(check: Check, tenant: Tenant) -> None:
         assert_said(check(), "wrong", "keys: none is for RS256")
 
 
-@pytest.mark.parametrize(
-    ("apart", "status", "said"),
-    [
+def test_clocks_that_differ(check: Check, document: dict[str, Any]) -> None:
+    for apart, status, said in (
         (5, "ok", "tenant: discovery, issuer, keys and clock"),
         (-30, "warning", "seconds apart. Set this machine's by NTP"),
         (90, "wrong", "seconds apart, so that logins are refused"),
         (None, "skipped", "clock: the tenant's answer has no Date"),
-    ],
-)
-def test_clocks_that_differ(
-    check: Check, document: dict[str, Any], apart: float | None, status: str, said: str
-) -> None:
-    date = formatdate(time.time() + apart) if apart else "today"
-    with respx.mock as router:  # the tenant's Date cannot be set
-        found = router.get(path="/.well-known/openid-configuration")
-        found.respond(json=document, headers={"Date": date})
-        router.route().pass_through()
-        result = check()
-    assert any(said in line for line in lines(result, status)), result.output
-    assert result.exit_code == (status == "wrong")
+    ):
+        date = formatdate(time.time() + apart) if apart else "today"
+        with respx.mock as router:  # the tenant's Date cannot be set
+            found = router.get(path="/.well-known/openid-configuration")
+            found.respond(json=document, headers={"Date": date})
+            router.route().pass_through()
+            result = check()
+        assert any(said in line for line in lines(result, status)), result.output
+        assert result.exit_code == (status == "wrong")
 
 
 def test_routes_that_are_not_there_and_what_covers_a_guard_are_named(
     check: Check,
 ) -> None:
-    found = check(options={role: f"auth.{role}" for role in ROLES})
+    found = check(lambda auth: auth.init_app(Flask("shop"), login="sign_in"))
     cure = "Register auth.routes, or name the endpoint it has: auth.init_app(app, "
-    assert lines(found, "wrong") == [
-        f"{r}: The app has no endpoint 'auth.{r}'. {cure}{r}=\"...\")" for r in ROLES
-    ]
+    ends = [f"'sign_in'. {cure}login=", f"'callback'. {cure}callback=", "logout="]
+    for role, end in zip(ROLES, ends, strict=True):
+        [told] = [line for line in lines(found, "wrong") if line.startswith(role)]
+        assert end in told
 
-    covered = cached(login_required(lambda: "mine"))
+    def covered(auth: Any) -> Flask:
+        shop, view = make_shop(auth), cached(auth.login_required(lambda: "mine"))
+        shop.add_url_rule("/bad", "bad", view)
+        return shop
+
     told = "View bad: cached.<locals>.from_cache stands above a guard"
-    assert_said(check(views={"bad": covered}), "warning", told)
+    assert_said(check(covered), "warning", told)
 
 
 def test_what_the_store_is_for_is_told_and_one_that_hangs_given_up(
@@ -224,10 +215,6 @@ def test_what_the_store_is_for_is_told_and_one_that_hangs_given_up(
 ) -> None:
     one = f"store: the file {REVOCATIONS}, for one machine; several need Redis"
     assert lines(check(), "ok")[-1] == one
-    none = lines(check(AUTH0_REVOCATIONS_PATH="none"), "ok")[-1]
-    assert "share neither logouts" in none
-    shared = lines(check(AUTH0_REDIS_URL=own_redis.url), "ok")[-1]
-    assert shared == "store: Redis, for all machines that share it"
     own_redis.freeze()
     began = time.monotonic()
     assert_said(check(AUTH0_REDIS_URL=own_redis.url), "wrong", "cannot be used")
@@ -417,8 +404,7 @@ def test_lines_that_are_there_stay_and_a_dry_run_changes_nothing(
     assert project.env.read_bytes() == before.encode()
     assert project.asked == []
 
-    status, said = project.setup(*words)
-    assert status == 0, said
+    assert project.setup(*words)[0] == 0
     assert project.env.read_bytes().startswith(before.encode())
     assert project.settings["COLOUR"] == "red"
     assert project.settings["AUTH0_DOMAIN"] == tenant.domain
@@ -433,6 +419,10 @@ def test_what_is_set_already_is_neither_made_nor_written(project: Project) -> No
     assert status == 0, said
     assert project.settings.keys() == {"AUTH0_SECRET"}
     assert project.asked == []
+
+    project.env.unlink()
+    project.env.mkdir()
+    assert ".env cannot be written" in project.setup(**given)[1]
 
 
 INJECTED = {**MADE, "client_id": "a\nAUTH0_AUDIENCE=b"}
@@ -449,7 +439,6 @@ INJECTED = {**MADE, "client_id": "a\nAUTH0_AUDIENCE=b"}
         ("apps-list", (0, "none", ""), "auth0 apps list printed no list"),
         ("apps-list", (0, [{"name": "shop"}], ""), "already has an application shop"),
         ("apps-create", (1, "", "403 Forbidden"), "auth0 apps create: 403 Forbidden"),
-        ("apps-create", (0, "{", ""), "no client ID and client secret"),
         ("apps-create", (0, INJECTED, ""), "Look in the dashboard for shop"),
     ],
 )
@@ -475,20 +464,16 @@ def test_what_may_go_wrong_is_told_and_the_next_try_completes_it(
         (b"AUTH0_REDIRECT_URI=nowhere", {}, "AUTH0_REDIRECT_URI is not an address"),
         (b"\xff\xfeA\x00", {}, "not in UTF-8"),
         (b"", {"PYTHON_DOTENV_DISABLED": "1"}, ".env is not read"),
-        (None, {}, ".env cannot be written"),
     ],
 )
 def test_nothing_is_made_before_what_is_there_is_right(
-    project: Project, before: bytes | None, more: dict[str, str], said: str
+    project: Project, before: bytes, more: dict[str, str], said: str
 ) -> None:
-    if before is None:
-        project.env.mkdir()
-    else:
-        project.env.write_bytes(before)
+    project.env.write_bytes(before)
     status, told = project.setup(**more)
     assert status == 1
     assert said in told
-    assert before is None or project.env.read_bytes() == before
+    assert project.env.read_bytes() == before
     assert project.asked == []
 
 
@@ -500,8 +485,6 @@ LONG, SUB = f"https://{'long.' * 20}example", f"{PUBLIC}/sub"
     ("base", "addresses", "said"),
     [
         (PUBLIC, ["http://app.example.com/in"], "came to http://app.example.com/, but"),
-        (PUBLIC, [f"{PUBLIC}:444/in"], f"came to {PUBLIC}:444/, but"),
-        (PUBLIC, ["https://127.0.0.1:8000/in"], "came to https://127.0.0.1:8000/, but"),
         (PUBLIC, [f"{LONG}/in"], f"https://{'long.' * 14}lo, but"),
         (PUBLIC, ["https://APP.example.com:443/in", f"{PUBLIC}/in"], None),
         # health checks, and others that do not sign in
@@ -519,12 +502,12 @@ def test_one_warning_where_logins_come_otherwise_than_was_said(
     addresses: list[str],
     said: str | None,
 ) -> None:
-    for is_testing in (True, False):  # in tests of an app there is none
-        auth, app = copy_of_auth(tenant.environ(f"{base}/callback")), Flask("public")
-        auth.init_app(app, login="in", callback="callback", logout="out")
-        for name in ("in", "callback", "out", "page"):
-            app.add_url_rule(f"/{name}", name, view_func=lambda: "here")
-        app.testing = is_testing
+    auth, app = copy_of_auth(tenant.environ(f"{base}/callback")), Flask("public")
+    auth.init_app(app, login="in", callback="callback", logout="out")
+    for name in ("in", "callback", "out", "page"):
+        app.add_url_rule(f"/{name}", name, view_func=lambda: "here")
+    for app.testing in (True, False):  # in tests of an app there is none
+        assert "A login came to" not in caplog.text
         for address in [*addresses * 2, *["http://else.example/in"] * bool(said)]:
             path = "/" + address.rpartition("/")[2]
             app.test_client().get(path, base_url=address.removesuffix(path))

@@ -78,15 +78,6 @@ def _denied(visit: Visit) -> None:
     visit.press("Deny")
 
 
-def _at_tenant(path: str) -> Callable[[Visit], None]:
-    return lambda visit: visit.goto(visit.tenant.origin + path)
-
-
-def _signed_in_at_tenant(visit: Visit) -> None:
-    visit.sign_in("/", "Bob")
-    visit.goto(f"https://{visit.tenant.domain}/u/session")
-
-
 #: How somebody comes to each page, and its heading.
 PAGES: dict[str, tuple[Callable[[Visit], None], str]] = {
     "home": (lambda visit: visit.goto("/"), "Sign in. See who you are. Sign out."),
@@ -97,9 +88,6 @@ PAGES: dict[str, tuple[Callable[[Visit], None], str]] = {
     "accounts": (lambda visit: visit.sign_in("/accounts", "Alice"), "Connected acco"),
     "denied": (_denied, "Sign-in failed"),
     "tenant": (lambda visit: visit.goto("/login?screen_hint=signup"), "Sign up"),
-    "tenant refuses": (_at_tenant("/authorize?client_id=unknown"), "Not allowed"),
-    "tenant, signed in": (_signed_in_at_tenant, "Signed in"),
-    "tenant, signing out": (_at_tenant("/v2/logout"), "Signed out"),
 }
 
 
@@ -174,32 +162,3 @@ def test_everything_can_be_done_without_script(
         page.get_by_role("button", name="すべてのデバイスからサインアウト").click()
         expect(page).to_have_url(f"{site}/")
         expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
-
-
-def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
-    page, press = visit.page, visit.page.keyboard.press
-
-    def reach(role: Any, name: str, *, tabs: int = 1, **within: Any) -> None:
-        for _ in range(tabs):
-            press("Tab")
-        expect(page.get_by_role(role, name=name, **within).last).to_be_focused()
-        press("Enter")
-
-    visit.goto("/")
-    reach("link", "Skip to the content")
-    reach("link", "Sign in")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
-    reach("button", "Alice")
-    expect(page).to_have_url(f"{visit.site}/")
-    reach("link", "Profile", tabs=3, exact=True)
-    expect(page).to_have_url(f"{visit.site}/profile")
-    page.get_by_text("More ways to sign out").focus()
-    press("Enter")
-    for name in ("Sign out of this app only", "Sign out of your identity provider"):
-        press("Tab")
-        expect(page.get_by_role("link", name=name)).to_be_focused()
-    page.get_by_text("As JSON").focus()
-    press("Enter")
-    page.locator("pre").click()  # selects all of it, to be copied
-    copied = page.evaluate("() => JSON.parse(getSelection().toString())")
-    assert copied["sub"] == "auth0|alice"
