@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -47,7 +47,6 @@ class Block:
     language: str  # behind the backticks
     code: str
     before: str  # the line of text
-    shows: str = ""  # by a block of text behind it: what this one prints
     page: str = "README.md"
 
     @property
@@ -73,8 +72,6 @@ def blocks(*languages: str, text: str = "", page: str = "README.md") -> list[Blo
         indent, language, code = match.groups()
         code = re.sub(rf"^{indent}", "", code, flags=re.M)
         before = text[: match.start()].rstrip().rpartition("\n")[2].strip()
-        if language == "text" and found:
-            found[-1] = replace(found[-1], shows=code)
         found.append(Block(language, code, before, page=page))
     return [b for b in found if not languages or b.language in languages]
 

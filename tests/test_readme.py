@@ -30,7 +30,7 @@ from visitor import Shopper, Visitor, http_browser, state_of
 #: Run by the story of a newcomer, in an environment that it makes.
 FIRST_SCREENS = README.partition("### Use your Auth0 account")[0]
 COMMANDS = {
-    (block.command, block.shows): block
+    block.command: block
     for page in PAGES
     for block in blocks("sh", page=page)
     if not (block.why_not_run or block.code in FIRST_SCREENS)
@@ -84,21 +84,19 @@ async def test_a_newcomer_has_a_guarded_view_after_two_screens(
     """In a fresh copy and a fresh environment, by the first screens' commands alone."""
     project, port = copy_project(tmp_path / "project"), str(free_port())
     try_it, put_it, run_it = blocks("sh", text=FIRST_SCREENS)
+    [shown] = blocks("text", text=FIRST_SCREENS)
     made = try_it.code.removesuffix(f" && {try_it.command}")
     environment = {"FLASK_RUN_PORT": port}
     activate = f". {project}/.venv/bin/activate; "
     for code in (made, activate + put_it.code):
         assert Shell(code, project, environment).wait_for_site(minutes=5) is None
-    [packages] = project.glob(".venv/lib/*/site-packages")
-    taken = sum(path.lstat().st_blocks * 512 for path in packages.rglob("*"))
-    assert taken <= 120 << 20
     mine = tmp_path / "my-app"
     (mine / "app.py").write_text(app_of_the_readme())
     for folder, code in ((project, try_it.command), (mine, run_it.code)):
         with Shell(activate + code, folder, environment) as shell:
             site = shell.wait_for_site()
             assert site
-            assert _any_port(try_it.shows) in _any_port(shell.output)
+            assert re.sub(r":\d+", "", shown.code) in re.sub(r":\d+", "", shell.output)
             alice = visitors(at=site)
             page = await alice.login("/reports" if folder == mine else "/profile")
             await alice.http.aclose()  # a server waits for who stays
@@ -122,11 +120,6 @@ def test_a_command_of_it_works(block: Block, tenant: Tenant, tmp_path: Path) -> 
             with http_browser() as http:  # a server waits for who stays
                 assert state_of(http.get(f"{site}/login", follow_redirects=True))
     assert dotenv_values(project / ".env")["DATABASE_URL"] == "sqlite://"
-    assert _any_port(block.shows) in _any_port(shell.output)
-
-
-def _any_port(text: str) -> str:
-    return re.sub(r":\d{4,5}\b", ":PORT", text)
 
 
 def test_its_tests_pass_in_an_empty_environment_and_with_the_tenant_too(
