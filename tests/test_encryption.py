@@ -5,10 +5,9 @@ import json
 import os
 import string
 import time
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwe
 from joserfc.jwk import OctKey
@@ -22,7 +21,6 @@ from auth0_flask.stores.encryption import (
 )
 
 NEW, OLD, OTHER = "n" * 32, "o" * 32, "x" * 32
-ALGORITHMS = ["dir", "A256GCM", "DEF"]
 #: What version 1.0 encrypted for "session" under OLD.
 OF_VERSION_1 = (
     "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIiwiemlwIjoiREVGIiwia2lkIjoicFlhNWpwTjIifQ"
@@ -30,12 +28,8 @@ OF_VERSION_1 = (
     ".ANU1rJgVA2QLUNZSflCVuUV7IAFcXwcSHqep7jQ_l4hp4oEQ6QTSDUelMTrc"
     ".nUNoK80WTJY5uC-97QnTCw"
 )
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=8,
-)
-objects = st.dictionaries(st.text(), json_values)
+KEY = OctKey.import_key(derive_key(NEW, "seal session"))
+ALGORITHMS = ["dir", "A256GCM", "DEF"]
 
 
 def assert_refused(value: object) -> None:
@@ -43,17 +37,12 @@ def assert_refused(value: object) -> None:
         decrypt("session", value, [NEW, OLD])
 
 
-def test_what_version_1_encrypted_is_read() -> None:
-    data = decrypt("session", OF_VERSION_1, [NEW, OLD])
-
-    assert data == {"user": {"sub": "auth0|alice", "name": "Zoë"}}
-
-
 def test_the_newest_secret_encrypts_and_every_secret_decrypts() -> None:
-    encrypted = encrypt("session", {"a": 1}, [OLD])
+    of_version_1 = decrypt("session", OF_VERSION_1, [NEW, OLD])
+    encrypted = encrypt("session", {"name": "A\ud800"}, [NEW, OLD])
 
-    assert decrypt("session", encrypted, [NEW, OLD]) == {"a": 1}
-    assert decrypt("session", encrypt("session", {}, [NEW, OLD]), [NEW]) == {}
+    assert of_version_1 == {"user": {"sub": "auth0|alice", "name": "Zoë"}}
+    assert decrypt("session", encrypted, [NEW]) == {"name": "A?"}  # a lone surrogate
 
 
 def test_the_same_encrypts_to_something_else_each_time() -> None:
@@ -67,11 +56,10 @@ def test_an_old_secret_in_use_is_warned_of_once_a_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = time.monotonic()
-    encrypted = encrypt("session", {}, [OLD])
     for minutes in (1, 2):
         monkeypatch.setattr(time, "monotonic", lambda at=now + minutes * 61: at)
         for _ in range(5):
-            decrypt("session", encrypted, [NEW, OLD])
+            decrypt("session", OF_VERSION_1, [NEW, OLD])
 
         assert caplog.text.count("encrypted with an old secret") == minutes
     assert "AUTH0_SECRET" in caplog.text
@@ -81,10 +69,8 @@ def test_an_old_secret_in_use_is_warned_of_once_a_minute(
     ("identifier", "secrets", "reason"),
     [
         ("transaction", [NEW], "encrypted for another purpose"),
-        ("session", [OTHER], "encrypted with another secret"),
         ("session", [OTHER, OLD], "encrypted with another secret"),
     ],
-    ids=["another use", "another secret", "a secret that was dropped"],
 )
 def test_it_decrypts_for_nothing_else(
     identifier: str, secrets: list[str], reason: str
@@ -109,30 +95,30 @@ def test_no_byte_can_be_changed() -> None:
 def test_a_value_has_one_spelling() -> None:
     """The last character of base64url may have bits that no byte is made of."""
     encrypted = encrypt("session", {}, [NEW])
+    head, ciphertext, tag = encrypted.rsplit(".", 2)
     lasts = {*f"{string.ascii_letters}{string.digits}-_"} - {encrypted[-1]}
 
-    for other in [encrypted[:-1] + last for last in lasts]:
-        assert_refused(other)
+    for last in lasts:
+        assert_refused(encrypted[:-1] + last)
     for more in ("A", ".A", "\n"):
         assert_refused(encrypted + more)
     assert_refused(encrypted.replace("..", ".A."))
-    head, ciphertext, tag = encrypted.rsplit(".", 2)
     assert_refused(f"{head}.    {ciphertext}.{tag}")
 
 
-@pytest.mark.parametrize("number", range(48))
-def test_a_value_has_the_alphabet_and_the_parts_of_rfc_7515(number: int) -> None:
-    encrypted = encrypt("session", {"a": "x" * number}, [NEW])
-    head, ciphertext, tag = encrypted.rsplit(".", 2)
+def test_a_value_has_the_alphabet_and_the_parts_of_rfc_7515() -> None:
+    for length in range(48):
+        encrypted = encrypt("session", {"a": "x" * length}, [NEW])
+        head, ciphertext, tag = encrypted.rsplit(".", 2)
 
-    for urlsafe, plain in ("-+", "_/"):
-        if urlsafe in encrypted:
-            assert_refused(encrypted.replace(urlsafe, plain))
-    assert_refused(f"{head}.{ciphertext[:-4]}.{ciphertext[-4:]}{tag}")
+        for urlsafe, plain in ("-+", "_/"):
+            if urlsafe in encrypted:
+                assert_refused(encrypted.replace(urlsafe, plain))
+        assert_refused(f"{head}.{ciphertext[:-4]}.{ciphertext[-4:]}{tag}")
 
 
 @given(
-    st.text() | st.binary() | st.none() | st.integers() | st.lists(st.text()),
+    st.text() | st.binary() | st.none(),
     st.lists(st.text(), min_size=1, max_size=6),
 )
 def test_whatever_is_sent_is_refused(sent: object, behind: list[str]) -> None:
@@ -142,44 +128,22 @@ def test_whatever_is_sent_is_refused(sent: object, behind: list[str]) -> None:
         assert_refused(value)
 
 
-def test_a_lone_surrogate_becomes_a_question_mark() -> None:
-    encrypted = encrypt("session", {"name": "A\ud800"}, [NEW])
-
-    assert decrypt("session", encrypted, [NEW]) == {"name": "A?"}
-
-
-def test_every_purpose_has_a_key_of_its_own() -> None:
-    assert derive_key(NEW, "one") != derive_key(NEW, "two")
-    assert derive_key(NEW, "one") != derive_key(OLD, "one")
-    assert len(derive_key(NEW, "one")) == 32
-
-
-KEY = OctKey.import_key(derive_key(NEW, "seal session"))
-
-
 def with_joserfc(plain: bytes) -> str:
     header = encrypt("session", {}, [NEW]).partition(".")[0]
-    known: Any = json.loads(base64.urlsafe_b64decode(f"{header}=="))
-    assert (known["alg"], known["enc"], known["zip"]) == ("dir", "A256GCM", "DEF")
+    known = json.loads(base64.urlsafe_b64decode(f"{header}=="))
+    assert [known["alg"], known["enc"], known["zip"]] == ALGORITHMS
     return jwe.encrypt_compact(known, plain, KEY, algorithms=ALGORITHMS)
 
 
-@settings(max_examples=50)
-@given(objects)
-def test_what_is_encrypted_is_decrypted_here_and_by_joserfc(
-    data: dict[str, object],
-) -> None:
+def test_what_is_encrypted_is_decrypted_by_joserfc_and_the_other_way() -> None:
+    data = {"user": {"name": "Zoë \N{GRINNING FACE}", "": [0, -1.5, None, {}]}}
     encrypted = encrypt("session", data, [NEW])
-    found = jwe.decrypt_compact(encrypted, KEY, algorithms=ALGORITHMS)
+    plain = jwe.decrypt_compact(encrypted, KEY, algorithms=ALGORITHMS).plaintext or b""
 
-    assert json.loads(found.plaintext or b"") == data
-    assert decrypt("session", encrypted, [NEW]) == data
-    assert decrypt("session", with_joserfc(found.plaintext or b""), [NEW]) == data
-
-
-@pytest.mark.parametrize("plain", [b"[]", b'"text"', b"7", b"null", b"{", b"\xff"])
-def test_only_a_json_object_is_taken(plain: bytes) -> None:
-    assert_refused(with_joserfc(plain))
+    assert json.loads(plain) == data
+    assert decrypt("session", with_joserfc(plain), [NEW]) == data
+    for other in (b"[]", b"null", b"{", b"\xff"):
+        assert_refused(with_joserfc(other))
 
 
 @pytest.mark.parametrize(
