@@ -23,25 +23,13 @@ MOST_UNDER_WAY = 3  # so that none has to make room for another
 
 
 @dataclass
-class Session:
-    """What a login began, as we expect it to go on."""
-
-    sub: str
-    is_over: bool = False
-
-
-@dataclass
 class Browser:
     """Cookies, and what they should be worth."""
 
     client: FlaskClient
     under_way: list[str] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
-    session: Session | None = None
-
-    @property
-    def sub(self) -> str | None:
-        return self.session.sub if self.session and not self.session.is_over else None
+    session: list[str] = field(default_factory=list)  # its user; nobody when it is over
 
     def get(self, url: str) -> TestResponse:
         return self.client.get(url, base_url=auth.auth0.settings.origin)
@@ -53,7 +41,7 @@ class World:
     def __init__(self, app: Flask, http: httpx.Client) -> None:
         self.browsers = Browser(app.test_client()), Browser(app.test_client())
         self.http = http
-        self.sessions: list[Session] = []
+        self.sessions: list[list[str]] = []
         self.ended: set[str] = set()  # logins under way at a logout
 
     def login(self, browser: Browser, username: str) -> None:
@@ -69,8 +57,8 @@ class World:
             assert "logged_out_meanwhile" in answer.text
             return
         assert answer.location == "/profile"
-        self.end(browser)
-        browser.session = Session(f"auth0|{username}")
+        browser.session.clear()
+        browser.session = [f"auth0|{username}"]
         self.sessions.append(browser.session)
         browser.used.append(callback)
 
@@ -91,7 +79,7 @@ class World:
     def unknown(self, browser: Browser, callback: str) -> None:
         """Fetch a callback of no login that this browser has under way."""
         answer = browser.get(callback)
-        assert answer.status_code == (302 if browser.sub else 400)
+        assert answer.status_code == (302 if browser.session else 400)
         assert answer.location in {None, "/"}
 
     def oldest(self, browser: Browser) -> str:
@@ -102,15 +90,16 @@ class World:
 
     def logout(self, browser: Browser, username: str) -> None:
         assert "/v2/logout?" in (browser.get("/logout").location or "")
-        self.end_all(browser)
+        self.end(browser)
 
     def logout_everywhere(self, browser: Browser, username: str) -> None:
-        sub, origin = browser.sub, auth.auth0.settings.origin
+        users, origin = list(browser.session), auth.auth0.settings.origin
         headers = {"Origin": origin}
         browser.client.post("/logout/everywhere", base_url=origin, headers=headers)
         for session in self.sessions:
-            session.is_over |= session.sub == sub
-        self.end_all(browser)
+            if session == users:
+                session.clear()
+        self.end(browser)
 
     def copy(self, browser: Browser, username: str) -> None:
         other = self.other(browser)
@@ -123,19 +112,15 @@ class World:
         return two if browser is one else one
 
     def end(self, browser: Browser) -> None:
-        if browser.session:
-            browser.session.is_over = True
-
-    def end_all(self, browser: Browser) -> None:
-        self.end(browser)
         self.ended |= set(browser.under_way)
-        browser.session, browser.under_way = None, []
+        browser.session.clear()
+        browser.session, browser.under_way = [], []
 
     def check(self) -> None:
         for browser in self.browsers:
             answer = browser.get("/api/me")
-            assert answer.status_code == (200 if browser.sub else 401)
-            assert not browser.sub or f'"{browser.sub}"' in answer.text
+            assert answer.status_code == (200 if browser.session else 401)
+            assert all(f'"{sub}"' in answer.text for sub in browser.session)
 
 
 actions = st.sampled_from(
