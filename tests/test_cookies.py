@@ -37,7 +37,7 @@ from test_stores import (
     transaction,
     user_of,
 )
-from test_tokens import OwnInterface
+from test_tokens import in_redis, of_the_app
 from visitor import Shopper
 
 
@@ -314,17 +314,19 @@ def test_a_transaction_that_does_not_fit_leaves_a_long_session_alone() -> None:
     assert user_of(client)
 
 
-def test_in_one_cookie_a_transaction_that_does_not_fit_is_told() -> None:
-    def prepare(app: Flask) -> dict[str, Any]:
-        app.session_interface = OwnInterface()
-        return {}
-
-    client = our_app(prepare).test_client()
+def test_an_app_keeps_its_own_interface_and_is_told_what_does_not_fit(
+    request: pytest.FixtureRequest,
+) -> None:
+    """It has one cookie; that there is Redis as well, does not change it."""
+    app = our_app(lambda app: of_the_app(app, request) | in_redis(app, request))
+    client = app.test_client()
     for length, status in ((2000, 200), (3700, 500)):
         client.post("/own", json={"own": noise(length)})
 
         assert client.post("/transaction/one").status_code == status
         assert all(len(n) + len(v) < 4093 for n, v in cookies_of(client).items())
+    assert list(cookies_of(client)) == ["session"]
+    assert app.extensions["auth0"].shared_store.remembers
 
 
 def test_an_apps_own_session_beyond_the_budget_keeps_nobody_signed_in(
