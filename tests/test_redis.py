@@ -170,24 +170,6 @@ def test_a_page_whose_session_could_not_be_kept_leaves_nothing_of_itself(
     assert not {*names} & {*away.headers.keys()}
 
 
-@pytest.mark.parametrize("denied", ["resetkeys ~other:*", "-eval -evalsha"])
-def test_where_an_acl_forbids_what_the_app_needs_that_is_told(
-    tenant: Tenant, own_redis: RedisServer, denied: str
-) -> None:
-    shop = make_shop(auth, redis=connect(own_redis.url))
-    shop.add_url_rule("/me", view_func=lambda: str(auth.auth_user.get("sub")))
-    client = shop.test_client()
-    auth.login_as(client)
-
-    assert own_redis.say(f"ACL SETUSER default {denied}") == b"+OK\r\n"
-
-    assert client.get("/me").status_code == 503
-    found = shop.test_cli_runner().invoke(args=["auth0", "check"])
-    assert "wrong    store: Redis" in found.output
-    assert "no permissions" in found.output
-    assert found.exit_code == 1
-
-
 @pytest.mark.parametrize("outage", ["kill", "freeze"])
 async def test_an_outage_is_told_soon_and_signs_nobody_out(
     durable: RedisServer, visitors: Visitors, outage: str

@@ -17,7 +17,7 @@ from flask import Flask, jsonify, request, session
 from flask.sessions import session_json_serializer
 from flask.testing import FlaskClient
 
-from auth0_flask import Auth0Client
+from auth0_flask import Auth0Client, user_logged_out
 from auth0_flask.stores.encryption import encrypt
 from auth0_flask.tenant import Tenant
 from conftest import Clock
@@ -172,49 +172,51 @@ def test_what_was_kept_comes_back_and_no_cookie_shows_it(app_for: AppFor) -> Non
     assert own_of(client) == {"cart": [1, 2]}
 
 
+@pytest.mark.parametrize("value", ["x", "2~x", "a..b.c.d"])
+def test_whatever_comes_in_cookies_signs_nobody_in(app_for: AppFor, value: str) -> None:
+    client = app_for().test_client(use_cookies=False)
+    names = "session", "session_auth0", "session_auth0.1", "session_a0_tx.x"
+    pairs = [*(f"{name}={value}" for name in names), f"session_auth0_tx0=x.{value}"]
+
+    for path in ("/state", "/transaction/x"):
+        answer = client.get(path, headers={"Cookie": "; ".join(pairs)})
+        assert (answer.status_code, answer.get_json()) == (200, None)
+
+
 @only([flasks_own, in_redis])
-@pytest.mark.parametrize("ends", ["at Auth0", "by idle time", "and is signed out"])
-def test_what_the_app_keeps_of_a_session_that_is_over_is_its_users_alone(
+@pytest.mark.parametrize("ends", ["at Auth0", "by idle time", "and is left", "not yet"])
+def test_what_the_app_keeps_of_a_session_is_its_users_alone(
     app_for: AppFor, tenant: Tenant, clock: Clock, tmp_path: Path, ends: str
 ) -> None:
-    idle, path = 600, tmp_path / "revocations"
+    idle, path, signed_out = 600, tmp_path / "revocations", list[str]()
     given = {"session_idle_seconds": idle, "revocations_path": path}
     alice = Shopper(app := app_for(domain=tenant.domain, **given))
+    alice.client.post("/own", json={"address": "1 Rose Lane"})  # as a guest
+
+    def note(sender: Flask, user: Any) -> None:
+        signed_out.append(user["sub"])
+
+    kept = {} if ends == "and is left" else {"address": "1 Rose Lane"}
     alice.login()
-    alice.client.post("/own", json={"address": "1 Rose Lane"})
-    kept = {} if ends == "and is signed out" else {"address": "1 Rose Lane"}
     for username, left in (("alice", kept), ("bob", {})):
         if ends == "at Auth0":
             form = {"logout_token": tenant.logout_token(sub="auth0|alice")}
             app.test_client().post("/backchannel-logout", data=form)
-        else:
+        elif ends != "not yet":
             clock.forward(idle)
             # the library that verifies ID tokens looks at the real time
             tenant.forge(claims={"iat": int(clock.time() - clock.offset)})
-        assert user_of(alice.client) is None
-        if ends == "and is signed out":
+        assert bool(user_of(alice.client)) == (ends == "not yet")
+        if ends == "and is left":
             alice.client.get("/logout")
 
         alice.username = username
-        alice.login()
+        with user_logged_out.connected_to(note, app):
+            alice.login()
 
         assert (user_of(alice.client) or {})["sub"] == f"auth0|{username}"
         assert own_of(alice.client) == left
-
-
-def test_a_session_under_an_unknown_secret_is_none_and_stays(app_for: AppFor) -> None:
-    """A machine that is not restarted yet signs nobody out."""
-    app, not_yet = app_for(secret=f"{SECRET} {OLD}"), app_for(secret=OLD)
-    client = signed_in(app)
-    client.post("/transaction/one")
-    assert user_of(copy_of(signed_in(not_yet), app))
-
-    there = copy_of(client, not_yet)
-    assert user_of(there) is transaction(there, "one") is None
-
-    back = copy_of(there, app)
-    assert user_of(back)
-    assert transaction(back, "one")
+    assert signed_out == (["auth0|alice"] if ends == "not yet" else [])
 
 
 @pytest.mark.parametrize(
@@ -249,23 +251,34 @@ def test_a_session_ends_when_it_has_to_by_the_settings_of_today(
     assert user_of(copy_of(client, app_for(**limits, **today))) is None
 
 
-def test_a_refresh_keeps_the_session_and_a_login_makes_a_new_one(
-    app_for: AppFor,
-) -> None:
-    client = signed_in(app_for())
+def test_only_a_login_makes_another_session(app_for: AppFor) -> None:
+    app = app_for()
+    auth0 = app.extensions["auth0"].client
+
+    @app.post("/meddle")
+    async def meddle() -> str:
+        for kept in (await auth0.sessions.get(STATE), auth0.read_session()):
+            kept["user"]["is_admin"] = True
+            kept["user"].pop("name", None)
+        await auth0.sessions.set(STATE, await auth0.sessions.get(STATE))
+        return "kept"
+
+    client = signed_in(app)
     first = client.get("/state").get_json()
-    client.post("/state", json={**first, "id_token": None})  # it brought none
+    client.post("/state", json={**first, "id_token": None})  # a refresh brought none
+    assert client.post("/meddle").text == "kept"
     refreshed = client.get("/state").get_json()
     client.post("/state", json=alices())
-    second = client.get("/state").get_json()
 
+    assert refreshed["user"] == {"sub": "auth0|alice", "name": "Alice"}
+    assert refreshed["id_token"] == "an.id.token"
+    assert refreshed["session"].keys() == first["session"].keys()
     for name in ("id", "created_at"):
         assert refreshed["session"][name] == first["session"][name]
-    assert refreshed["id_token"] == "an.id.token"
-    assert second["session"]["id"] != first["session"]["id"]
+    assert client.get("/state").get_json()["session"]["id"] != first["session"]["id"]
 
 
-def test_a_transaction_is_there_until_it_is_used_or_an_hour_old(
+def test_transactions_are_there_until_used_or_an_hour_old_and_the_newest_stay(
     app_for: AppFor, clock: Clock
 ) -> None:
     client = signed_in(app_for())
@@ -282,15 +295,11 @@ def test_a_transaction_is_there_until_it_is_used_or_an_hour_old(
     clock.forward(1)
     assert transaction(client, "two") is None
 
-
-def test_of_many_transactions_the_newest_stay(app_for: AppFor, clock: Clock) -> None:
-    client = app_for().test_client()
+    client.delete("/state")
     for number in range(30):
         client.post(f"/transaction/{number}", json={"return_to": "/" + "x" * 100})
         clock.forward(1)
-
     kept = [number for number in range(30) if transaction(client, str(number))]
-
     assert kept == list(range(30 - len(kept), 30))
     assert 3 <= len(kept) <= 8
     assert sum(len(name) + len(v) for name, v in cookies_of(client).items()) < 4093
@@ -314,36 +323,6 @@ def test_what_is_too_large_is_refused_and_named(
     assert "AUTH0_REDIS_URL" in caplog.text
     assert noise(500)[:20] not in caplog.text + answer.text
     assert (user_of(client) or {})["name"] == "before"
-
-
-def test_what_a_view_does_to_the_user_is_not_kept(app_for: AppFor) -> None:
-    app = app_for()
-    auth0 = app.extensions["auth0"].client
-
-    @app.post("/meddle")
-    async def meddle() -> str:
-        for kept in (await auth0.sessions.get(STATE), auth0.read_session()):
-            kept["user"]["is_admin"] = True
-            kept["user"].pop("name", None)
-        await auth0.sessions.set(STATE, await auth0.sessions.get(STATE))
-        return "kept"
-
-    client = signed_in(app)
-    assert client.post("/meddle").text == "kept"
-    assert user_of(client) == {"sub": "auth0|alice", "name": "Alice"}
-
-
-@pytest.mark.parametrize("value", ["x", "2~x", "a..b.c.d"])
-def test_whatever_comes_in_cookies_signs_nobody_in(app_for: AppFor, value: str) -> None:
-    # a client with a jar would send that instead
-    client = app_for().test_client(use_cookies=False)
-    names = "session", "session_auth0", "session_auth0.1", "session_a0_tx.x"
-    cookie = "; ".join(f"{name}={value}" for name in names)
-    headers = {"Cookie": f"{cookie}; session_auth0_tx0=x.{value}"}
-
-    for path in ("/state", "/transaction/x"):
-        answer = client.get(path, headers=headers)
-        assert (answer.status_code, answer.get_json()) == (200, None)
 
 
 def test_an_ended_session_is_over_also_where_an_app_context_is_held(
@@ -398,7 +377,9 @@ def test_a_session_id_from_before_the_login_is_worth_nothing_after_it(
 
 
 @only([in_redis])
-def test_an_id_that_a_visitor_made_up_is_not_taken_over(app_for: AppFor) -> None:
+def test_an_id_that_was_made_up_or_ended_meanwhile_is_not_taken_over(
+    app_for: AppFor,
+) -> None:
     app, made_up = app_for(), "x" * 43
     client = app.test_client()
     client.set_cookie("session", made_up)
@@ -407,23 +388,15 @@ def test_an_id_that_a_visitor_made_up_is_not_taken_over(app_for: AppFor) -> None
     known = cookies_of(client)["session"]
     assert known != made_up
     for pair in ((known, made_up), (made_up, known)):
-        cookie = "; ".join(f"session={sid}" for sid in pair)
+        cookie = {"Cookie": "; ".join(f"session={sid}" for sid in pair)}
         bare = app.test_client(use_cookies=False)
-        assert bare.get("/own", headers={"Cookie": cookie}).get_json() == {"a": 1}
-
-
-@only([in_redis])
-def test_a_session_ended_meanwhile_is_not_brought_back_by_a_slow_request(
-    app_for: AppFor,
-) -> None:
-    app = app_for()
+        assert bare.get("/own", headers=cookie).get_json() == {"a": 1}
     client = signed_in(app)
     cookie = {"Cookie": f"session={cookies_of(client)['session']}"}
     with app.test_request_context(headers=cookie):
         session["note"] = 1
         copy_of(client, app).delete("/state")
         app.process_response(app.make_response("late"))
-
     assert user_of(client) is None
 
 
@@ -441,7 +414,7 @@ def test_whoever_reads_and_writes_redis_sees_nothing_and_signs_in_as_nobody(
 
     Such as for an app with the same secret that keeps sessions in cookies.
     """
-    app = app_for()
+    app, behind = app_for(), app_for(secret=OLD)
     alice, mallory = signed_in(app), app.test_client()
     mallory.post("/own", json={"cart": "of-the-app"})
     hers, mine = record_of(alice), record_of(mallory)
@@ -462,6 +435,11 @@ def test_whoever_reads_and_writes_redis_sees_nothing_and_signs_in_as_nobody(
     for part in ours.replace("~", " ").split():
         thief.set_cookie("session_auth0", part)
         assert user_of(thief) is None
+
+    # a machine that is not restarted yet, without the new secret, signs nobody out
+    there = copy_of(alice, behind)
+    assert user_of(there) is None
+    assert user_of(copy_of(there, app))
 
 
 @only([in_redis])
