@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from datetime import timedelta
 from http.cookies import SimpleCookie
 from typing import Any
@@ -17,20 +16,16 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import auth
-from auth0_flask.stores.cookies import PIECE_BYTES, TOTAL_BYTES
-from auth0_flask.stores.encryption import encrypt
+from auth0_flask.stores.cookies import TOTAL_BYTES
 from auth0_flask.tenant import Tenant
 from conftest import Clock
 from test_stores import (
     DAY,
-    DOMAIN,
-    SECRET,
     STATE,
     add_views,
     alices,
     cookies_of,
     noise,
-    of_version_1,
     our_app,
     own_of,
     signed_in,
@@ -91,21 +86,7 @@ def test_every_cookie_is_one_that_browsers_keep_and_none_stays(
         assert cookies_of(client) == {}
 
 
-def test_where_the_raw_id_token_is_too_much_its_claims_are_kept(
-    alice: Shopper, tenant: Tenant
-) -> None:
-    groups = {"https://a.example/groups": noise(6_000)}
-    tenant.add_user("alice", **groups)
-
-    assert alice.login().status_code == 302
-
-    state = alice.client.get("/state").get_json()
-    assert groups.items() <= state["user"].items()
-    assert state.get("id_token") is None
-    assert len(header_of(alice.client)) <= TOTAL_BYTES
-
-
-def test_a_site_that_needs_no_raw_id_token_has_smaller_cookies() -> None:
+def test_a_raw_id_token_is_kept_where_it_is_wanted_and_fits() -> None:
     client, smaller = ours(), our_app(keep_id_token=False).test_client()
     for each in (client, smaller):
         each.post("/state", json={**alices(), "id_token": noise(400)})
@@ -113,6 +94,11 @@ def test_a_site_that_needs_no_raw_id_token_has_smaller_cookies() -> None:
     assert user_of(smaller) == user_of(client) == alices()["user"]
     assert "id_token" not in smaller.get("/state").get_json()
     assert len(header_of(client)) - len(header_of(smaller)) > 340
+    long = {**alices(bio=noise(6300)), "id_token": noise(1000)}
+    state = client.post("/state", json=long).get_json()
+    assert state["user"]["bio"] == noise(6300)  # its claims are, in any case
+    assert state.get("id_token") is None
+    assert len(header_of(client)) <= TOTAL_BYTES
 
 
 def test_pieces_that_do_not_belong_together_are_no_session() -> None:
@@ -166,7 +152,7 @@ def test_of_several_sessions_the_one_that_is_not_over_counts(alice: Shopper) -> 
 
     for pairs in (sent, sent[::-1]):
         answer = bare.get("/me", headers={"Cookie": "; ".join(pairs)})
-        assert (answer.json or {})["sub"] == "auth0|alice"
+        assert "auth0|alice" in answer.text
 
 
 def test_the_apps_own_session_is_flasks_own_cookie_and_ours_are_beside_it() -> None:
@@ -179,14 +165,12 @@ def test_the_apps_own_session_is_flasks_own_cookie_and_ours_are_beside_it() -> N
     assert re.fullmatch(r"session_auth0_tx\d", started)
     assert set_cookies(client.get("/state")) == {}
 
+    assert signer(app).loads(cookies_of(client)["session"]) == {"cart": 1}
     client.set_cookie("session", signer(app).dumps({"cart": 2}))
     assert own_of(client) == {"cart": 2}
-    before, app.secret_key = app.secret_key, "another"
+    app.secret_key = "another"
     assert own_of(client) == {}  # it ends what it signed, and no login
     assert user_of(client)
-    if "SECRET_KEY_FALLBACKS" in app.config:  # since Flask 3.1
-        app.config["SECRET_KEY_FALLBACKS"] = [before]
-        assert own_of(client) == {"cart": 2}
 
 
 @pytest.mark.parametrize("seconds", [31 * DAY + 1, -62])
@@ -232,20 +216,12 @@ def test_a_cookie_lives_as_long_as_its_session_or_the_browsers_window(
 def test_a_cookie_lives_no_longer_than_the_app_or_the_identity_provider_says(
     clock: Clock,
 ) -> None:
-    app = Flask("shop")
-    app.config["PERMANENT_SESSION_LIFETIME"] = 60
-    assert auth.init_app(app).permanent_session_lifetime.total_seconds() == 60
-
-    @app.get("/cart")
-    def cart() -> str:
-        if "cart" not in session:
-            session.permanent, session["cart"] = True, clock.offset
-        return str(session["cart"])
-
-    client = app.test_client()
-    for seconds in (0, 40, 80):  # it counts from the last request
-        clock.offset = seconds
-        assert client.get("/cart").text == "0"
+    client = our_app(PERMANENT_SESSION_LIFETIME=60).test_client()
+    client.post("/own", json={"_permanent": True, "cart": 1})
+    for clock.offset in (40, 80):  # it counts from the last request
+        assert own_of(client) == {"cart": 1}
+    clock.forward(61)
+    assert own_of(client) == {}
 
     state = alices()
     state["internal"]["session_expires_at"] = int(clock.time()) + 600
@@ -340,76 +316,12 @@ def test_an_apps_own_session_beyond_the_budget_keeps_nobody_signed_in(
         await app.extensions["auth0"].client.sessions.delete(STATE)
         return "left"
 
-    @app.post("/clear")
-    def clear() -> str:
-        session.clear()
-        return "cleared"
-
     client = signed_in(app)
     client.post("/own", json={"small": 1})
     assert client.post("/own", json={"basket": noise(12_000)}).status_code == 200
     assert "too large for cookies, mostly for 'basket'." in caplog.text
     assert "AUTH0_REDIS_URL" in caplog.text
     assert own_of(client) == {"small": 1}
-    for way in ("/leave", "/clear"):
-        client.post("/state", json=alices())
-        client.post(way)
-        assert user_of(client) is None
-    assert cookies_of(client) == {}
-
-
-def test_another_users_login_begins_with_an_empty_session(alice: Shopper) -> None:
-    client, left = alice.client, list[str]()
-    client.post("/own", json={"cart": 1})
-    for _ in range(2):  # what a guest chose becomes Alice's, and stays hers
-        alice.login()
-        assert own_of(client) == {"cart": 1}
-
-    def note(sender: Flask, user: Any) -> None:
-        left.append(user["sub"])
-
-    alice.username = "bob"
-    with auth.user_logged_out.connected_to(note, client.application):
-        alice.login()
-
-    assert (user_of(client) or {})["sub"] == "auth0|bob"
-    assert own_of(client) == {}
-    assert left == ["auth0|alice"]
-
-
-@pytest.mark.parametrize(("bio", "prefix"), [(0, ""), (3500, "__Host-")])
-def test_a_session_of_version_1_goes_on_and_moves_to_cookies_of_its_own(
-    bio: int, prefix: str, clock: Clock
-) -> None:
-    client = ours()
-    kept = {"_permanent": True, "cart": 1, **of_version_1(bio=noise(bio))}
-    value = str(signer(client.application).dumps(kept))
-    if bio:  # it was within Flask's cookie, which could span several
-        rest = value[PIECE_BYTES - 2 :]
-        client.set_cookie(f"{prefix}session.1", rest[:PIECE_BYTES])
-        value = f"2~{value[: PIECE_BYTES - 2]}"
-        assert 0 < len(rest) <= PIECE_BYTES
-    client.set_cookie(f"{prefix}session", value)
-
-    assert (user_of(client) or {})["bio"] == noise(bio)
-    assert own_of(client) == {"cart": 1}
-    clock.forward(DAY / 20 + 1)
-    client.get("/state")
-
-    assert set(cookies_of(client)) - {"session_auth0.1"} == {"session", "session_auth0"}
-    assert len(cookies_of(client)["session"]) < 100
-    assert (user_of(client) or {})["bio"] == noise(bio)
-    assert own_of(client) == {"cart": 1}
-    client.delete("/state")
-    assert list(cookies_of(client)) == ["session"]
-
-
-def test_a_transaction_of_version_1_is_completed() -> None:
-    client = ours()
-    data = {"domain": DOMAIN, "app_state": {"a": 1}, "created_at": time.time()}
-    encrypted = encrypt("_a0_tx:one", data, [SECRET])
-    client.set_cookie("session_a0_tx.one", encrypted)
-
-    assert transaction(client, "one")["app_state"] == {"a": 1}
-    client.delete("/transaction/one")
-    assert cookies_of(client) == {}
+    assert client.post("/leave").text == "left"
+    assert user_of(client) is None
+    assert own_of(client) == {"small": 1}

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from auth0_server_python.auth_types import TransactionData
 from flask import Flask, jsonify, request, session
-from flask.sessions import session_json_serializer
+from flask.sessions import SecureCookieSessionInterface, session_json_serializer
 from flask.testing import FlaskClient
 
 from auth0_flask import Auth0Client, user_logged_out
+from auth0_flask.stores.cookies import PIECE_BYTES
 from auth0_flask.stores.encryption import encrypt
 from auth0_flask.tenant import Tenant
 from conftest import Clock
@@ -48,9 +49,11 @@ def our_app(
     """Make an app with settings such as ``session_max_seconds``, and its views."""
     usual = {"domain": DOMAIN, "secret": SECRET, "scope": "openid profile"}
     values = {"revocations_path": "none", **usual, **given}
+    config = {name: values.pop(name) for name in given if name.isupper()}
     own = copy_of_auth({f"AUTH0_{n.upper()}": str(v) for n, v in values.items()})
     app = Flask("shop")
     app.secret_key = "of flask"
+    app.config.update(config)
     own.init_app(app, **prepare(app))
     app.register_blueprint(own.routes)
     app.extensions["auth0"].shared_store.check()  # as a server does at its start
@@ -100,13 +103,6 @@ def alices(**user: Any) -> dict[str, Any]:
         "domain": DOMAIN,
         "internal": {"sid": "sid-1", "created_at": 1},
     }
-
-
-def of_version_1(**user: Any) -> dict[str, str]:
-    """Return what version 1.0 kept of Alice's session in ``flask.session``."""
-    now = int(time.time())
-    own = {"id": "i" * 22, "created_at": now, "used_at": now, "max_seconds": 7 * DAY}
-    return {STATE: encrypt(STATE, {**alices(**user), "session": own}, [SECRET])}
 
 
 def noise(length: int) -> str:
@@ -172,15 +168,14 @@ def test_what_was_kept_comes_back_and_no_cookie_shows_it(app_for: AppFor) -> Non
     assert own_of(client) == {"cart": [1, 2]}
 
 
-@pytest.mark.parametrize("value", ["x", "2~x", "a..b.c.d"])
-def test_whatever_comes_in_cookies_signs_nobody_in(app_for: AppFor, value: str) -> None:
+def test_whatever_comes_in_cookies_signs_nobody_in(app_for: AppFor) -> None:
     client = app_for().test_client(use_cookies=False)
     names = "session", "session_auth0", "session_auth0.1", "session_a0_tx.x"
-    pairs = [*(f"{name}={value}" for name in names), f"session_auth0_tx0=x.{value}"]
-
-    for path in ("/state", "/transaction/x"):
-        answer = client.get(path, headers={"Cookie": "; ".join(pairs)})
-        assert (answer.status_code, answer.get_json()) == (200, None)
+    for value in ("x", "2~x", "a..b.c.d"):
+        pairs = [*(f"{name}={value}" for name in names), f"session_auth0_tx0=x.{value}"]
+        for path in ("/state", "/transaction/x"):
+            answer = client.get(path, headers={"Cookie": "; ".join(pairs)})
+            assert (answer.status_code, answer.get_json()) == (200, None)
 
 
 @only([flasks_own, in_redis])
@@ -442,6 +437,14 @@ def test_whoever_reads_and_writes_redis_sees_nothing_and_signs_in_as_nobody(
     assert user_of(copy_of(there, app))
 
 
+def of_version_1(**user: Any) -> dict[str, Any]:
+    """Return what version 1.0 kept of Alice's session in ``flask.session``."""
+    now = int(time.time())
+    own = {"id": "i" * 22, "created_at": now, "used_at": now, "max_seconds": 7 * DAY}
+    encrypted = encrypt(STATE, {**alices(**user), "session": own}, [SECRET])
+    return {"_permanent": True, "cart": 1, STATE: encrypted}
+
+
 @only([in_redis])
 def test_a_session_that_version_1_kept_in_redis_goes_on(
     app_for: AppFor, redis_server: RedisServer
@@ -449,8 +452,36 @@ def test_a_session_that_version_1_kept_in_redis_goes_on(
     client = app_for().test_client()
     client.set_cookie("session", "s" * 43)
     key = record_of(client)
-    kept = {"session": session_json_serializer.dumps({**of_version_1(), "cart": 1})}
+    kept = {"session": session_json_serializer.dumps(of_version_1())}
     redis_server.say(f"SET {key} {encrypt(key, kept, [SECRET])}")
 
     assert user_of(client) == alices()["user"]
     assert own_of(client) == {"cart": 1}
+
+
+def test_what_version_1_kept_goes_on_and_moves_to_cookies_of_its_own(
+    clock: Clock,
+) -> None:
+    client = our_app().test_client()
+    signer = SecureCookieSessionInterface().get_signing_serializer(client.application)
+    value = f"2~{signer and signer.dumps(of_version_1(bio=noise(3500)))!s}"
+    login = {"domain": DOMAIN, "app_state": {"a": 1}, "created_at": time.time()}
+    for name, part in {  # within Flask's cookie, which could span several
+        "__Host-session": value[:PIECE_BYTES],
+        "__Host-session.1": value[PIECE_BYTES:],
+        "session_a0_tx.one": encrypt("_a0_tx:one", login, [SECRET]),
+    }.items():
+        client.set_cookie(name, part)
+
+    assert transaction(client, "one")["app_state"] == {"a": 1}
+    client.delete("/transaction/one")
+    for _ in range(2):
+        assert (user_of(client) or {})["bio"] == noise(3500)
+        assert own_of(client) == {"cart": 1}
+        clock.forward(DAY / 20 + 1)
+
+    names = ["session", "session_auth0", "session_auth0.1"]
+    assert sorted(cookies_of(client)) == names
+    assert len(cookies_of(client)["session"]) < 100
+    client.delete("/state")
+    assert list(cookies_of(client)) == ["session"]
