@@ -60,20 +60,13 @@ def test_an_old_secret_in_use_is_warned_of_once_a_minute(
     assert "AUTH0_SECRET" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("identifier", "secrets", "reason"),
-    [
-        ("transaction", [NEW], "encrypted for another purpose"),
-        ("session", [OTHER, OLD], "encrypted with another secret"),
-    ],
-)
-def test_it_decrypts_for_nothing_else(
-    identifier: str, secrets: list[str], reason: str
-) -> None:
+def test_it_decrypts_for_nothing_else() -> None:
     encrypted = encrypt("session", {"a": 1}, [NEW])
 
-    with pytest.raises(DecryptionError, match=reason):
-        decrypt(identifier, encrypted, secrets)
+    with pytest.raises(DecryptionError, match="encrypted for another purpose"):
+        decrypt("transaction", encrypted, [NEW])
+    with pytest.raises(DecryptionError, match="encrypted with another secret"):
+        decrypt("session", encrypted, [OTHER, OLD])
 
 
 def test_no_byte_can_be_changed() -> None:
@@ -87,35 +80,25 @@ def test_no_byte_can_be_changed() -> None:
             assert_refused(".".join([*parts[:place], text, *parts[place + 1 :]]))
 
 
-def test_a_value_has_one_spelling() -> None:
+def test_a_value_has_the_one_spelling_of_rfc_7515() -> None:
     """The last character of base64url may have bits that no byte is made of."""
-    encrypted = encrypt("session", {}, [NEW])
-    head, ciphertext, tag = encrypted.rsplit(".", 2)
-    lasts = {*f"{string.ascii_letters}{string.digits}-_"} - {encrypted[-1]}
-
-    for last in lasts:
-        assert_refused(encrypted[:-1] + last)
-    for more in ("A", ".A", "\n"):
-        assert_refused(encrypted + more)
-    assert_refused(encrypted.replace("..", ".A."))
-    assert_refused(f"{head}.    {ciphertext}.{tag}")
-
-
-def test_a_value_has_the_alphabet_and_the_parts_of_rfc_7515() -> None:
     for length in range(48):
         encrypted = encrypt("session", {"a": "x" * length}, [NEW])
         head, ciphertext, tag = encrypted.rsplit(".", 2)
 
+        for last in {*f"{string.ascii_letters}{string.digits}-_"} - {encrypted[-1]}:
+            assert_refused(encrypted[:-1] + last)
+        for more in ("A", ".A", "\n"):
+            assert_refused(encrypted + more)
         for urlsafe, plain in ("-+", "_/"):
             if urlsafe in encrypted:
                 assert_refused(encrypted.replace(urlsafe, plain))
+        assert_refused(encrypted.replace("..", ".A."))
+        assert_refused(f"{head}.    {ciphertext}.{tag}")
         assert_refused(f"{head}.{ciphertext[:-4]}.{ciphertext[-4:]}{tag}")
 
 
-@given(
-    st.text() | st.binary() | st.none(),
-    st.lists(st.text(), min_size=1, max_size=6),
-)
+@given(st.text() | st.binary(), st.lists(st.text(), min_size=1, max_size=6))
 def test_whatever_is_sent_is_refused(sent: object, behind: list[str]) -> None:
     header = encrypt("session", {}, [NEW]).partition(".")[0]
 
@@ -141,13 +124,9 @@ def test_what_is_encrypted_is_decrypted_by_joserfc_and_the_other_way() -> None:
         assert_refused(with_joserfc(other))
 
 
-@pytest.mark.parametrize(
-    ("text", "is_long"),
-    [(os.urandom(50_000).hex(), True), (" " * 2_000_000, False)],
-    ids=["too long", "decompresses to too much"],
-)
-def test_what_would_take_too_much_memory_is_refused(text: str, is_long: bool) -> None:
-    encrypted = encrypt("session", {"a": text}, [NEW])
+def test_what_would_take_too_much_memory_is_refused() -> None:
+    for text, is_long in ((os.urandom(50_000).hex(), True), (" " * 2_000_000, False)):
+        encrypted = encrypt("session", {"a": text}, [NEW])
 
-    assert (len(encrypted) > MAX_CHARACTERS) == is_long
-    assert_refused(encrypted)
+        assert (len(encrypted) > MAX_CHARACTERS) == is_long
+        assert_refused(encrypted)
