@@ -5,7 +5,6 @@ import json
 import os
 import string
 import time
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -115,7 +114,7 @@ def with_joserfc(plain: bytes) -> str:
 
 
 def test_what_is_encrypted_is_decrypted_by_joserfc_and_the_other_way() -> None:
-    data: dict[str, Any] = {"user": {"name": "Zoë \N{GRINNING FACE}", "": [0, -1.5, None, {}]}}
+    data = {"user": {"name": "Zoë \N{GRINNING FACE}", "": [0, -1.5, None, True]}}
     encrypted = encrypt("session", data, [NEW])
     plain = jwe.decrypt_compact(encrypted, KEY, algorithms=ALGORITHMS).plaintext or b""
 
