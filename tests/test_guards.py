@@ -17,7 +17,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from asgiref.wsgi import WsgiToAsgi
 from auth0_server_python.auth_types import StartInteractiveLoginOptions
 from flask import (
     Blueprint,
@@ -45,16 +44,6 @@ JSON = {"Accept": "application/json"}
 PROBLEM = "application/problem+json"
 
 
-class Reports(MethodView):
-    decorators = [auth.login_required]  # noqa: RUF012 - as Flask shows it
-
-    async def get(self) -> str:
-        return "reports"
-
-    def post(self) -> str:
-        return "posted"
-
-
 class Comments(MethodView):
     def get(self) -> str:
         return "comments"
@@ -70,6 +59,7 @@ class Comments(MethodView):
 
 class Summary(View):
     decorators = [auth.requires_claim(ROLES, "admin")]  # noqa: RUF012 - as Flask shows it
+    methods = ("GET", "POST")
 
     def dispatch_request(self) -> str:
         return "summary"
@@ -110,7 +100,6 @@ def make_app() -> Flask:
     app.config.update(TESTING=True)
     auth.init_app(app)
     admins, cached = auth.requires_claim(ROLES, "admin", "owner"), "private, max-age=60"
-    gold = auth.requires_claim("https://example.com/plan", "gold")
     verified = auth.requires_claim("email_verified", True)
     stale = auth.login_required(redirect=False, max_age=300)
     views: dict[str, Callable[[], Any]] = {
@@ -120,14 +109,13 @@ def make_app() -> Flask:
         "/fresh": auth.login_required(max_age=300)(lambda: "fresh"),
         "/acme": auth.login_required(organization="acme")(shows("acme")),
         "/admin": admins(shows("admin")),
-        "/plan": gold(lambda: "gold"),
         "/verified": verified(lambda: "verified"),
         "/template": template,
         "/own-caching": auth.login_required(lambda: ("", {"Cache-Control": cached})),
         "/stale": stale(shows("of the view")),
         "/object": Page("an object"),
         "/own-object": auth.login_required(Page("my own")),
-        "/reports": Reports.as_view("reports"),
+        "/empty": auth.login_required()(shows("seen")),
         "/summary": Summary.as_view("summary"),
         "/comments": Comments.as_view("comments"),
     }
@@ -181,13 +169,11 @@ def enter(client: FlaskClient, who: dict[str, Any]) -> FlaskClient:
 
 PAGE = "text/html; charset=utf-8"
 TO_ACME = "/acme&organization=acme"
-EVIL = {"organization": "evil"}
 NOBODY: dict[str, Any] = {}
 ALICE: dict[str, Any] = {"sub": "auth0|alice", "name": "Alice"}
 ADMIN = {**ALICE, "roles": ["reader", "admin"]}
 READER = {**ALICE, "roles": ["reader"]}
 STALE: dict[str, Any] = {**ALICE, "auth_time": 1_000_000_000}
-STALE_ADMIN = {**ADMIN, **STALE}
 
 
 @pytest.mark.parametrize(
@@ -204,29 +190,24 @@ STALE_ADMIN = {**ADMIN, **STALE}
         (ALICE, "/sync", HTML, 200, "sync auth0|alice"),
         (ALICE, "/async", JSON, 200, "async auth0|alice"),
         (NOBODY, "/fresh", HTML, 302, "/fresh&max_age=300"),
-        (ALICE, "/fresh", HTML, 200, "fresh"),
         (STALE, "/fresh", HTML, 302, "/fresh&max_age=300"),
         (STALE, "/fresh", JSON, 401, PROBLEM),
         (ALICE, "/acme", HTML, 302, TO_ACME),
         ({**ALICE, "organization": "ACME"}, "/acme", HTML, 200, "acme"),
-        ({**ALICE, **EVIL}, "/acme", HTML, 302, TO_ACME),
+        ({**ALICE, "organization": "evil"}, "/acme", HTML, 302, TO_ACME),
         (NOBODY, "/admin", HTML, 302, "/admin"),
         (ALICE, "/admin", HTML, 403, PAGE),
         (READER, "/admin", JSON, 403, PROBLEM),
         (ADMIN, "/admin", HTML, 200, "admin"),
-        ({**ALICE, "roles": "adm"}, "/admin", HTML, 403, PAGE),
-        ({**ALICE, "https://example.com/plan": "gold"}, "/plan", HTML, 200, "gold"),
-        ({**ALICE, "https://example.com/plan": "golden"}, "/plan", JSON, 403, PROBLEM),
+        ({**ALICE, "roles": "owner"}, "/admin", HTML, 200, "admin"),
+        ({**ALICE, "roles": "landowner"}, "/admin", HTML, 403, PAGE),
         (NOBODY, "/inside/", HTML, 302, "/inside/"),
         (ALICE, "/inside/", HTML, 200, "of the inside"),
         (NOBODY, "/inside/open", HTML, 200, "open to all"),
         (READER, "/strict/", HTML, 403, PAGE),
         (ADMIN, "/strict/", HTML, 200, "of the strict"),
-        (NOBODY, "/reports", HTML, 302, "/reports"),
-        (ALICE, "/reports", HTML, 200, "reports"),
         (READER, "/summary", HTML, 403, PAGE),
         (ADMIN, "/summary", HTML, 200, "summary"),
-        (NOBODY, "/verified", HTML, 302, "/verified"),
         (ALICE, "/verified", JSON, 403, PROBLEM),
         ({**ALICE, "email": "a@example.com"}, "/verified", HTML, 200, "verified"),
         (NOBODY, "/template", HTML, 200, "nobody"),
@@ -234,14 +215,14 @@ STALE_ADMIN = {**ADMIN, **STALE}
         (NOBODY, "/object", HTML, 200, "an object"),
         (NOBODY, "/own-object", HTML, 302, "/own-object"),
         (ALICE, "/own-object", HTML, 200, "my own"),
+        (NOBODY, "/empty", HTML, 302, "/empty"),
+        (ALICE, "/empty", HTML, 200, "seen"),
         (NOBODY, "/users", HTML, 302, "/users"),
         (ALICE, "/users", HTML, 200, "seen"),
-        (NOBODY, "/admins", HTML, 302, "/admins"),
         (READER, "/admins", HTML, 403, PAGE),
         (ADMIN, "/admins", HTML, 200, "seen"),
-        (STALE_ADMIN, "/fresh-admins", HTML, 302, "/fresh-admins&max_age=300"),
+        ({**ADMIN, **STALE}, "/fresh-admins", HTML, 302, "/fresh-admins&max_age=300"),
         (READER, "/fresh-admins", HTML, 403, PAGE),
-        (ADMIN, "/fresh-admins", HTML, 200, "seen"),
         (NOBODY, "/around", HTML, 302, "/around"),
         (READER, "/around", HTML, 403, PAGE),
         (ADMIN, "/around", HTML, 200, "seen"),
@@ -271,7 +252,7 @@ def test_who_asks_for_what_and_where_they_end_up(
 def test_a_form_and_htmx_come_back_to_the_page_they_are_on(client: FlaskClient) -> None:
     pages = {f"{SITE}/new?x=1": "/new?x%3D1", "https://evil.example.com/": "/"}
     for page, back in pages.items():
-        answer = client.post("/reports", headers={**HTML, "Referer": page})
+        answer = client.post("/summary", headers={**HTML, "Referer": page})
         assert answer.status_code == 302
         assert answer.location == f"/login?return_to={back}"
         # and htmx does so by a header, to the page that it is in
@@ -288,7 +269,7 @@ def test_an_api_answers_401_to_whoever_asks_and_never_redirects(
     client: FlaskClient, path: str, who: dict[str, Any]
 ) -> None:
     enter(client, who)
-    for headers in ({}, HTML, {"Accept": "*/*"}, {"HX-Request": "true"}):
+    for headers in (HTML, {"HX-Request": "true"}):
         answer = client.get(path, headers=headers)
         assert answer.status_code == 401, headers
         assert not {"Location", "HX-Redirect"} & {*answer.headers.keys()}, headers
@@ -306,43 +287,32 @@ def test_one_method_of_a_class_is_guarded_and_the_others_stay_open(app: Flask) -
     assert enter(app.test_client(), ADMIN).delete("/comments").text == "deleted"
 
 
-def in_the_request(view: Callable[[], Any]) -> Callable[[], Any]:
+@pytest.mark.parametrize("in_the_request", [True, False])
+def test_a_decorator_for_an_api_key_or_a_login_takes_either(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    in_the_request: bool,
+) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    app, view = make_shop(auth), Page("data").__call__
+    guarded = None if in_the_request else auth.login_required(view)
+
     @wraps(view)
     def either() -> Any:
         if request.headers.get("X-API-Key") == "the key":
             return view()
-        return auth.login_required(view)()
+        return (guarded or auth.login_required(view))()
 
-    return either
-
-
-def once(view: Callable[[], Any]) -> Callable[[], Any]:
-    guarded = auth.login_required(view)
-
-    @wraps(view)
-    def either() -> Any:
-        has_key = request.headers.get("X-API-Key") == "the key"
-        return view() if has_key else guarded()
-
-    return either
-
-
-@pytest.mark.parametrize("key_or_login", [in_the_request, once])
-def test_a_decorator_for_an_api_key_or_a_login_takes_either(
-    key_or_login: Callable[..., Any],
-) -> None:
-    app, data = make_shop(auth), lambda: "data"
-    app.add_url_rule("/data", "data", key_or_login(data))
-    app.add_url_rule("/open", "open", data)
-    client, key = app.test_client(), {"X-API-Key": "the key"}
-
+    app.add_url_rule("/data", "data", either)
+    app.add_url_rule("/open", "open", view)
+    client = app.test_client()
     for _ in range(2):
         assert client.get("/data").status_code == 302
-        assert client.get("/data", headers=key).text == "data"
-        if key_or_login is in_the_request:  # the same view elsewhere stays open
+        assert client.get("/data", headers={"X-API-Key": "the key"}).text == "data"
+        if in_the_request:  # the same view elsewhere stays open
             assert client.get("/open").text == "data"
-    auth.login_as(client)
-    assert client.get("/data").text == "data"
+    assert enter(client, ALICE).get("/data").text == "data"
+    assert "View " not in caplog.text  # nothing stands above a guard here
 
 
 def cached(view: Callable[[], str]) -> Callable[[], str]:
@@ -355,6 +325,30 @@ def cached(view: Callable[[], str]) -> Callable[[], str]:
         return kept[0]
 
     return from_cache
+
+
+@pytest.mark.parametrize("debug", [1, 0])
+def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, debug: int
+) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", str(debug))
+    app = make_shop(auth)
+    app.add_url_rule("/bad", "bad", cached(auth.login_required(lambda: "mine")))
+    app.add_url_rule("/good", "good", auth.login_required(cached(lambda: "mine")))
+    app.add_url_rule("/object", "object", Page("an object"))
+
+    class Covered(MethodView):
+        get = staticmethod(cached(auth.login_required(lambda: "mine")))
+
+    app.add_url_rule("/methods", view_func=Covered.as_view("methods"))
+
+    for _ in range(2):
+        app.test_client().get("/good")
+
+    told = ": cached.<locals>.from_cache stands above"
+    for view in ("bad", "methods"):
+        assert caplog.text.count(f"View {view}{told}") == debug
+    assert caplog.text.count("View ") == 2 * debug
 
 
 def test_a_login_with_an_app_state_of_another_shape_fails_as_any(
@@ -374,43 +368,25 @@ def test_a_login_with_an_app_state_of_another_shape_fails_as_any(
     assert '<a href="/login?return_to=/">' in refused.text
 
 
-def test_a_guard_above_a_route_of_the_login_is_asked_as_well() -> None:
-    app = Flask("shop")
-    auth.init_app(app, login="sign_in", callback="back")
+def test_routes_of_other_names_are_guarded_and_missing_ones_told_with_their_cure() -> (
+    None
+):
+    app = auth.init_app(Flask("shop"), login="sign_in", callback="back")
     app.add_url_rule("/sign-in", "sign_in", lambda: "sign in")
     auth.login_required(app.get("/logout", endpoint="logout")(lambda: "goodbye"))
-
     assert app.test_client().get("/logout").location.startswith("/sign-in")
 
-
-@pytest.mark.parametrize("debug", [1, 0])
-def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, debug: int
-) -> None:
-    monkeypatch.setenv("FLASK_DEBUG", str(debug))
-    app = make_shop(auth)
-    app.add_url_rule("/bad", "bad", cached(auth.login_required(lambda: "mine")))
-    app.add_url_rule("/good", "good", auth.login_required(cached(lambda: "mine")))
-    app.add_url_rule("/key", "key", once(lambda: "mine"))
-    app.add_url_rule("/object", "object", Page("an object"))
-
-    class Covered(MethodView):
-        get = staticmethod(cached(auth.login_required(lambda: "mine")))
-
-    app.add_url_rule("/methods", view_func=Covered.as_view("methods"))
-
-    for _ in range(2):
-        app.test_client().get("/good")
-
-    told = ": cached.<locals>.from_cache stands above"
-    for view in ("bad", "methods"):
-        assert caplog.text.count(f"View {view}{told}") == debug
-    assert caplog.text.count("View ") == 2 * debug
+    app = auth.init_app(Flask("shop"), logout="out")
+    app.testing = True
+    app.add_url_rule("/mine", view_func=auth.login_required(lambda: "mine"))
+    cure = r"no endpoint 'login'\. Register auth\.routes, or name .*\(app, login="
+    with pytest.raises(RuntimeError, match=cure):
+        app.test_client().get("/mine")
 
 
 def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made() -> None:
-    wrong: list[Any] = [(123,), (ROLES, ["admin"]), (ROLES, {"admin"})]
-    wrong += [(ROLES, "admin", None), (make_app,)]  # the parentheses were forgotten
+    wrong: list[Any] = [(123,), (ROLES, ["admin"]), (ROLES, "admin", None)]
+    wrong += [(make_app,)]  # the parentheses were forgotten
     for values in wrong:
         with pytest.raises(TypeError, match="requires_claim: "):
             auth.requires_claim(*values)
@@ -419,41 +395,27 @@ def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made() -> No
         auth.login_required(role)
 
 
-IDLE = auth.settings.session_idle_seconds
-
-
-@pytest.mark.parametrize("is_async", [True, False])
-@pytest.mark.parametrize("guarded", [True, False])
-def test_polling_by_a_passive_view_keeps_no_session_alive(
-    clock: Clock, is_async: bool, guarded: bool
-) -> None:
-    def unread() -> str:
-        return str(auth.auth_user.get("sub"))
-
-    async def unread_async() -> str:
-        return unread()
-
-    app = make_shop(auth)
-    view: Any = auth.passive(unread_async if is_async else unread)
-    app.add_url_rule("/unread", "it", auth.login_required(view) if guarded else view)
+def test_polling_by_a_passive_view_keeps_no_session_alive(clock: Clock) -> None:
+    app, idle = make_shop(auth), auth.settings.session_idle_seconds
+    app.add_url_rule("/open", "open", auth.passive(who))
+    app.add_url_rule("/mine", "mine", auth.login_required(auth.passive(template)))
     app.add_url_rule("/page", "page", auth.login_required(lambda: "page"))
     client = enter(app.test_client(), ALICE)
 
-    for _ in range(3):
-        clock.forward(IDLE * 0.3)
-        polled = client.get("/unread")
-        assert polled.text == "auth0|alice"
+    for path in ("/open", "/mine", "/open"):
+        clock.forward(idle * 0.3)
+        polled = client.get(path)
+        assert polled.text in {"async auth0|alice", "Alice"}
         assert "Set-Cookie" not in polled.headers
     assert "Set-Cookie" in client.get("/page").headers  # which is use
-    clock.forward(IDLE * 0.9)
-    assert client.get("/unread").text == "auth0|alice"
-    clock.forward(IDLE * 0.2)
+    clock.forward(idle * 0.9)
+    assert client.get("/open").text == "async auth0|alice"
+    assert client.get("/mine").text == "Alice"
+    clock.forward(idle * 0.2)
     assert client.get("/page").status_code == 302
 
 
 FRONT = "https://www.example.com"
-
-
 ALLOWED = (f"{FRONT}/app?tab=1%262", f"{FRONT}:8443/app")
 OTHERS = (
     *(f"{FRONT}:444/app", f"{FRONT}.evil.example/app", f"{FRONT}@evil.example/app"),
@@ -475,8 +437,7 @@ def test_login_and_logout_lead_to_a_front_end_of_an_allowed_origin_only(
         assert (here, *parse_qs(urlsplit(away).query)["returnTo"]) == ends
 
 
-def test_everything_can_be_protected_and_login_still_be_reached() -> None:
-    app = make_app()
+def test_everything_can_be_protected_and_login_still_be_reached(app: Flask) -> None:
     app.add_url_rule("/ecstatic", "ecstatic", lambda: "no file")
     methods = ["GET", "OPTIONS"]
     app.add_url_rule("/own-options", "own", lambda: "secret", methods=methods)
@@ -492,11 +453,10 @@ def test_everything_can_be_protected_and_login_still_be_reached() -> None:
     for page in ("/template", "/ecstatic", "/reports/static"):
         assert client.get(page).headers["Location"] == f"/login?return_to={page}"
     assert client.options("/template").status_code == 200
-    for method in ("GET", "OPTIONS"):  # which the view answers itself
+    for method in methods:  # which the view answers itself
         answer = client.open("/own-options", method=method)
         assert answer.headers["Location"].startswith("/login"), method
-    auth.login_as(client)
-    assert client.get("/template").status_code == 200
+    assert enter(client, ALICE).get("/template").status_code == 200
 
 
 def test_what_is_guarded_is_not_stored_unless_the_view_says_so(
@@ -555,61 +515,44 @@ def test_a_refusal_says_in_the_log_what_was_wrong_with_the_claim(
     assert "reader" not in caplog.text
 
 
-def test_a_sync_view_is_guarded_without_an_event_loop(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    auth.login_as(client)
-    monkeypatch.setattr(asyncio, "new_event_loop", None)
-    monkeypatch.setattr(asyncio, "get_running_loop", None)
-
-    assert client.get("/sync").status_code == 200
-
-
-def test_a_page_that_does_not_ask_who_is_there_opens_no_session(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
+def test_a_page_opens_no_session_unasked_and_a_sync_one_no_event_loop(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app.add_url_rule("/plain", "plain", lambda: render_template_string("plain"))
-    client = enter(app.test_client(), ALICE)
-    assert client.get("/template").headers["Vary"] == "Cookie"
-    monkeypatch.setattr(auth.auth0.sessions.lifetime, "check", None)
+    monkeypatch.setattr(asyncio, "new_event_loop", None)
+    monkeypatch.setattr(asyncio, "get_running_loop", None)
+    assert enter(client, ALICE).get("/sync").headers["Vary"] == "Cookie"
 
+    monkeypatch.setattr(auth.auth0.sessions.lifetime, "check", None)
     assert "Vary" not in client.get("/plain").headers
 
 
-def test_auth_user_cannot_be_changed(app: Flask) -> None:
-    with app.test_request_context():
-        assert dict(auth.auth_user) == {}
-        with pytest.raises(TypeError):
-            auth.auth_user["sub"] = "auth0|admin"  # type: ignore[index]  # the point
-        with pytest.raises(AttributeError):  # everybody would have it
-            auth.auth_user.sub = "auth0|admin"  # type: ignore[attr-defined]  # likewise
-
-    def meddle() -> list[str]:
-        user: Any = auth.auth_user
-        for given in (user, user.copy(), user | {}, {} | user):
-            given[ROLES].append("admin")
-        return list(user[ROLES])
-
-    app.add_url_rule("/meddle", view_func=meddle)
-    guest = enter(app.test_client(), {**ALICE, ROLES: ["guest"]})
-    assert guest.get("/meddle").json == ["guest"]
-
-
-def test_auth_user_is_kept_as_claims_and_combined_as_a_dict_is(app: Flask) -> None:
-    async def kept() -> str:
+def test_auth_user_cannot_be_changed_and_is_copied_and_combined_as_a_dict_is(
+    app: Flask,
+) -> None:
+    async def kept() -> list[Any]:
         user: Any = auth.auth_user
         pickled = pickle.loads(pickle.dumps(user))  # noqa: S301 - our own
         copies = user.copy(), copy.copy(user), copy.deepcopy(user), pickled
         assert all(type(c) is dict and c == user for c in copies)
         assert user | {"sub": "x", "a": 1} == {**user, "sub": "x", "a": 1}
         assert {"sub": "x", "a": 1} | user == {"a": 1, **user}
-        return repr(user)
+        for given in (user, *copies, user | {}, {} | user):
+            given[ROLES].append("admin")
+        return [repr(user), user[ROLES]]
 
-    app.add_url_rule("/kept", "kept", kept)
-    assert "auth0|alice" in enter(app.test_client(), ALICE).get("/kept").text
+    app.add_url_rule("/kept", view_func=kept)
+    guest = enter(app.test_client(), {**ALICE, ROLES: ["guest"]})
+    shown, roles = guest.get("/kept").json or []
+    assert "auth0|alice" in shown
+    assert roles == ["guest"]
 
-
-def test_auth_user_is_nobody_outside_a_request(app: Flask) -> None:
+    with app.test_request_context():
+        assert dict(auth.auth_user) == {}
+        with pytest.raises(TypeError):
+            auth.auth_user["sub"] = "auth0|admin"  # type: ignore[index]  # the point
+        with pytest.raises(AttributeError):  # everybody would have it
+            auth.auth_user.sub = "auth0|admin"  # type: ignore[attr-defined]  # likewise
     with app.app_context():  # as in a mail that a job renders, and in a debugger
         assert template() == "nobody"
         assert "no request" in f"{auth.auth_user}"
@@ -631,9 +574,8 @@ def test_a_missing_secret_key_is_made_of_our_secrets_and_is_none_of_them() -> No
 def test_login_as_keeps_what_the_app_has_in_its_session(
     app: Flask, samesite: str
 ) -> None:
-    is_third_party = samesite == "None"
     for name in ("SECURE", "PARTITIONED"):
-        app.config[f"SESSION_COOKIE_{name}"] = is_third_party
+        app.config[f"SESSION_COOKIE_{name}"] = samesite == "None"
     app.config["SESSION_COOKIE_SAMESITE"] = samesite
 
     @app.get("/cart")
@@ -646,15 +588,6 @@ def test_login_as_keeps_what_the_app_has_in_its_session(
     for sub in ("auth0|dora", "auth0|emil"):
         auth.login_as(client, sub=sub)
         assert client.get("/cart", base_url=secure).text == f"apple of {sub}"
-
-
-def test_routes_that_are_not_there_are_told_with_their_cure() -> None:
-    app = auth.init_app(Flask(__name__), logout="out")
-    app.testing = True
-    app.add_url_rule("/mine", view_func=auth.login_required(lambda: "mine"))
-    cure = r"no endpoint 'login'\. Register auth\.routes, or name .*\(app, login="
-    with pytest.raises(RuntimeError, match=cure):
-        app.test_client().get("/mine")
 
 
 def test_a_login_that_failed_has_its_code_on_the_page_of_an_app_without_pages() -> None:
@@ -680,7 +613,6 @@ THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
     [
         ({}, PUBLIC, "Lax", True),
         ({}, LOCAL, "Lax", False),
-        ({"SESSION_COOKIE_SAMESITE": "Lax"}, PUBLIC, "Lax", True),
         (THIRD_PARTY, LOCAL, "None", True),
     ],
 )
@@ -694,13 +626,6 @@ def test_cookies_are_safe_where_an_app_says_nothing_of_them(
 
     assert app.config["SESSION_COOKIE_SAMESITE"] == samesite
     assert app.config["SESSION_COOKIE_SECURE"] == secure
-
-
-async def test_httpx_clients_are_signed_in_as_well(app: Flask) -> None:
-    transport = httpx.ASGITransport(WsgiToAsgi(app))  # type: ignore[no-untyped-call]  # asgiref has no types
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        auth.login_as(client, sub="auth0|dora", email="dora@example.com")
-        assert (await client.get("/async")).text == "async auth0|dora"
 
 
 def test_sync_httpx_clients_are_signed_in_as_well(app: Flask) -> None:
@@ -722,13 +647,3 @@ def test_a_fresh_login_is_asked_for_again_when_its_time_is_over(
     auth.login_as(client, auth_time=int(time.time()) - 365)
 
     assert client.get("/fresh").status_code == 302
-
-
-def test_empty_parentheses_do_no_harm(app: Flask) -> None:
-    @app.get("/empty")
-    @auth.login_required()
-    def empty() -> str:
-        return "seen"
-
-    assert app.test_client().get("/empty").status_code == 302
-    assert enter(app.test_client(), ALICE).get("/empty").text == "seen"

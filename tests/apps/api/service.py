@@ -32,12 +32,6 @@ def home():
     return "Welcome back" if identity.auth_user else "Welcome Guest"
 
 
-@app.get("/reports")
-@identity.login_required
-def reports():
-    return f"Reports for {identity.auth_user['sub']} <a href='/logout'>Sign out</a>"
-
-
 @app.get("/inbox")
 @identity.login_required
 def inbox():
