@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import randbelow
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO
+from typing import NamedTuple
 
 from watch import watch
 
@@ -40,19 +39,11 @@ GRANIAN = [
 WITH_DOTENV = {"PYTHON_DOTENV_DISABLED": "", "FLASK_SKIP_DOTENV": ""}
 
 
-class Server:
+class Server(NamedTuple):
     """A server process, and the address to browse to."""
 
-    def __init__(self, process: subprocess.Popen[bytes], site: str) -> None:
-        self.process = process
-        self.site = site
-
-    def stop(self, how: signal.Signals) -> float:
-        """Tell it to end; return the seconds it took."""
-        began = time.monotonic()
-        self.process.send_signal(how)
-        self.process.wait(timeout=40)
-        return time.monotonic() - began
+    process: subprocess.Popen[bytes]
+    site: str
 
 
 def free_port() -> int:
@@ -65,17 +56,10 @@ def free_port() -> int:
 
 def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return this environment with nothing in it that sets up a login."""
-    kept = {
-        n: v
-        for n, v in os.environ.items()
-        if not n.startswith(("AUTH0_", "FLASK", "PYTEST"))
-    }
-    ours = {
-        "PYTHON_DOTENV_DISABLED": "1",
-        "FLASK_SKIP_DOTENV": "1",
-        "AUTH0_REVOCATIONS_PATH": REVOCATIONS,
-    }
-    return {**kept, **ours, **more}
+    ours = ("AUTH0_", "FLASK", "PYTEST")
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(ours)}
+    kept |= {"PYTHON_DOTENV_DISABLED": "1", "FLASK_SKIP_DOTENV": "1"}
+    return {**kept, "AUTH0_REVOCATIONS_PATH": REVOCATIONS, **more}
 
 
 @contextmanager
@@ -92,7 +76,7 @@ def serving(
             stderr=subprocess.STDOUT,
         )
         try:
-            assert _answers(port, process), _text_of(log)
+            assert _answers(port, process), log.seek(0) or log.read()
             yield Server(process, f"http://localhost:{port}")
         finally:
             process.terminate()
@@ -104,30 +88,18 @@ def serving(
 def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up and process.poll() is None:
-        try:
+        with suppress(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
             return True
+        time.sleep(0.05)
     return False
 
 
-def _text_of(log: IO[str]) -> str:
-    log.seek(0)
-    return f"the server did not start:\n{log.read()}"
-
-
 def flask(
-    words: list[str], environment: dict[str, str]
+    words: Sequence[str], environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """Run a ``flask`` command to its end."""
+    env, command = clean_environment(environment), [str(BIN / "flask"), *words]
     return subprocess.run(
-        [str(BIN / "flask"), *words],
-        cwd=ROOT,
-        env=clean_environment(environment),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30
     )

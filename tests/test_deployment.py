@@ -12,9 +12,8 @@ from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from auth0_flask.tenant import Tenant
-from conftest import Clock
 from shop import copy_of_auth, load
-from visitor import Shopper, Visitor
+from visitor import Shopper
 
 
 def deployed(tenant: Tenant, callback: str, **more: str) -> Flask:
@@ -26,41 +25,38 @@ def deployed(tenant: Tenant, callback: str, **more: str) -> Flask:
     return app
 
 
-CALLBACK, HTTPS = "http://localhost/callback", "https://app.example.com/callback"
-HTTPS_SUB, OF_ALL = "https://app.example.com/sub/callback", "domain=example.com"
-
-
+CALLBACK = "http://localhost/callback"
+LOCAL, HTTPS = "http://localhost", "https://app.example.com"
 SUB = {"FLASK_APPLICATION_ROOT": "/sub"}
-DOMAIN = {"FLASK_SESSION_COOKIE_DOMAIN": "example.com"}
-NAME = {"FLASK_SESSION_COOKIE_NAME": "mine"}
+NAMED = {"FLASK_SESSION_COOKIE_NAME": "mine"}
+DOMAIN = {"FLASK_SESSION_COOKIE_DOMAIN": "example.com", **NAMED}
 SCRIPTS = {"FLASK_SESSION_COOKIE_HTTPONLY": "false"}  # they may read the app's own
 
 
 @pytest.mark.parametrize(
-    ("callback", "more", "name", "attributes"),
+    ("site", "more", "name", "attributes"),
     [
-        (CALLBACK, {}, "session_auth0", {"path=/"}),
-        (HTTPS, {}, "__Host-session_auth0", {"secure", "path=/"}),
-        (HTTPS_SUB, SUB, "__Secure-session_auth0", {"secure", "path=/sub"}),
-        (HTTPS, DOMAIN, "__Secure-session_auth0", {"secure", "path=/", OF_ALL}),
-        (HTTPS, NAME, "__Host-mine_auth0", {"secure", "path=/"}),
-        (CALLBACK, SCRIPTS, "session_auth0", {"path=/"}),
+        (HTTPS, {}, "__Host-session_auth0", {"path=/"}),
+        (f"{HTTPS}/sub", SUB, "__Secure-session_auth0", {"path=/sub"}),
+        (HTTPS, DOMAIN, "__Secure-mine_auth0", {"path=/", "domain=example.com"}),
+        (LOCAL, SCRIPTS, "session_auth0", {"path=/"}),
     ],
 )
 def test_cookies_are_as_safe_as_the_address_allows(
-    tenant: Tenant, callback: str, more: dict[str, str], name: str, attributes: set[str]
+    tenant: Tenant, site: str, more: dict[str, str], name: str, attributes: set[str]
 ) -> None:
-    app = deployed(tenant, callback, **more)
+    app = deployed(tenant, f"{site}/callback", **more)
     started = app.test_client().get("/login").headers["Set-Cookie"]
     with app.test_request_context():
         auth0 = app.extensions["auth0"].client
         auth0.sessions.save({"user": {"sub": "x"}, "internal": {}, "domain": "x"})
         session = app.process_response(Response()).headers["Set-Cookie"]
 
+    secure = {"secure"} if site != LOCAL else set()
     for answer, pattern in ((started, rf"{name}_tx\d"), (session, name)):
         cookie, *found = answer.lower().split("; ")
         assert re.fullmatch(pattern.lower(), cookie.partition("=")[0])
-        kept = {"httponly", "samesite=lax"} | attributes
+        kept = {"httponly", "samesite=lax"} | attributes | secure
         assert {a for a in found if not a.startswith(("expires", "max-age"))} == kept
 
 
@@ -118,20 +114,8 @@ def test_a_secret_is_changed_without_signing_anybody_out(tenant: Tenant) -> None
     assert is_signed_in(carol)
 
     assert is_signed_in(bob.twin(after))
-    alice = alice.twin(after)
-    assert not is_signed_in(alice)  # nothing of hers was written in between
-    assert alice.client.get("/").status_code == 200
+    assert not is_signed_in(alice.twin(after))  # none of hers was written in between
 
 
 def is_signed_in(shopper: Shopper) -> bool:
     return shopper.client.get("/api/me").status_code == 200
-
-
-async def test_most_answers_set_no_cookie(alice: Visitor, clock: Clock) -> None:
-    await alice.login()
-
-    for _ in range(5):
-        assert "Set-Cookie" not in (await alice.get("/profile")).headers
-    clock.forward(86_400 / 20 + 1)
-    assert "Set-Cookie" in (await alice.get("/profile")).headers
-    assert "Set-Cookie" not in (await alice.get("/profile")).headers

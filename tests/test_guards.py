@@ -408,6 +408,7 @@ def test_polling_by_a_passive_view_keeps_no_session_alive(clock: Clock) -> None:
         assert polled.text in {"async auth0|alice", "Alice"}
         assert "Set-Cookie" not in polled.headers
     assert "Set-Cookie" in client.get("/page").headers  # which is use
+    assert "Set-Cookie" not in client.get("/page").headers  # so soon again
     clock.forward(idle * 0.9)
     assert client.get("/open").text == "async auth0|alice"
     assert client.get("/mine").text == "Alice"

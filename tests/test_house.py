@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -12,29 +11,17 @@ from pathlib import Path
 from servers import ROOT
 
 PACKAGE, STORES = ROOT / "auth0_flask", ROOT / "stores"
-TENANT = "auth0_flask.tenant"
 
 
-@cache
-def modules() -> dict[str, Path]:
-    """Return the package's modules by name; ``stores`` is a link in it."""
-    files = [*PACKAGE.rglob("*.py"), *(PACKAGE / "stores").glob("*.py")]
-    parts = {file: file.relative_to(ROOT).with_suffix("").parts for file in files}
-    return {
-        ".".join(path).removesuffix(".__init__"): file for file, path in parts.items()
-    }
-
-
-def imports(name: str, path: Path) -> Iterator[str]:
+def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
     """Yield what a module imports, in functions and for types alone as well."""
-    known = modules()
     package = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             parts = package.split(".") if node.level else []
-            parts = parts[: len(parts) + 1 - node.level] if node.level else parts
+            parts = parts[: len(parts) + 1 - node.level]
             source = ".".join([*parts, *filter(None, [node.module])])
             for alias in node.names:
                 module = f"{source}.{alias.name}"
@@ -44,29 +31,20 @@ def imports(name: str, path: Path) -> Iterator[str]:
 @cache
 def graph() -> dict[str, set[str]]:
     """Return the package's modules, and which others of it each imports."""
-    known = modules()
-    return {n: {*imports(n, path)} & known.keys() for n, path in known.items()}
+    files = [*PACKAGE.rglob("*.py"), *(PACKAGE / "stores").glob("*.py")]  # a link
+    parts = [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in files]
+    known = {p.removesuffix(".__init__"): f for p, f in zip(parts, files, strict=True)}
+    return {n: {*imports(n, path, known)} & known.keys() for n, path in known.items()}
 
 
-def test_no_modules_import_each_other_in_a_circle_even_for_types() -> None:
+def test_no_modules_import_each_other_in_a_circle_and_none_needs_the_tenant() -> None:
     found = graph()
-
     assert "auth0_flask.errors" in found["auth0_flask.stores.session"]
     assert "auth0_flask.stores" in found["auth0_flask.client"]
     TopologicalSorter(found).prepare()  # raises CycleError, which names them
 
-
-def test_nothing_needs_the_tenant_but_itself() -> None:
-    for name, imported in graph().items():
-        if not name.startswith(TENANT):
-            assert not [other for other in imported if other.startswith(TENANT)], name
-
-
-def test_stores_are_imported_from_the_package_alone() -> None:
-    ours = (path for path in ROOT.rglob("*.py") if ".venv" not in path.parts)
-    wrong = re.compile(r"^\s*(from|import) stores\b", re.M)
-
-    assert not [path for path in ours if wrong.search(path.read_text())]
+    tenant = {name for name in found if name.startswith("auth0_flask.tenant")}
+    assert [name for name in found.keys() - tenant if found[name] & tenant] == []
 
 
 def test_what_is_installed_or_copied_can_be_read_in_an_evening() -> None:
