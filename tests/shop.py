@@ -16,15 +16,10 @@ from servers import ROOT
 
 def copy_of_auth(environment: Mapping[str, str]) -> Any:
     """Import `auth.py` as an app imports its own copy, with these settings added."""
-    spec = spec_from_file_location("auth_of_the_shop", ROOT / "auth.py")
-    assert spec
-    assert spec.loader
-    auth = module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        spec.loader.exec_module(auth)
-    return auth
+        return _imported("auth", "shop", patch)
 
 
 def make_shop(auth: Any, **options: Any) -> Flask:
@@ -37,14 +32,18 @@ def make_shop(auth: Any, **options: Any) -> Flask:
 
 def load(name: str, auth: Any) -> ModuleType:
     """Import a module of the demo, where ``import auth`` finds this one."""
-    spec = spec_from_file_location(f"{name}_of_the_demo", ROOT / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "auth", auth)
         if name == "app":
             patch.setitem(sys.modules, "languages", load("languages", auth))
-        patch.setitem(sys.modules, spec.name, module)  # Flask looks for its folder
-        spec.loader.exec_module(module)
+        return _imported(name, "demo", patch)
+
+
+def _imported(name: str, of: str, patch: pytest.MonkeyPatch) -> ModuleType:
+    spec = spec_from_file_location(f"{name}_of_the_{of}", ROOT / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    patch.setitem(sys.modules, spec.name, module)  # Flask looks for its folder
+    spec.loader.exec_module(module)
     return module

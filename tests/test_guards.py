@@ -59,7 +59,6 @@ class Comments(MethodView):
 
 class Summary(View):
     decorators = [auth.requires_claim(ROLES, "admin")]  # noqa: RUF012 - as Flask shows it
-    methods = ("GET", "POST")
 
     def dispatch_request(self) -> str:
         return "summary"
@@ -124,7 +123,6 @@ def make_app() -> Flask:
     add_guards_above(app)
     guards: dict[str, Callable[..., Any]] = {
         "inside": auth.login_required,
-        "strict": auth.requires_claim(ROLES, "admin"),
         "api": auth.login_required(redirect=False),
     }
     for name, guard in guards.items():
@@ -174,6 +172,7 @@ ALICE: dict[str, Any] = {"sub": "auth0|alice", "name": "Alice"}
 ADMIN = {**ALICE, "roles": ["reader", "admin"]}
 READER = {**ALICE, "roles": ["reader"]}
 STALE: dict[str, Any] = {**ALICE, "auth_time": 1_000_000_000}
+THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,6 @@ STALE: dict[str, Any] = {**ALICE, "auth_time": 1_000_000_000}
     [
         (NOBODY, "/sync?a=1&b=%C3%A4", HTML, 302, "/sync?a%3D1%26b%3D%25C3%25A4"),
         (NOBODY, "/sync", {}, 302, "/sync"),
-        (NOBODY, "/async", HTML, 302, "/async"),
         (NOBODY, "/sync", JSON, 401, PROBLEM),
         (NOBODY, "/async", {"Sec-Fetch-Mode": "cors"}, 401, PROBLEM),
         (NOBODY, "/sync", {"X-Requested-With": "XMLHttpRequest"}, 401, PROBLEM),
@@ -189,13 +187,11 @@ STALE: dict[str, Any] = {**ALICE, "auth_time": 1_000_000_000}
         (NOBODY, "/sync", {**HTML, "Authorization": "Bearer x"}, 401, PROBLEM),
         (ALICE, "/sync", HTML, 200, "sync auth0|alice"),
         (ALICE, "/async", JSON, 200, "async auth0|alice"),
-        (NOBODY, "/fresh", HTML, 302, "/fresh&max_age=300"),
         (STALE, "/fresh", HTML, 302, "/fresh&max_age=300"),
         (STALE, "/fresh", JSON, 401, PROBLEM),
         (ALICE, "/acme", HTML, 302, TO_ACME),
         ({**ALICE, "organization": "ACME"}, "/acme", HTML, 200, "acme"),
         ({**ALICE, "organization": "evil"}, "/acme", HTML, 302, TO_ACME),
-        (NOBODY, "/admin", HTML, 302, "/admin"),
         (ALICE, "/admin", HTML, 403, PAGE),
         (READER, "/admin", JSON, 403, PROBLEM),
         (ADMIN, "/admin", HTML, 200, "admin"),
@@ -204,10 +200,7 @@ STALE: dict[str, Any] = {**ALICE, "auth_time": 1_000_000_000}
         (NOBODY, "/inside/", HTML, 302, "/inside/"),
         (ALICE, "/inside/", HTML, 200, "of the inside"),
         (NOBODY, "/inside/open", HTML, 200, "open to all"),
-        (READER, "/strict/", HTML, 403, PAGE),
-        (ADMIN, "/strict/", HTML, 200, "of the strict"),
         (READER, "/summary", HTML, 403, PAGE),
-        (ADMIN, "/summary", HTML, 200, "summary"),
         (ALICE, "/verified", JSON, 403, PROBLEM),
         ({**ALICE, "email": "a@example.com"}, "/verified", HTML, 200, "verified"),
         (NOBODY, "/template", HTML, 200, "nobody"),
@@ -223,7 +216,6 @@ STALE: dict[str, Any] = {**ALICE, "auth_time": 1_000_000_000}
         (ADMIN, "/admins", HTML, 200, "seen"),
         ({**ADMIN, **STALE}, "/fresh-admins", HTML, 302, "/fresh-admins&max_age=300"),
         (READER, "/fresh-admins", HTML, 403, PAGE),
-        (NOBODY, "/around", HTML, 302, "/around"),
         (READER, "/around", HTML, 403, PAGE),
         (ADMIN, "/around", HTML, 200, "seen"),
         (NOBODY, "/class", HTML, 302, "/class"),
@@ -252,7 +244,7 @@ def test_who_asks_for_what_and_where_they_end_up(
 def test_a_form_and_htmx_come_back_to_the_page_they_are_on(client: FlaskClient) -> None:
     pages = {f"{SITE}/new?x=1": "/new?x%3D1", "https://evil.example.com/": "/"}
     for page, back in pages.items():
-        answer = client.post("/summary", headers={**HTML, "Referer": page})
+        answer = client.post("/comments", headers={**HTML, "Referer": page})
         assert answer.status_code == 302
         assert answer.location == f"/login?return_to={back}"
         # and htmx does so by a header, to the page that it is in
@@ -287,32 +279,31 @@ def test_one_method_of_a_class_is_guarded_and_the_others_stay_open(app: Flask) -
     assert enter(app.test_client(), ADMIN).delete("/comments").text == "deleted"
 
 
-@pytest.mark.parametrize("in_the_request", [True, False])
-def test_a_decorator_for_an_api_key_or_a_login_takes_either(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    in_the_request: bool,
-) -> None:
-    monkeypatch.setenv("FLASK_DEBUG", "1")
-    app, view = make_shop(auth), Page("data").__call__
-    guarded = None if in_the_request else auth.login_required(view)
-
+def key_or_login(
+    view: Callable[[], str], guard: Callable[..., Any]
+) -> Callable[[], Any]:
     @wraps(view)
     def either() -> Any:
-        if request.headers.get("X-API-Key") == "the key":
-            return view()
-        return (guarded or auth.login_required(view))()
+        has_key = request.headers.get("X-API-Key") == "the key"
+        return view() if has_key else guard(view)()
 
-    app.add_url_rule("/data", "data", either)
-    app.add_url_rule("/open", "open", view)
+    return either
+
+
+def test_a_decorator_for_an_api_key_or_a_login_takes_either() -> None:
+    app, one, other = make_shop(auth), lambda: "data", lambda: "data"
+    guarded = auth.login_required(one)
+    app.add_url_rule("/once", "once", key_or_login(one, lambda _: guarded))
+    app.add_url_rule("/each", "each", key_or_login(other, auth.login_required))
+    app.add_url_rule("/open", "open", other)
     client = app.test_client()
-    for _ in range(2):
-        assert client.get("/data").status_code == 302
-        assert client.get("/data", headers={"X-API-Key": "the key"}).text == "data"
-        if in_the_request:  # the same view elsewhere stays open
-            assert client.get("/open").text == "data"
-    assert enter(client, ALICE).get("/data").text == "data"
-    assert "View " not in caplog.text  # nothing stands above a guard here
+
+    for path in ("/once", "/each") * 2:
+        assert client.get(path).status_code == 302
+        assert client.get(path, headers={"X-API-Key": "the key"}).text == "data"
+        assert client.get("/open").text == "data"  # the same view as /each
+    enter(client, ALICE)
+    assert client.get("/once").text == client.get("/each").text == "data"
 
 
 def cached(view: Callable[[], str]) -> Callable[[], str]:
@@ -335,6 +326,7 @@ def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
     app = make_shop(auth)
     app.add_url_rule("/bad", "bad", cached(auth.login_required(lambda: "mine")))
     app.add_url_rule("/good", "good", auth.login_required(cached(lambda: "mine")))
+    app.add_url_rule("/key", "key", key_or_login(lambda: "", auth.login_required))
     app.add_url_rule("/object", "object", Page("an object"))
 
     class Covered(MethodView):
@@ -342,8 +334,8 @@ def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
 
     app.add_url_rule("/methods", view_func=Covered.as_view("methods"))
 
-    for _ in range(2):
-        app.test_client().get("/good")
+    assert enter(app.test_client(), ALICE).get("/good").text == "mine"
+    assert app.test_client().get("/good").status_code == 302
 
     told = ": cached.<locals>.from_cache stands above"
     for view in ("bad", "methods"):
@@ -351,21 +343,25 @@ def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
     assert caplog.text.count("View ") == 2 * debug
 
 
-def test_a_login_with_an_app_state_of_another_shape_fails_as_any(
+def test_a_login_that_failed_has_its_code_on_the_page_of_an_app_without_pages(
     shop: Flask, tenant: Tenant
 ) -> None:
-    own = StartInteractiveLoginOptions(app_state={"return_to": {"endpoint": "me"}})
+    odd = StartInteractiveLoginOptions(app_state={"return_to": {"endpoint": "me"}})
 
     @shop.get("/own")
     async def start() -> Any:
-        return redirect(await auth.auth0.start_interactive_login(own))
+        return redirect(await auth.auth0.start_interactive_login(odd))
 
     shopper = Shopper(shop)
     (state,) = parse_qs(urlsplit(shopper.start("/own")).query)["state"]
-    refused = shopper.client.get(f"/callback?error=access_denied&state={state}")
+    said = {"error": "access_denied", "error_description": "<b>No</b>", "state": state}
+    page = shopper.client.get("/callback", query_string=said, headers=HTML)
 
-    assert refused.status_code == 403
-    assert '<a href="/login?return_to=/">' in refused.text
+    assert page.status_code == 403
+    assert "<p>Auth0 said: &lt;b&gt;No&lt;/b&gt;</p>" in page.text
+    assert re.search("<p>access_denied, reference [0-9a-f]{8}</p>", page.text)
+    assert '<a href="/login?return_to=/' in page.text
+    assert "Auth0 did not let you in" in page.text
 
 
 def test_routes_of_other_names_are_guarded_and_missing_ones_told_with_their_cure() -> (
@@ -398,7 +394,9 @@ def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made() -> No
 def test_polling_by_a_passive_view_keeps_no_session_alive(clock: Clock) -> None:
     app, idle = make_shop(auth), auth.settings.session_idle_seconds
     app.add_url_rule("/open", "open", auth.passive(who))
-    app.add_url_rule("/mine", "mine", auth.login_required(auth.passive(template)))
+    app.add_url_rule(
+        "/mine", "mine", auth.login_required(auth.passive(lambda: template()))
+    )
     app.add_url_rule("/page", "page", auth.login_required(lambda: "page"))
     client = enter(app.test_client(), ALICE)
 
@@ -420,7 +418,7 @@ FRONT = "https://www.example.com"
 ALLOWED = (f"{FRONT}/app?tab=1%262", f"{FRONT}:8443/app")
 OTHERS = (
     *(f"{FRONT}:444/app", f"{FRONT}.evil.example/app", f"{FRONT}@evil.example/app"),
-    *("http://www.example.com/app", "//www.example.com/app", "https://evil.example/a"),
+    *("http://www.example.com/app", "//www.example.com/app"),
 )
 
 
@@ -561,23 +559,8 @@ def test_auth_user_cannot_be_changed_and_is_copied_and_combined_as_a_dict_is(
         auth.auth_user.get("sub")
 
 
-def test_a_missing_secret_key_is_made_of_our_secrets_and_is_none_of_them() -> None:
-    secrets = "n" * 32, "o" * 32
-    own = copy_of_auth({"AUTH0_SECRET": " ".join(secrets)})
-    app, other = (own.init_app(Flask("shop")) for _ in range(2))
-
-    keys = {app.secret_key, *app.config["SECRET_KEY_FALLBACKS"]}
-    assert len(keys | {*secrets}) == 4
-    assert other.secret_key == app.secret_key
-
-
-@pytest.mark.parametrize("samesite", ["Lax", "None"])
-def test_login_as_keeps_what_the_app_has_in_its_session(
-    app: Flask, samesite: str
-) -> None:
-    for name in ("SECURE", "PARTITIONED"):
-        app.config[f"SESSION_COOKIE_{name}"] = samesite == "None"
-    app.config["SESSION_COOKIE_SAMESITE"] = samesite
+def test_login_as_keeps_what_the_app_has_in_its_session(app: Flask) -> None:
+    app.config.update(THIRD_PARTY, SESSION_COOKIE_PARTITIONED=True)
 
     @app.get("/cart")
     def cart() -> str:
@@ -591,22 +574,7 @@ def test_login_as_keeps_what_the_app_has_in_its_session(
         assert client.get("/cart", base_url=secure).text == f"apple of {sub}"
 
 
-def test_a_login_that_failed_has_its_code_on_the_page_of_an_app_without_pages() -> None:
-    app = auth.init_app(Flask(__name__))
-
-    @app.get("/callback")
-    def callback() -> str:
-        raise auth.LoginError("login_refused", detail="<b>No</b>")
-
-    page = app.test_client().get("/callback", headers=HTML).text
-
-    assert "<p>Auth0 said: &lt;b&gt;No&lt;/b&gt;</p>" in page
-    assert re.search("<p>login_refused, reference [0-9a-f]{8}</p>", page)
-    assert "try again" in page.lower()
-
-
 PUBLIC, LOCAL = "https://shop.example.com/callback", "http://localhost:5000/callback"
-THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
 
 
 @pytest.mark.parametrize(
@@ -617,16 +585,20 @@ THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
         (THIRD_PARTY, LOCAL, "None", True),
     ],
 )
-def test_cookies_are_safe_where_an_app_says_nothing_of_them(
+def test_cookies_and_the_secret_key_are_safe_where_an_app_says_nothing_of_them(
     tenant: Tenant, config: dict[str, Any], callback: str, samesite: str, secure: bool
 ) -> None:
-    app = Flask(__name__)
+    secrets = "n" * 32, "o" * 32
+    own = copy_of_auth({**tenant.environ(callback), "AUTH0_SECRET": " ".join(secrets)})
+    app, other = Flask("shop"), own.init_app(Flask("shop"))
     app.config.update(config)
-
-    copy_of_auth(tenant.environ(callback)).init_app(app)
+    own.init_app(app)
 
     assert app.config["SESSION_COOKIE_SAMESITE"] == samesite
     assert app.config["SESSION_COOKIE_SECURE"] == secure
+    keys = {app.secret_key, *app.config["SECRET_KEY_FALLBACKS"]}
+    assert len(keys | {*secrets}) == 4
+    assert other.secret_key == app.secret_key
 
 
 def test_sync_httpx_clients_are_signed_in_as_well(app: Flask) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 from flask import Flask
-from werkzeug.test import run_wsgi_app
+from werkzeug.test import create_environ, run_wsgi_app
 
 import auth
 from app import create_app
@@ -33,13 +32,8 @@ def shipped(request: pytest.FixtureRequest) -> Iterator[Flask]:
         yield create_app()
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A request, byte by byte as it may come.
-
-    Attributes:
-        headers: Names as in an environ, such as ``HTTP_ACCEPT``, with their values.
-    """
+class Sent(NamedTuple):
+    """A request, byte by byte as it may come; its headers as an environ names them."""
 
     path: bytes = b"/"
     method: str = "GET"
@@ -48,8 +42,7 @@ class Sent:
     body: bytes = b""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What an app answers."""
 
     status: str
@@ -71,28 +64,16 @@ class Answer:
 
 def send(app: Flask, sent: Sent, host: str) -> Answer:
     """Have an app answer (PEP 3333)."""
-    body, status, headers = run_wsgi_app(app.wsgi_app, _environ(sent, host), True)
-    return Answer(status, list(headers), b"".join(body))
-
-
-def _environ(sent: Sent, host: str) -> dict[str, Any]:
-    return {
+    environ = {
+        **create_environ(base_url=f"http://{host}"),
         "REQUEST_METHOD": sent.method,
-        "SCRIPT_NAME": "",
         "PATH_INFO": sent.path.decode("latin-1"),
         "QUERY_STRING": sent.query.decode("latin-1"),
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": host.rpartition(":")[2],
-        "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": "127.0.0.1",
-        "HTTP_HOST": host,
         "CONTENT_LENGTH": str(len(sent.body)),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(sent.body),
         "wsgi.errors": io.StringIO(),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
         **{name: value.decode("latin-1") for name, value in sent.headers},
     }
+    body, status, headers = run_wsgi_app(app.wsgi_app, environ, True)
+    return Answer(status, list(headers), b"".join(body))
