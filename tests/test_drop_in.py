@@ -117,9 +117,9 @@ async def post(
 
 def test_few_lines_of_an_app_change_and_the_docs_show_which() -> None:
     lines: list[str] = []
-    sides = before, after = SHOP / "before", SHOP / "after"
-    for file in sorted([*after.rglob("*.py"), *after.rglob("*.html")]):
-        name = file.relative_to(after)
+    sides = SHOP / "before", SHOP / "after"
+    for file in sorted([*sides[1].rglob("*.py"), *sides[1].rglob("*.html")]):
+        name = file.relative_to(sides[1])
         old, new = ((side / name).read_text().splitlines() for side in sides)
         titles = f"before/{name}", f"after/{name}"
         lines += difflib.unified_diff(old, new, *titles, n=0, lineterm="")

@@ -1,4 +1,4 @@
-"""A JSON API for a front end on another origin, and a page that htmx fills."""
+"""A JSON API for a front end on another origin."""
 # mypy: ignore-errors
 
 from os import environ
@@ -7,18 +7,6 @@ import identity
 from flask import Blueprint, Flask, request
 
 FRONT_END = environ["AUTH0_ALLOWED_ORIGINS"]
-INBOX = """
-<button onclick="load()">Load</button><ul id="rows"></ul><a href="/logout">Sign out</a>
-<script>
-async function load() {  // as htmx does it
-  const headers = {"HX-Request": "true", "HX-Current-URL": location.href};
-  const answer = await fetch("/inbox/rows", {headers});
-  const elsewhere = answer.headers.get("HX-Redirect");
-  if (elsewhere) location.href = elsewhere;
-  else document.getElementById("rows").innerHTML = await answer.text();
-}
-</script>
-"""
 
 app = Flask(__name__)
 identity.init_app(app)
@@ -30,18 +18,6 @@ api.before_request(identity.login_required(redirect=False))
 @app.get("/")
 def home():
     return "Welcome back" if identity.auth_user else "Welcome Guest"
-
-
-@app.get("/inbox")
-@identity.login_required
-def inbox():
-    return INBOX
-
-
-@app.get("/inbox/rows")
-@identity.login_required
-def rows():
-    return f"<li>A letter to {identity.auth_user['name']}</li>"
 
 
 @api.route("/orders", methods=["GET", "POST"])
