@@ -38,7 +38,7 @@ pytest_plugins = ["leaks"]
 #: Files that take long: they come first, so that the end does not wait for one of them.
 LONG = {
     *("test_package.py", "test_soak.py", "test_readme.py", "test_pages.py"),
-    *("test_drop_in.py", "test_front_end.py", "test_browser.py", "test_servers.py"),
+    *("test_drop_in.py", "test_browser.py", "test_servers.py"),
     *("test_same_behaviour.py", "test_redis.py", "test_tenant_in_use.py"),
     "test_commands.py",
 }

@@ -166,8 +166,9 @@ def project(tmp_path: Path) -> Path:
 
 def log_in(installed: Path, project: Path, **more: str) -> None:
     """Run the story of somebody's app."""
-    plugins = ("-p", "no:cacheprovider", "-p", "auth0_flask.tenant.pytest_plugin")
-    command = (installed / "python", "-m", "pytest", "-q", "-W", "error", *plugins)
+    options = ("-q", "-o", "filterwarnings=error", "-p", "no:cacheprovider")
+    plugin = ("-p", "auth0_flask.tenant.pytest_plugin")
+    command = (installed / "python", "-m", "pytest", *options, *plugin)
     assert "1 passed" in run(*command, cwd=project, **more)
 
 
