@@ -1,4 +1,4 @@
-"""Async views on reused event loops: answered as by Flask's own bridge.
+"""Async views on reused event loops.
 
 asgiref's own tests run on ours, too: see ``.ci/peers``.
 """
@@ -23,12 +23,10 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from flask import Flask, g, render_template_string
 
 from auth0_flask.event_loops import MAX_IDLE, reuse_event_loops
 from servers import ROOT
 
-Bridge = Callable[..., Callable[..., Any]]
 Loop = asyncio.AbstractEventLoop
 
 # A hang fails a test after so many seconds; no test waits so long otherwise.
@@ -40,13 +38,6 @@ needs_reuse = pytest.mark.skipif(
 )
 
 colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour")
-
-
-@pytest.fixture(params=["flask", "reuse_event_loops"])
-def bridge(request: pytest.FixtureRequest) -> Bridge:
-    """Flask's own bridge, and then ours: both tell the same story."""
-    own: Bridge = Flask(__name__).async_to_sync
-    return own if request.param == "flask" else reuse_event_loops
 
 
 def within_reason(function: Callable[[], Any]) -> Any:
@@ -75,72 +66,42 @@ async def which_loop() -> Loop:
     return asyncio.get_running_loop()
 
 
-def test_template_in_sync_code_calls_an_async_context_processor(bridge: Bridge) -> None:
-    app = Flask(__name__)
-    app.async_to_sync = bridge  # type: ignore[method-assign]
+def test_sync_code_of_a_view_runs_in_its_request_and_may_call_async_code() -> None:
+    """As where a template calls an async context processor."""
 
-    @app.context_processor
-    async def name() -> dict[str, Any]:
-        await g.event.wait()  # of the view: works only on the view's loop
-        return {"name": "Ada", "is_one_loop": g.loop is asyncio.get_running_loop()}
-
-    @app.get("/")
-    async def page() -> str:
-        g.loop, g.event = asyncio.get_running_loop(), asyncio.Event()
-        g.loop.call_later(0.01, g.event.set)
-        texts = "{{ name }}", " {{ is_one_loop }}"
-        rendered = await sync_to_async(lambda: [*map(render_template_string, texts)])()
-        return "".join(rendered)
-
-    def get() -> str:
-        return app.test_client().get("/").text
-
-    assert [within_reason(get) for _ in range(3)] == ["Ada True"] * 3
-
-
-def test_sync_code_of_a_view_runs_in_the_thread_and_context_of_its_request(
-    bridge: Bridge,
-) -> None:
-    async def view() -> tuple[str, threading.Thread, threading.Thread]:
-        before, current = colour.get("none"), sync_to_async(threading.current_thread)
+    async def view() -> list[object]:
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        before = colour.get("none")
         colour.set("of another view")
-        return before, await current(), await asyncio.create_task(current())
+        loop.call_later(0.01, event.set)
+
+        async def async_code() -> Loop:
+            await event.wait()  # of the view: works only on the view's loop
+            return asyncio.get_running_loop()
+
+        def sync_code() -> list[object]:
+            found = [reuse_event_loops(async_code)() is loop for _ in range(2)]
+            return [*found, threading.current_thread()]
+
+        run = sync_to_async(sync_code)
+        return [before, *await run(), *await asyncio.create_task(run())]
 
     def request() -> bool:
-        return bool(bridge(view)() == ("none", *[threading.current_thread()] * 2))
+        thread = threading.current_thread()
+        return reuse_event_loops(view)() == ["none", *[True, True, thread] * 2]
 
     assert [within_reason(request) for _ in range(3)] == [True] * 3
-
-
-def test_views_that_block_do_not_block_each_other(bridge: Bridge) -> None:
-    all_here = threading.Barrier(4, timeout=HANG)
-
-    async def view() -> Loop:
-        all_here.wait()
-        await sync_to_async(all_here.wait)()
-        return asyncio.get_running_loop()
-
-    with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(bridge(view)) for _ in range(4)]
-
-    assert len({call.result() for call in calls}) == 4
-
-
-def raised(error: type[BaseException]) -> None:
-    raise error
 
 
 @pytest.mark.parametrize(
     ("error", "end"),
     [
-        (KeyboardInterrupt, lambda loop: loop.call_soon(raised, KeyboardInterrupt)),
-        (SystemExit, lambda loop: loop.call_soon(raised, SystemExit)),
-        (SystemExit, lambda loop: raised(SystemExit)),
+        (SystemExit, lambda loop: sys.exit()),
+        (SystemExit, lambda loop: loop.call_soon(sys.exit)),
         (RuntimeError, lambda loop: loop.stop()),
     ],
 )
 def test_what_ends_a_loop_comes_through_and_all_that_runs_there_is_ended(
-    bridge: Bridge,
     error: type[BaseException],
     end: Callable[[Loop], Any],
     caplog: pytest.LogCaptureFixture,
@@ -170,34 +131,46 @@ def test_what_ends_a_loop_comes_through_and_all_that_runs_there_is_ended(
         await asyncio.gather(run("task", id), run("view", end))
 
     with pytest.raises(error):
-        within_reason(bridge(view))
+        within_reason(reuse_event_loops(view))
     assert sorted(ended) == ["generator", "task", "view"]
     assert "asynchronous generator" in caplog.text
-    assert bridge(which_loop)()
+    assert reuse_event_loops(which_loop)()
 
 
 @needs_reuse
-def test_a_loop_that_a_call_left_nothing_on_is_reused_and_closed_meanwhile() -> None:
+def test_a_loop_is_closed_between_calls_and_reused_where_no_other_call_has_it() -> None:
+    both = threading.Barrier(2, timeout=HANG)
+
     async def rows() -> AsyncGenerator[int, None]:
         yield 1
 
-    async def view(failure: type[Exception] | None = None) -> Loop:
-        async with asyncio.timeout(HANG):
+    async def view(waits: int = 0, failure: type[Exception] | None = None) -> Loop:
+        async with asyncio.timeout(HANG):  # has asgiref note the loop for the thread
             await asyncio.gather(asyncio.sleep(0.001), sync_to_async(str)())
         assert [row async for row in rows()] == [1]
+        for _ in range(waits):
+            both.wait()
         if failure:
             raise failure
         return asyncio.get_running_loop()
 
-    loop, coroutine = reuse_event_loops(which_loop)(), asyncio.sleep(0)
-    assert loop.is_closed()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        asyncio.run_coroutine_threadsafe(coroutine, loop)
-    coroutine.close()
+    def calls() -> list[Loop]:
+        loop, coroutine = reuse_event_loops(view)(), asyncio.sleep(0)
+        assert loop.is_closed()
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            asyncio.run_coroutine_threadsafe(coroutine, loop)
+        coroutine.close()
+        with pytest.raises(ValueError, match=r"^$"):
+            reuse_event_loops(view)(failure=ValueError)
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(reuse_event_loops(view), 2)
+            both.wait()
+            other = reuse_event_loops(view)()
+            both.wait()
+        return [loop, call.result(), other]
 
-    with pytest.raises(ValueError, match=r"^$"):
-        reuse_event_loops(view)(ValueError)
-    assert [reuse_event_loops(view)() for _ in range(2)] == [loop, loop]
+    loop, reused, other = within_reason(calls)
+    assert reused is loop is not other
 
 
 @pytest.mark.parametrize(
@@ -221,29 +194,6 @@ def test_a_loop_that_a_call_left_something_on_is_closed(
 
     assert reuse_event_loops(which_loop)() is not loop
     assert loop.is_closed()
-
-
-@needs_reuse
-def test_a_loop_in_use_by_one_request_is_not_used_by_another() -> None:
-    both = threading.Barrier(2, timeout=HANG)
-
-    async def view(waits: int) -> Loop:
-        await sync_to_async(str)()  # has asgiref note the loop for the thread
-        for _ in range(waits):
-            both.wait()
-        return asyncio.get_running_loop()
-
-    def requests() -> list[Loop]:
-        noted = reuse_event_loops(view)(0)
-        with ThreadPoolExecutor(1) as pool:
-            call = pool.submit(reuse_event_loops(view), 2)
-            both.wait()
-            other = reuse_event_loops(view)(0)
-            both.wait()
-        return [noted, call.result(), other]
-
-    noted, used, other = within_reason(requests)
-    assert used is noted is not other
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
@@ -272,11 +222,12 @@ def test_nothing_of_a_request_is_held_while_idle(is_stopped: bool) -> None:
 
 
 @needs_reuse
-def test_idle_threads_are_limited() -> None:
+def test_views_that_block_do_not_block_each_other_and_few_threads_stay() -> None:
     all_here = threading.Barrier(count := MAX_IDLE + 6, timeout=HANG)
 
     async def view() -> threading.Thread:
         all_here.wait()
+        await sync_to_async(all_here.wait)()
         return threading.current_thread()
 
     with ThreadPoolExecutor(count) as pool:
@@ -296,34 +247,28 @@ async def one(): return await sync_to_async(int)("1")
 """
 
 
-def python(script: str, *options: str) -> tuple[str, str]:
+def python(script: str) -> str:
     """Run a script that has the bridge, and ``wait`` for a forked child, to its end."""
-    script = START + textwrap.dedent(script)
+    options = "-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning"
+    command = [sys.executable, *options, "-c", START + textwrap.dedent(script)]
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", *options, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
+        command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False
     )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout, ended.stderr
+    return ended.stdout + ended.stderr
 
 
 @needs_reuse
 def test_forks_hang_neither_parent_nor_child() -> None:
-    said, errors = python(
+    said = python(
         """
-        [reuse_event_loops(one)() for _ in range(3)]
         def fork():
             child = os.fork()
             if not child:
                 os._exit(6 + reuse_event_loops(one)())
             return child
+        [reuse_event_loops(one)() for _ in range(3)]
         child = fork()
-        assert len(threading.enumerate()) == 1  # idle threads were ended before
-        print(wait(child), "outside of a view")
+        print(len(threading.enumerate()), wait(child))  # idle threads were ended before
 
         async def view():
             return await sync_to_async(lambda: wait(fork()))()
@@ -339,18 +284,7 @@ def test_forks_hang_neither_parent_nor_child() -> None:
             child = os.fork()
             return 7 + await sync_to_async(wait)(child) if child else 0
         print(reuse_event_loops(view)(), "in a view that the child returns from, too")
-        print(reuse_event_loops(one)())
-        """,
-        *("-X", "dev"),
-    )
 
-    assert [line[0] for line in said.splitlines()] == [*"777", "1"], said
-    assert "ResourceWarning" not in errors
-
-
-def test_a_process_can_fork_while_its_threads_run_views() -> None:
-    said, _ = python(
-        """
         def use():
             while True: reuse_event_loops(one)()
         for _ in range(3): threading.Thread(target=use, daemon=True).start()
@@ -361,12 +295,13 @@ def test_a_process_can_fork_while_its_threads_run_views() -> None:
             if not child:  # calls no view: a lock of asgiref may have come along
                 os._exit(len(threading.enumerate()))
             codes.add(wait(child))
-        print(codes, reuse_event_loops(one)(), flush=True)
+        print(codes, "while threads run views", flush=True)
         os._exit(0)
         """
     )
 
-    assert said == "{1} 1\n"
+    found = [line.partition(" in ")[0] for line in said.splitlines()]
+    assert found == ["1 7", "7", "7", "{1} while threads run views"], said
 
 
 @needs_reuse
@@ -387,31 +322,21 @@ def test_a_process_ends_at_once_and_silently_even_while_a_view_runs() -> None:
             print("by Ctrl+C")
     """
 
-    assert python(idle, *("-X", "dev", "-W", "error")) == ("True\n", "")
-    assert python(idle + running) == ("True\nby Ctrl+C\n", "")
+    assert [python(idle), python(running)] == ["True\n", "by Ctrl+C\n"]
 
 
-@needs_reuse
 def test_with_an_older_asgiref_nothing_is_reused_and_without_one_it_says_so() -> None:
-    said, _ = python(
+    said = python(
         """
-        async def thread(): return threading.current_thread().name
-        def tell():
-            del sys.modules["event_loops"]
-            from event_loops import reuse_event_loops
-            print(reuse_event_loops(one)(), reuse_event_loops(thread)() == "async-view")
-        tell()
         AsyncToSync.main_event_loop = None
-        tell()
-        del AsyncToSync.main_event_loop, AsyncToSync.context_to_thread_executor
-        tell()
-        sys.modules |= {name: None for name in sys.modules if "asgiref" in name}
-        try: tell()
-        except ImportError as error: print(error)
+        for names in ((), [n for n in sys.modules if "asgiref" in n]):
+            sys.modules |= dict.fromkeys(names)
+            del sys.modules["event_loops"]
+            try: from event_loops import reuse_event_loops
+            except ImportError as error: print(error)
+            else: print(type(reuse_event_loops(one)).__name__)
         """
     )
 
-    assert said == (
-        "1 True\n1 False\n1 False\n"
-        "Async views need asgiref: pip install 'flask[async]'\n"
-    )
+    cure = "Async views need asgiref: pip install 'flask[async]'"
+    assert said.splitlines() == ["AsyncToSync", cure]
