@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from flask import Flask
 from werkzeug.serving import make_server
 
 from auth0_flask.tenant import Tenant
@@ -28,7 +29,6 @@ from visitor import Visitor
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from flask import Flask
     from playwright.sync_api import Browser
 
     from sdk_calls import Caller
@@ -119,8 +119,6 @@ def app() -> Flask:
 @pytest.fixture
 def shop() -> Flask:
     """An app made as the README says, with Flask's defaults."""
-    from flask import Flask
-
     import auth
 
     shop = auth.init_app(Flask("shop"))
@@ -167,14 +165,12 @@ def trust() -> ssl.SSLContext:
 
 
 @pytest.fixture
-async def visitors(
-    site: str, tenant: Tenant, trust: ssl.SSLContext
-) -> AsyncIterator[Callable[..., Visitor]]:
+async def visitors(site: str, tenant: Tenant) -> AsyncIterator[Callable[..., Visitor]]:
     """Make visitors, each with a browser of their own."""
     made: list[Visitor] = []
 
     def visitor(username: str = "alice", *, at: str = site) -> Visitor:
-        made.append(Visitor(at, trust, username=username))
+        made.append(Visitor(at, username))
         return made[-1]
 
     yield visitor
@@ -230,8 +226,7 @@ class Clock:
     """A clock that tests set forward; it shifts ``time.time`` for all of the app."""
 
     def __init__(self) -> None:
-        self.offset = 0.0
-        self._real = time.time
+        self.offset, self._real = 0.0, time.time
 
     def time(self) -> float:
         return self._real() + self.offset
@@ -243,6 +238,5 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the app in this process."""
-    clock = Clock()
-    monkeypatch.setattr(time, "time", clock.time)
+    monkeypatch.setattr(time, "time", (clock := Clock()).time)
     return clock

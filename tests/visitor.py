@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Callable
 from html import unescape
@@ -15,20 +14,17 @@ if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.test import TestResponse
 
-_FIELD = re.compile(r'name="state" value="([^"]*)"')
 #: The pages of the tenant are plain http; httpx would read certificates each time.
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_OPTIONS: Any = {"verify": _TRUSTS_NOBODY, "trust_env": False, "timeout": 60}
 
 
 class Visitor:
     """Somebody at a browser, who signs in as one of the tenant's users."""
 
-    def __init__(self, site: str, verify: Any, *, username: str = "alice") -> None:
-        self.site = site
-        self.username = username
-        self.http = httpx.AsyncClient(
-            verify=verify, headers={"Accept": "text/html"}, timeout=60, trust_env=False
-        )
+    def __init__(self, site: str, username: str) -> None:
+        self.site, self.username = site, username
+        self.http = httpx.AsyncClient(**_OPTIONS, headers={"Accept": "text/html"})
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         """Ask for a page of the site and stay where it answers."""
@@ -67,8 +63,7 @@ class Visitor:
         """Say who the site takes us for, or None if signed out."""
         response = await self.get("/api/me")
         assert response.status_code in {200, 401}, response.text
-        claims: dict[str, Any] = response.json()
-        return claims if response.status_code == 200 else None
+        return response.json() if response.status_code == 200 else None
 
     async def logout(self) -> httpx.Response:
         """Sign out, here and at the tenant."""
@@ -77,19 +72,15 @@ class Visitor:
     @property
     def cookies(self) -> dict[str, str]:
         """Our cookies for the site, by name."""
-        return {
-            cookie.name: cookie.value or ""
-            for cookie in self.http.cookies.jar
-            if cookie.name != "auth0_local"
-        }
+        cookies = ((c.name, c.value or "") for c in self.http.cookies.jar)
+        return {name: value for name, value in cookies if name != "auth0_local"}
 
 
 class Shopper:
     """Somebody at a browser of an app in this process; no server is needed."""
 
     def __init__(self, app: Flask, username: str = "alice") -> None:
-        self.client = app.test_client()
-        self.username = username
+        self.client, self.username = app.test_client(), username
         self.code: Callable[[], str] | None = None  # a second factor
 
     def sign_in(self, path: str = "/login") -> str:
@@ -119,7 +110,7 @@ class Shopper:
 
 def http_browser() -> httpx.Client:
     """Return a browser for the tenant's pages."""
-    return httpx.Client(verify=_TRUSTS_NOBODY, trust_env=False, timeout=60)
+    return httpx.Client(**_OPTIONS)
 
 
 def sign_in(
@@ -142,9 +133,9 @@ def _fill_in(http: httpx.Client, to: httpx.Response, **fields: str) -> httpx.Res
 
 def state_of(page: httpx.Response) -> str:
     """Return the hidden state of the tenant's login page."""
-    found = _FIELD.search(page.text)
-    assert found, page.text
-    return unescape(found[1])
+    state = page.text.partition('name="state" value="')[2].partition('"')[0]
+    assert state, page.text
+    return unescape(state)
 
 
 def code_of(page: httpx.Response) -> str:
