@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from tempfile import TemporaryDirectory
 from traceback import walk_tb
 from types import TracebackType
@@ -26,7 +27,13 @@ from .errors import StoreUnavailable
 from .guards import answer_sdk_error, before_view, covered_guards
 from .redirects import KEY, Endpoints
 from .settings import Settings, SetupError, misspelled_settings
-from .stores import SharedStore, SplitSessionInterface, SqliteStore, derive_key
+from .stores import (
+    SharedStore,
+    SplitSessionInterface,
+    SqliteStore,
+    derive_key,
+    request_state,
+)
 from .stores.base import copy_json, restore_claims
 from .stores.cookies import STATE_KEY
 from .stores.encryption import DecryptionError
@@ -62,15 +69,17 @@ def _claims() -> Mapping[str, Any]:
     try:
         return (current_client().load_session() or {}).get("user") or {}
     except StoreUnavailable:
-        if not _is_caught_by_flask(handled):
-            raise
-        return {}  # for an error's page, which could not be shown otherwise
+        # an error's page could not be shown otherwise
+        if request_state().is_outage_page or _is_caught_by_flask(handled):
+            return {}
+        raise
 
 
 def _is_caught_by_flask(traceback: TracebackType | None) -> bool:
     """Tell an error that Flask handles, perhaps in an async handler, from others."""
-    names = [str(f.f_globals.get("__name__")) for f, _ in walk_tb(traceback)]
-    names = [name for name in names[:2] if not name.startswith("asgiref.")]
+    frames = islice(walk_tb(traceback), 2)
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    names = [name for name in names if not name.startswith("asgiref.")]
     return names[:1] == ["flask.app"]
 
 

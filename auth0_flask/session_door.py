@@ -181,7 +181,8 @@ class SessionDoor(StateStore):
             known.began = shared.now()
             result = await work(url)
         except BaseException:
-            release()
+            with suppress(StoreUnavailable):  # then it expires by itself
+                release()
             raise
         encrypted = self._sessions.encrypt(name, known.session or {})
         with suppress(StoreUnavailable):  # only a second request needs it

@@ -57,6 +57,7 @@ class RequestState:
     never_redirect = False  # a browser gets 401, too
     forgot_rounds = False  # the cookie that counts logins, if it came
     responded = False  # it is made, so that no cookie can be added
+    is_outage_page = False  # it could not be kept, and says so instead
 
 
 def request_state() -> RequestState:

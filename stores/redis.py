@@ -391,10 +391,10 @@ def _text(found: Any) -> str | None:
 
 def _answer_instead(app: Flask, response: Response, error: StoreUnavailable) -> None:
     """Answer with the page for an outage: the session could not be stored."""
+    request_state().is_outage_page = True
     page = app.make_response(app.handle_user_exception(error))
-    response.status_code = page.status_code
+    response.status_code, response.data = page.status_code, page.data
     for name in _OF_A_PAGE.split():
         response.headers.remove(name)
     kept = {n: v for n, v in page.headers if n in {"Content-Type", "Retry-After"}}
     response.headers.update(kept)
-    response.set_data(page.get_data())
