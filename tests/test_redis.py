@@ -170,6 +170,24 @@ def test_a_page_whose_session_could_not_be_kept_leaves_nothing_of_itself(
     assert not {*names} & {*away.headers.keys()}
 
 
+def test_a_login_that_redis_loses_at_its_end_leads_to_the_apps_own_page(
+    tenant: Tenant, own_redis: RedisServer
+) -> None:
+    shop = make_shop(auth, redis=connect(own_redis.url))
+
+    @shop.errorhandler(503)
+    def page(error: HTTPException) -> tuple[str, int]:
+        return render_template_string("{{ 'in' if auth_user else 'out' }}"), 503
+
+    alice = Shopper(shop)
+    alice.login()
+    callback = alice.sign_in()
+    with auth.user_logged_in.connected_to(lambda *_, **__: own_redis.kill(), shop):
+        answer = alice.client.get(callback)
+
+    assert (answer.status_code, answer.text) == (503, "out")
+
+
 @pytest.mark.parametrize("outage", ["kill", "freeze"])
 async def test_an_outage_is_told_soon_and_signs_nobody_out(
     durable: RedisServer, visitors: Visitors, outage: str
