@@ -7,8 +7,6 @@ import string
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from joserfc import jwe
 from joserfc.jwk import OctKey
 
@@ -67,6 +65,9 @@ def test_it_decrypts_for_nothing_else() -> None:
         decrypt("transaction", encrypted, [NEW])
     with pytest.raises(DecryptionError, match="encrypted with another secret"):
         decrypt("session", encrypted, [OTHER, OLD])
+    header = encrypted.partition(".")[0]
+    for sent in ("", b"x", None, header, f"{header}....", f"{header}..字.é.x"):
+        assert_refused(sent)
 
 
 def test_no_byte_can_be_changed() -> None:
@@ -96,14 +97,6 @@ def test_a_value_has_the_one_spelling_of_rfc_7515() -> None:
         assert_refused(encrypted.replace("..", ".A."))
         assert_refused(f"{head}.    {ciphertext}.{tag}")
         assert_refused(f"{head}.{ciphertext[:-4]}.{ciphertext[-4:]}{tag}")
-
-
-@given(st.text() | st.binary(), st.lists(st.text(), min_size=1, max_size=6))
-def test_whatever_is_sent_is_refused(sent: object, behind: list[str]) -> None:
-    header = encrypt("session", {}, [NEW]).partition(".")[0]
-
-    for value in (sent, ".".join([header, *behind])):
-        assert_refused(value)
 
 
 def with_joserfc(plain: bytes) -> str:
