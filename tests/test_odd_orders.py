@@ -19,8 +19,6 @@ from auth0_flask.tenant import Tenant
 from visitor import http_browser, sign_in
 from wsgi import KEPT, shipped
 
-MOST_UNDER_WAY = 3  # so that none has to make room for another
-
 
 @dataclass
 class Browser:
@@ -45,7 +43,7 @@ class World:
         self.ended: set[str] = set()  # logins under way at a logout
 
     def login(self, browser: Browser, username: str) -> None:
-        if len(browser.under_way) < MOST_UNDER_WAY:
+        if len(browser.under_way) < 3:  # so that none has to make room for another
             answer = browser.get("/login?return_to=/profile")
             browser.under_way.append(answer.location or "")
 

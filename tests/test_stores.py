@@ -121,7 +121,6 @@ def cookies_of(client: FlaskClient) -> dict[str, str]:
 
 
 def own_of(client: FlaskClient) -> Any:
-    """Return what the app itself keeps."""
     return client.get("/own").get_json()
 
 
@@ -243,7 +242,6 @@ def test_only_a_login_makes_another_session(app_for: AppFor) -> None:
 
     assert refreshed["user"] == {"sub": "auth0|alice", "name": "Alice"}
     assert refreshed["id_token"] == "an.id.token"
-    assert refreshed["session"].keys() == first["session"].keys()
     for name in ("id", "created_at"):
         assert refreshed["session"][name] == first["session"][name]
     assert client.get("/state").get_json()["session"]["id"] != first["session"]["id"]
@@ -375,10 +373,7 @@ def record_of(client: FlaskClient) -> str:
 def test_whoever_reads_and_writes_redis_sees_nothing_and_signs_in_as_nobody(
     app_for: AppFor, redis_server: RedisServer
 ) -> None:
-    """No session can be made of another, and none is a cookie.
-
-    Such as for an app with the same secret that keeps sessions in cookies.
-    """
+    """None is made of another, or a cookie at an app that has the same secret."""
     app, behind = app_for(), app_for(secret=OLD)
     alice, mallory = signed_in(app), app.test_client()
     mallory.post("/own", json={"cart": "of-the-app"})
