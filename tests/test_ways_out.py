@@ -5,51 +5,47 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Event
-from typing import Any, cast
+from threading import Barrier
+from typing import Any
 
 import pytest
 from flask import Flask, session
+from redis import Redis
 from werkzeug.test import TestResponse
 
 from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Tenant
-from redis_server import RedisServer
 from shop import copy_of_auth, make_shop
 from test_logout import held
 from test_revocations import full_disk
 from visitor import Shopper
 
 ALICE = "auth0|alice"
-SAME = {"Sec-Fetch-Site": "same-origin"}
+EVERYWHERE, SAME = "/logout/everywhere", {"Sec-Fetch-Site": "same-origin"}
 JSON = {"Accept": "application/json"}
 
 
 class Shop:
-    """An app, Alice at her browser, and a copy of its cookies.
+    """An app, as two processes have it; Alice at two browsers, and a copy of one."""
 
-    Attributes:
-        worker: The app as another process has it.
-        cookie: The name of the cookie that the login is in.
-        session_id: That of Alice's session.
-        sid: That of her session at Auth0.
-    """
-
-    def __init__(self, tenant: Tenant, auth: Any, cookie: str, **options: Any) -> None:
-        self.tenant, self.auth, self.cookie = tenant, auth, cookie
+    def __init__(self, tenant: Tenant, auth: Any, redis: Redis | None) -> None:
+        self.tenant, self.auth, self.redis = tenant, auth, redis
+        options = {"redis": redis} if redis else {}
+        self.cookie = "session" if redis else "session_auth0"
         self.app, self.worker = [make_shop(auth, **options) for _ in range(2)]
-        self.begun, self.may_end = Event(), Event()
+        self.at_the_slow_page = Barrier(2, timeout=20)
         self._add_views()
         self.alice, self.phone = Shopper(self.app), Shopper(self.app)
-        for each in (self.alice, self.phone):
+        self.bob = Shopper(self.app, "bob")
+        for each in (self.alice, self.phone, self.bob):
             each.login()
         self.copy = self.alice.twin()
         own: Any = self.alice.client.get("/session").json
-        self.session_id, self.sid = own["session"]["id"], own["user"]["sid"]
+        self.id, self.sid = own["session"]["id"], own["user"]["sid"]
 
     def _add_views(self) -> None:
         auth, app = self.auth, self.app
@@ -63,7 +59,7 @@ class Shop:
 
         @app.get("/devices")
         async def devices() -> list[str]:
-            return [each.id for each in await auth.auth0.sessions_of("auth0|alice")]
+            return [each.id for each in await auth.auth0.sessions_of(ALICE)]
 
         @app.get("/token/<api>")
         async def token(api: str) -> str:
@@ -79,8 +75,8 @@ class Shop:
         async def slow() -> str:
             """Take long, with a session that is written anew in several ways."""
             await auth.auth0.get_access_token(audience="https://slow.example/")
-            self.begun.set()
-            self.may_end.wait(20)
+            self.at_the_slow_page.wait()
+            self.at_the_slow_page.wait()
             session["was_here"] = True
             return "slow"
 
@@ -90,99 +86,72 @@ class Shop:
 
     def lets_in(self, shopper: Shopper, *, by: Flask | None = None) -> bool:
         """Tell whether a browser is signed in; its cookies stay what they are."""
-        client = (by or self.app).test_client()
-        client._cookies = dict(shopper.client._cookies or {})
-        answer = client.get("/me", headers=JSON)
+        answer = shopper.twin(by or self.app).client.get("/me", headers=JSON)
         assert answer.status_code in {200, 401, 503}, answer.text
         return answer.status_code == 200
 
+    def auth0_says(self, **named: Any) -> TestResponse:
+        """Send a logout token."""
+        form = {"logout_token": self.tenant.logout_token(**named)}
+        return self.app.test_client().post("/backchannel-logout", data=form)
 
-# Each returns whether it says that it is done.
+    def operator_says(self, *whose: str) -> bool:
+        """Call `flask auth0 revoke`."""
+        ended = self.app.test_cli_runner().invoke(args=["auth0", "revoke", *whose])
+        said = "Ended" if ended.exit_code == 0 else "Nothing was ended"
+        assert said in ended.output
+        return ended.exit_code == 0
 
-
-def button(shop: Shop) -> bool:
-    at_auth0(shop, shop.alice.client.get("/logout"))
-    return True
-
-
-def all_devices(shop: Shop) -> bool:
-    answer = shop.alice.client.post("/logout/everywhere", headers=SAME)
-    if answer.status_code == 503:
-        return False
-    at_auth0(shop, answer)
-    return True
-
-
-def from_another_browser(shop: Shop) -> bool:
-    answer = shop.phone.client.post(f"/end/{shop.session_id}")
-    assert answer.status_code in {200, 503}
-    return answer.status_code == 200
+    def is_refused_a_token(self) -> bool:
+        """Ask for an access token with a refresh token that Auth0 has revoked."""
+        self.tenant.revoke_refresh_tokens(ALICE)
+        answer = self.alice.client.get("/token/another", headers=JSON)
+        assert answer.status_code in {401, 503}
+        return answer.status_code == 401
 
 
-def from_auth0(shop: Shop, **named: Any) -> bool:
-    form = {"logout_token": shop.tenant.logout_token(**named)}
-    answer = shop.app.test_client().post("/backchannel-logout", data=form)
-    assert answer.status_code in {200, 503}
-    return answer.status_code == 200
-
-
-def operator(shop: Shop, *whose: str) -> bool:
-    ended = shop.app.test_cli_runner().invoke(args=["auth0", "revoke", *whose])
-    assert ("Ended" if ended.exit_code == 0 else "Nothing was ended") in ended.output
-    return ended.exit_code == 0
-
-
-def refused_refresh_token(shop: Shop) -> bool:
-    shop.tenant.revoke_refresh_tokens("auth0|alice")
-    answer = shop.alice.client.get("/token/another", headers=JSON)
-    assert answer.status_code in {401, 503}
-    return answer.status_code == 401
-
-
-def another_login(shop: Shop) -> bool:
-    answer = shop.alice.login()
-    assert answer.status_code in {302, 503}
-    return answer.status_code == 302
-
-
-#: With the logins under way that it ends as well: of this browser, of others.
-ALL = {"here", "elsewhere"}
-WAYS: dict[str, tuple[Callable[[Shop], bool], set[str]]] = {
-    "button": (button, {"here"}),
-    "all_devices": (all_devices, ALL),
-    "from_another_browser": (from_another_browser, set()),
-    # each login in these tests has a sid of its own
-    "from_auth0_by_sid": (lambda shop: from_auth0(shop, sid=shop.sid), set()),
-    "from_auth0_by_sub": (lambda shop: from_auth0(shop, sub=ALICE), ALL),
-    "operator_by_sub": (lambda shop: operator(shop, "--sub", ALICE), ALL),
-    "operator_by_sid": (lambda shop: operator(shop, "--sid", shop.sid), set()),
-    "operator_all": (lambda shop: operator(shop, "--all"), ALL),
-    "refused_refresh_token": (refused_refresh_token, set()),
-    "another_login": (another_login, set()),
+#: Besides Alice's session: a login under way in her browser, her other browser and a
+#: login under way in another, and everybody else.
+HERE, HERS = {"here"}, {"here", "phone", "elsewhere"}
+#: Each with what is over as well; each login in these tests has a sid of its own.
+WAYS: dict[str, tuple[Callable[[Shop], TestResponse | bool], set[str]]] = {
+    "button": (lambda s: s.alice.client.get("/logout"), HERE),
+    "all_devices": (lambda s: s.alice.client.post(EVERYWHERE, headers=SAME), HERS),
+    "from_another_browser": (lambda s: s.phone.client.post(f"/end/{s.id}"), set()),
+    "from_auth0_by_sid": (lambda s: s.auth0_says(sid=s.sid, sub=ALICE), set()),
+    "from_auth0_by_sub": (lambda s: s.auth0_says(sub=ALICE), HERS),
+    "operator_by_sub": (lambda s: s.operator_says("--sub", ALICE), HERS),
+    "operator_by_sid": (lambda s: s.operator_says("--sid", s.sid), set()),
+    "operator_all": (lambda s: s.operator_says("--all"), HERS | {"bob"}),
+    "refused_refresh_token": (lambda s: s.is_refused_a_token(), set()),
+    "another_login": (lambda s: s.alice.login(), set()),
 }
 every_way = pytest.mark.parametrize("way", WAYS)
 
 
-def at_auth0(shop: Shop, answer: TestResponse) -> None:
-    """See that a logout leads to Auth0's, and that the browser forgets the session."""
-    assert answer.status_code in {302, 303}
-    assert "/v2/logout?" in answer.location
-    assert shop.alice.client.get_cookie(shop.cookie) is None
+def end(shop: Shop, way: str) -> bool:
+    """End Alice's session; return whether the app says that this is done.
+
+    A logout leads to Auth0's, and has the browser forget the session.
+    """
+    answer = WAYS[way][0](shop)
+    if isinstance(answer, bool):
+        return answer
+    assert answer.status_code in {200, 302, 303, 503}
+    is_done = answer.status_code != 503
+    if is_done and way in {"button", "all_devices"}:
+        assert "/v2/logout?" in answer.location
+        assert shop.alice.client.get_cookie(shop.cookie) is None
+    return is_done
 
 
 @pytest.fixture
-def make(
-    request: pytest.FixtureRequest, tenant: Tenant, tmp_path: Path
-) -> Callable[[str], Shop]:
-    def make(where: str) -> Shop:
-        path = tmp_path / "revocations.sqlite3"
-        auth = copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)})
-        if where == "file":
-            return Shop(tenant, auth, "session_auth0")
-        server: RedisServer = request.getfixturevalue("redis_server")
-        return Shop(tenant, auth, "session", redis=connect(server.url))
-
-    return make
+def shop(request: pytest.FixtureRequest, tenant: Tenant, tmp_path: Path) -> Shop:
+    path = str(tmp_path / "revocations.sqlite3")
+    redis = None
+    if request.param == "redis":
+        redis = connect(request.getfixturevalue("redis_server").url)
+    return Shop(tenant, copy_of_auth({"AUTH0_REVOCATIONS_PATH": path}), redis)
 
 
 _ahead: ContextVar[float] = ContextVar("ahead", default=0.0)
@@ -198,149 +167,87 @@ def on_a_machine_whose_clock_is_ahead(seconds: float) -> Iterator[None]:
     _ahead.reset(reset)
 
 
-@dataclass
-class Meanwhile:
-    """What was going on; both are the browser after that.
-
-    Attributes:
-        late: A browser that got an answer after the way out.
-        login: One whose callback was answered after it, with that answer.
-    """
-
-    late: Shopper | None = None
-    login: tuple[Shopper, TestResponse] | None = None
-
-
-@contextmanager
-def nothing(shop: Shop) -> Iterator[Meanwhile]:
-    yield Meanwhile()
-
-
-@contextmanager
-def a_slow_response(shop: Shop) -> Iterator[Meanwhile]:
-    late = shop.alice.twin()
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(late.client.get, "/slow")
-        assert shop.begun.wait(10)
-        yield Meanwhile(late=late)
-        shop.may_end.set()
-        assert answer.result(20).text == "slow"
-    cookies = [each.client.get_cookie(shop.cookie) for each in (late, shop.copy)]
-    assert cookies[0] == cookies[1]  # a newer session may have begun meanwhile
-
-
-@contextmanager
-def a_callback(shop: Shop, browser: Shopper) -> Iterator[Meanwhile]:
-    callback, late = browser.sign_in(), browser.twin()
-    seen = Meanwhile()
-    with held(shop.tenant, "token", lambda: late.client.get(callback)) as answer:
-        yield seen
-    seen.login = late, answer.result(20)
-
-
-@contextmanager
-def a_callback_here(shop: Shop) -> Iterator[Meanwhile]:
-    with a_callback(shop, shop.alice) as seen:
-        yield seen
-
-
-@contextmanager
-def a_callback_elsewhere(shop: Shop) -> Iterator[Meanwhile]:
-    with a_callback(shop, Shopper(shop.app)) as seen:
-        yield seen
-
-
-MEANWHILE = (nothing, a_slow_response, a_callback_here, a_callback_elsewhere)
-#: What goes on where; it is the same wherever the clocks of machines differ.
-SCENES = [
-    *((scene, where, 0) for scene in MEANWHILE for where in ("file", "redis")),
-    *((nothing, "redis", seconds) for seconds in (3, -3)),
-]
-
-
 @pytest.mark.parametrize(
-    ("meanwhile", "where", "ahead"),
-    SCENES,
-    ids=[f"{scene.__name__}-{where}-{ahead}" for scene, where, ahead in SCENES],
+    ("shop", "ahead"), [("file", 0), ("redis", 3), ("redis", -3)], indirect=["shop"]
 )
 @every_way
-def test_a_copied_cookie_is_signed_out(
-    make: Callable[[str], Shop],
-    way: str,
-    meanwhile: Callable[[Shop], AbstractContextManager[Meanwhile]],
-    where: str,
-    ahead: float,
+def test_it_ends_every_copy_and_what_it_should_and_nothing_else(
+    shop: Shop, way: str, ahead: float
 ) -> None:
-    shop, (end, ends) = make(where), WAYS[way]
+    late, elsewhere = shop.alice.twin(), Shopper(shop.app)
+    callbacks = [each.sign_in() for each in (shop.alice, elsewhere)]
+    here, hold = shop.alice.twin(), partial(held, shop.tenant, "token")
     assert shop.lets_in(shop.copy)
-    assert shop.session_id in shop.listed()
+    assert shop.id in shop.listed()
 
-    with meanwhile(shop) as seen, on_a_machine_whose_clock_is_ahead(ahead):
-        assert end(shop)
-        assert not shop.lets_in(shop.copy)
-        assert not shop.lets_in(shop.copy, by=shop.worker)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(late.client.get, "/slow")
+        shop.at_the_slow_page.wait()
+        with (
+            hold(lambda: here.client.get(callbacks[0])) as answer_here,
+            hold(lambda: elsewhere.client.get(callbacks[1])) as answer_elsewhere,
+            on_a_machine_whose_clock_is_ahead(ahead),
+        ):
+            assert end(shop, way)
+            assert not shop.lets_in(shop.copy)
+            assert not shop.lets_in(shop.copy, by=shop.worker)
+        shop.at_the_slow_page.wait()
+        assert slow.result(20).text == "slow"
 
+    assert not shop.lets_in(late)
+    cookies = [each.client.get_cookie(shop.cookie) for each in (late, shop.copy)]
+    assert cookies[0] == cookies[1]  # a newer session may have begun meanwhile
     assert not shop.lets_in(shop.copy)
     with on_a_machine_whose_clock_is_ahead(ahead):
         assert not shop.lets_in(shop.copy)
     assert shop.lets_in(shop.alice) == (way == "another_login")
-    assert shop.session_id not in shop.listed()
-    assert seen.late is None or not shop.lets_in(seen.late)
-    if seen.login:
-        which = "here" if meanwhile is a_callback_here else "elsewhere"
-        browser, answer = seen.login
-        is_over = which in ends
-        assert answer.status_code == (400 if is_over else 302)
-        assert shop.lets_in(browser) is not is_over
-        browsers = (shop.alice, shop.phone, browser)
-        assert len(shop.listed()) == sum(map(shop.lets_in, browsers))
+
+    browsers = {"here": here, "elsewhere": elsewhere, "phone": shop.phone}
+    over = {name for name, each in browsers.items() if not shop.lets_in(each)}
+    assert over | (set() if shop.lets_in(shop.bob) else {"bob"}) == WAYS[way][1]
+    assert answer_here.result(20).status_code == (400 if "here" in over else 302)
+    is_over = "elsewhere" in over
+    assert answer_elsewhere.result(20).status_code == (400 if is_over else 302)
+
+    assert shop.id not in shop.listed()
+    hers = (shop.alice, *browsers.values())
+    assert len(shop.listed()) == sum(map(shop.lets_in, hers))
+    shop.alice.login()  # at once
+    assert shop.lets_in(shop.alice)
 
 
 @contextmanager
-def that_says(server: RedisServer, spoil: str, mend: str) -> Iterator[None]:
-    assert server.say(spoil).startswith(b"+OK")
+def where_nothing_can_be_written(redis: Redis | None) -> Iterator[None]:
+    """Fill the disk, or make Redis a replica."""
+    if redis is None:
+        with full_disk():
+            yield
+        return
+    redis.slaveof("127.0.0.1", 1)
     try:
         yield
     finally:
-        assert server.say(mend).startswith(b"+OK")
+        redis.slaveof()
 
 
-#: A Redis that can be read, and not written to; and how to mend it.
-READ_ONLY = {
-    "a replica": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
-    "an ACL": ("ACL SETUSER default -@write", "ACL SETUSER default +@all"),
-}
 #: These are tried on by themselves; of the others it is told that nothing is ended.
 TRIED_ON = {"button", "from_another_browser"}
 
 
-@pytest.mark.parametrize("what", ["a full disk", *READ_ONLY])
+@pytest.mark.parametrize("shop", ["file", "redis"], indirect=True)
 @every_way
 def test_where_nothing_can_be_written_it_is_as_soon_as_it_can(
-    request: pytest.FixtureRequest,
-    make: Callable[[str], Shop],
-    way: str,
-    what: str,
+    shop: Shop, way: str
 ) -> None:
-    shop, (end, _) = make("file" if what == "a full disk" else "redis"), WAYS[way]
-    assert shop.lets_in(shop.copy)
-    if what in READ_ONLY:
-        server = cast(RedisServer, request.getfixturevalue("redis_server"))
-        trouble = that_says(server, *READ_ONLY[what])
-    else:
-        trouble = full_disk()
-
-    with trouble:
-        done = end(shop)
+    with where_nothing_can_be_written(shop.redis):
+        assert end(shop, way) is (way == "button")
         if way in TRIED_ON:
             assert not shop.lets_in(shop.copy)
-        else:
-            assert not done
         if way == "button":
             assert not shop.lets_in(shop.alice)
 
     if way not in TRIED_ON:
-        assert end(shop)
+        assert end(shop, way)
     give_up = time.monotonic() + 10
     while shop.lets_in(shop.copy, by=shop.worker) and time.monotonic() < give_up:
         assert way in TRIED_ON
