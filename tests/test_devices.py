@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from dataclasses import replace
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import pytest
-from redis import Redis
 
-from app import create_app
 from auth0_flask.stores.redis import connect
+from auth0_flask.stores.shared import Device, browser_in_words
 from auth0_flask.tenant import Tenant
 from conftest import Clock
-from redis_server import RedisServer
-from shop import copy_of_auth, make_shop
+from shop import copy_of_auth, load
 from visitor import Shopper
 
-SAME = {"Sec-Fetch-Site": "same-origin"}
+ALICE = "auth0|alice"
+SAME, CROSS = [{"Sec-Fetch-Site": site} for site in ("same-origin", "cross-site")]
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 ANDROID = (
     "Mozilla/5.0 (Linux; Android 16) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -35,259 +34,186 @@ IPHONE = (
 
 
 class Shop:
-    """An app with views that list and end sessions, in a file or in Redis."""
+    """The demo, which notes sessions in files of a folder, or in Redis."""
 
-    def __init__(self, auth: Any, path: Path, redis: Redis | None) -> None:
-        self.auth, self._path, self._redis = auth, path, redis
-        self.app = make_shop(auth, **({"redis": redis} if redis else {}))
-        self.app.add_url_rule("/devices/<sub>", view_func=self._devices)
-        self.app.add_url_rule("/end/<id>", view_func=self._end)
+    def __init__(self, folder: Path, redis_url: str) -> None:
+        self._folder, self._redis = folder, connect(redis_url) if redis_url else None
+        path = str(folder / "revocations.sqlite3")
+        environment = {"AUTH0_REVOCATIONS_PATH": path, "AUTH0_REDIS_URL": redis_url}
+        auth = copy_of_auth(environment)
+        self.auth0, self.app = auth.auth0, load("app", auth).create_app()
         self.app.add_url_rule("/session", view_func=self._session)
 
-    async def _devices(self, sub: str) -> list[dict[str, Any]]:
-        return [vars(device) for device in await self.auth.auth0.sessions_of(sub)]
-
-    async def _end(self, id: str) -> str:  # noqa: A002 - as in its rule
-        await self.auth.auth0.end_session(id)
-        return id
-
-    async def _session(self) -> dict[str, Any]:
-        return await self.auth.auth0.get_session() or {}
+    def _session(self) -> Any:
+        return self.auth0.read_session() or {}
 
     def browser(self, user_agent: str = FIREFOX, username: str = "alice") -> Shopper:
         """Sign in with a browser."""
         shopper = Shopper(self.app, username)
-        shopper.client.environ_base["HTTP_USER_AGENT"] = user_agent
+        environ = {"HTTP_USER_AGENT": user_agent, "HTTP_ACCEPT": "text/html"}
+        shopper.client.environ_base.update(environ)
         assert shopper.login().status_code == 302
         return shopper
 
-    def session(self, shopper: Shopper) -> dict[str, Any]:
+    def session(self, shopper: Shopper) -> Any:
         """Return the session of a browser; nothing if it is signed out."""
-        return dict(shopper.client.get("/session").json or {})
+        return shopper.client.get("/session").json
 
-    def id(self, shopper: Shopper) -> str:
-        """Return the id of a browser's session."""
-        return str(self.session(shopper)["session"]["id"])
-
-    def list(self, sub: str = "auth0|alice") -> list[dict[str, Any]]:
+    def list(self, sub: str = ALICE) -> list[Device]:
         """List the sessions of a user."""
-        return [*(self.app.test_client().get(f"/devices/{sub}").json or [])]
-
-    def ids(self, sub: str = "auth0|alice") -> set[str]:
-        """Return the ids of a user's sessions."""
-        return {device["id"] for device in self.list(sub)}
+        with self.app.app_context():
+            return [*asyncio.run(self.auth0.sessions_of(sub))]
 
     def end(self, *ids: str) -> None:
         """End sessions."""
-        client = self.app.test_client()
-        for each in ids:
-            assert client.get(f"/end/{each}").status_code == 200
+        with self.app.app_context():
+            asyncio.run(self.auth0.end_session(*ids))
 
     def all_that_is_kept(self) -> str:
-        """Return all that the file or Redis holds."""
-        if self._redis is None:
-            files = self._path.parent.glob(f"{self._path.name}*")
-            return b"".join(f.read_bytes() for f in files).decode("latin-1")
-        names = self._redis.keys()
-        lists = [n for n in names if self._redis.type(n) == b"hash"]
-        texts = [self._redis.get(name) for name in names if name not in lists]
-        return repr([names, texts, [self._redis.hgetall(name) for name in lists]])
+        """Return all that the files or Redis hold."""
+        if (redis := self._redis) is None:
+            return repr([file.read_bytes() for file in self._folder.iterdir()])
+        names = redis.keys()
+        lists = [name for name in names if redis.type(name) == b"hash"]
+        texts = [redis.get(name) for name in names if name not in lists]
+        return repr([names, texts, [redis.hgetall(name) for name in lists]])
 
 
 @pytest.fixture(params=["file", "redis"])
 def shop(request: pytest.FixtureRequest, tenant: Tenant, tmp_path: Path) -> Shop:
-    path, redis = tmp_path / "revocations.sqlite3", None
-    if request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        redis = connect(server.url)
-    return Shop(copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)}), path, redis)
+    if request.param == "file":
+        return Shop(tmp_path, "")
+    return Shop(tmp_path, request.getfixturevalue("redis_server").url)
 
 
-def test_each_session_is_listed_with_its_browser_and_its_times(
+def test_sessions_are_listed_with_their_times_and_no_secret_and_each_can_be_ended(
     shop: Shop, clock: Clock
 ) -> None:
     began = clock.time()
     laptop = shop.browser(FIREFOX)
     clock.forward(30)
     phone = shop.browser(ANDROID)
-    shop.browser(EDGE, "bob")
+    bob = shop.browser(EDGE, "bob")
     clock.forward(10_000)
-    assert shop.session(laptop)["user"]["sub"] == "auth0|alice"
+    state = shop.session(laptop)
 
     first, second = shop.list()  # the last used one first
-
-    assert first["id"] == shop.id(laptop)
-    assert second["id"] == shop.id(phone)
-    assert first["sid"] == shop.session(laptop)["user"]["sid"]
-    assert first["browser"] == "Firefox, Linux"
-    assert second["browser"] == "Chrome, Android"
-    assert [device["browser"] for device in shop.list("auth0|bob")] == ["Edge, Windows"]
+    (bobs,) = shop.list("auth0|bob")
+    assert (first.id, first.sid) == (state["session"]["id"], state["user"]["sid"])
+    assert second.id == shop.session(phone)["session"]["id"]
+    assert (first.browser, second.browser) == ("Firefox, Linux", "Chrome, Android")
+    assert bobs.browser == "Edge, Windows"
     for device in (first, second):  # by the clock of Redis, which nobody set
-        assert device["created_at"] == pytest.approx(began, abs=50)
-    assert first["used_at"] == pytest.approx(began + 10_030, abs=20)
-    assert second["used_at"] == pytest.approx(began + 30, abs=20)
-    until = began + shop.auth.settings.session_max_seconds
-    assert first["until"] == pytest.approx(until, abs=50)
+        assert device.created_at == pytest.approx(began, abs=50)
+    assert first.used_at == pytest.approx(began + 10_030, abs=20)
+    assert second.used_at == pytest.approx(began + 30, abs=20)
+    until = began + shop.auth0.settings.session_max_seconds
+    assert first.until == pytest.approx(until, abs=50)
+
+    kept = shop.all_that_is_kept()
+    assert first.id in kept
+    secret = [state["id_token"], state["refresh_token"]]
+    secret += [tokens["access_token"] for tokens in state["token_sets"]]
+    secret += [cookie.value for cookie in (laptop.client._cookies or {}).values()]
+    for each in secret:
+        head, *others = each.split(".")  # the header of a token is in all of them
+        parts = [part for part in others or [head] if len(part) >= 16]
+        assert not any(part in kept for part in parts)
+    assert not any(word in kept for word in (ALICE, "alice@", "Alice"))
+
+    shop.end(second.id)
+    assert not shop.session(phone)
+    assert [device.id for device in shop.list()] == [first.id]
+    shop.end("no-such-id", first.id, second.id)  # as it may be pressed twice
+    assert not shop.session(laptop)
+    assert shop.list() == []
+    assert [device.id for device in shop.list("auth0|bob")] == [bobs.id]
+    assert shop.session(bob)
 
 
-@pytest.mark.parametrize("shop", ["file"], indirect=True)
-def test_a_browser_is_named_in_words_of_ours(shop: Shop) -> None:
+def test_a_browser_is_named_in_words_of_ours() -> None:
     for user_agent, words in {
         IPHONE: "Safari, iPhone",
         "curl/8.14.1": "curl",
         "Firefox" * 2_000: "Firefox",
-        **dict.fromkeys(("<script>", ""), "An unknown browser"),
+        "<script>": "An unknown browser",
     }.items():
-        shop.browser(user_agent)
-        assert shop.list()[0]["browser"] == words  # the last used one
-
-
-def test_one_is_ended_or_all_others_and_nobody_elses(shop: Shop) -> None:
-    mine, *others = [shop.browser() for _ in range(4)]
-    bob = shop.browser(username="bob")
-
-    shop.end(shop.id(others[0]))
-    assert not shop.session(others[0])
-    assert shop.ids() == {shop.id(each) for each in (mine, *others[1:])}
-
-    shop.end(*shop.ids() - {shop.id(mine)})
-    assert not any(shop.session(each) for each in others)
-    assert shop.ids() == {shop.id(mine)}
-    assert shop.ids("auth0|bob") == {shop.id(bob)}
-    shop.end("no-such-id", *shop.ids())  # as it may be pressed twice
-    assert shop.ids() == set()
-    assert shop.session(bob)
-
-
-def test_it_holds_no_token_and_names_nobody(shop: Shop) -> None:
-    alice = shop.browser()
-    state, kept = shop.session(alice), shop.all_that_is_kept()
-
-    assert shop.id(alice) in kept
-    secret = [state["id_token"], state["refresh_token"]]
-    secret += [tokens["access_token"] for tokens in state["token_sets"]]
-    secret += [cookie.value for cookie in (alice.client._cookies or {}).values()]
-    for each in secret:
-        first, *others = each.split(".")  # the header of a token is in all of them
-        parts = [part for part in others or [first] if len(part) >= 16]
-        assert not any(part in kept for part in parts)
-    assert not any(word in kept for word in ("auth0|alice", "alice@", "Alice"))
+        assert browser_in_words(user_agent) == words
 
 
 @pytest.mark.parametrize("is_used", [False, True], ids=["idle", "in use"])
 def test_it_is_gone_when_its_time_is_over(
     shop: Shop, clock: Clock, *, is_used: bool
 ) -> None:
-    alice, settings = shop.browser(), shop.auth.settings
+    alice, settings = shop.browser(), shop.auth0.settings
     step = settings.session_idle_seconds / 2
     for _ in range(int(settings.session_max_seconds // step) - 1 if is_used else 0):
         clock.forward(step)
-        assert shop.ids() == {shop.id(alice)}
+        assert shop.session(alice)
+        assert len(shop.list()) == 1
     clock.forward(2 * step + 1)
 
-    assert shop.ids() == set()
+    assert shop.list() == []
 
 
-def test_hundreds_of_sessions_of_one_user_are_listed_and_ended(
-    shop: Shop, clock: Clock
-) -> None:
+def test_hundreds_of_sessions_of_one_user_are_listed_and_ended(shop: Shop) -> None:
     one, bob = shop.browser(), shop.browser(username="bob")
-    state = shop.session(one)
-    state["internal"] = {"sid": state["user"]["sid"]}
-    with shop.app.test_request_context():
-        for number in range(299):
-            own = {**state["session"], "id": f"device-{number}"}
-            shop.auth.auth0.sessions.lifetime.register({**state, "session": own}, "x")
+    owner, (device,) = f"{shop.auth0.settings.domain} sub {ALICE}", shop.list()
+    store = shop.app.extensions["auth0"].shared_store
+    for number in range(299):
+        store.register(owner, replace(device, id=f"device-{number}"))
 
-    assert len(shop.ids()) == 300
+    assert len(shop.list()) == 300
     assert one.client.post("/logout/everywhere", headers=SAME).status_code == 303
-    assert shop.ids() == set()
+    assert shop.list() == []
     assert not shop.session(one)
-    assert shop.ids("auth0|bob") == {shop.id(bob)}
+    assert shop.session(bob)
     shop.browser()
-    assert len(shop.ids()) == 1
+    assert len(shop.list()) == 1
 
 
-@pytest.fixture
-def demo(tenant: Tenant) -> Callable[..., Shopper]:
-    """Sign in at the app as it ships, with a browser, as users of this test's own."""
-    app, names = create_app(), {n: f"{n}-{token_hex(4)}" for n in ("alice", "bob")}
-    for name in names.values():
-        tenant.add_user(name)
-
-    def browser(user_agent: str, username: str = "alice") -> Shopper:
-        shopper = Shopper(app, names[username])
-        environ = {"HTTP_USER_AGENT": user_agent, "HTTP_ACCEPT": "text/html"}
-        shopper.client.environ_base.update(environ)
-        assert shopper.login("/login?return_to=/profile").location == "/profile"
-        return shopper
-
-    return browser
-
-
-def is_signed_in(shopper: Shopper) -> bool:
-    answer = shopper.client.get("/profile")
-    assert answer.status_code in {200, 302}
-    return answer.status_code == 200
-
-
-def devices(shopper: Shopper) -> list[str]:
+def items(shopper: Shopper) -> list[str]:
     """Return the items of the list of devices on the profile page; this one first."""
     page = shopper.client.get("/profile").text
     found = page.partition('<ul class="devices">')[2].partition("</ul>")[0]
     return sorted(found.split("<li>")[1:], key=lambda item: "this device" not in item)
 
 
-def id_in(item: str) -> str:
-    """Return what the button of an item sends."""
-    return item.partition('name="id" value="')[2].partition('"')[0]
-
-
-def test_the_profile_page_signs_out_one_or_all_others_and_nobody_elses(
-    demo: Callable[..., Shopper],
+def test_after_a_fresh_login_the_profile_page_signs_out_one_or_all_others(
+    shop: Shop, tenant: Tenant, clock: Clock
 ) -> None:
-    laptop, phone, tablet = demo(FIREFOX), demo(ANDROID), demo(IPHONE)
-    bob = demo(EDGE, "bob")
-    mine, *others = devices(laptop)
+    laptop, phone, tablet = [shop.browser(each) for each in (FIREFOX, ANDROID, IPHONE)]
+    clock.forward(361)  # five minutes, and one that clocks may differ by
+    # the library that verifies ID tokens looks at the real time
+    claims = {"iat": int(clock.time()) - 361, "auth_time": int(clock.time())}
+    tenant.forge(claims=claims)
+    bob = shop.browser(EDGE, "bob")
+
+    def signed_in() -> list[bool]:
+        return [bool(shop.session(each)) for each in (laptop, phone, tablet, bob)]
+
+    asked = laptop.client.post("/devices/end", headers=SAME)
+    assert "max_age=300" in asked.location
+    tenant.forge(claims=claims)
+    assert laptop.login(asked.location).status_code == 302
+
+    mine, *others = items(laptop)
     assert "Firefox, Linux" in mine
     assert "this device" in mine
     assert "<button" not in mine
     (other,) = [item for item in others if "Chrome, Android" in item]
-    one, headers = {"id": id_in(other)}, {"Sec-Fetch-Site": "cross-site"}
-
-    def signed_in() -> list[bool]:
-        return [is_signed_in(each) for each in (laptop, phone, tablet, bob)]
-
-    refused = laptop.client.post("/devices/end", data=one, headers=headers)
+    one = {"id": other.partition('name="id" value="')[2].partition('"')[0]}
+    refused = laptop.client.post("/devices/end", data=one, headers=CROSS)
     assert refused.status_code == 403
-    bob.client.post("/devices/end", data=one, headers=SAME)
+    not_his = bob.client.post("/devices/end", data=one, headers=SAME)
+    assert not_his.status_code == 303
     assert signed_in() == [True, True, True, True]
 
     answer = laptop.client.post("/devices/end", data=one, headers=SAME)
     assert (answer.status_code, answer.location) == (303, "/profile")
     assert signed_in() == [True, False, True, True]
-    assert len(devices(laptop)) == 2
+    assert len(items(laptop)) == 2
 
     assert laptop.client.post("/devices/end", headers=SAME).status_code == 303
     assert signed_in() == [True, False, False, True]
-    assert len(devices(laptop)) == len(devices(bob)) == 1
-
-
-def test_it_takes_a_fresh_login(
-    demo: Callable[..., Shopper], tenant: Tenant, clock: Clock
-) -> None:
-    laptop, phone = demo(FIREFOX), demo(ANDROID)
-    clock.forward(361)  # five minutes, and one that clocks may differ by
-
-    asked = laptop.client.post("/devices/end", headers=SAME)
-    assert asked.location.startswith("/login?")
-    assert "max_age=300" in asked.location
-    assert is_signed_in(phone)
-
-    # the library that verifies ID tokens looks at the real time
-    claims = {"iat": int(clock.time()) - 361, "auth_time": int(clock.time())}
-    tenant.forge(claims=claims)
-    assert laptop.login(asked.location).status_code == 302
-    assert laptop.client.post("/devices/end", headers=SAME).status_code == 303
-    assert is_signed_in(laptop)
-    assert not is_signed_in(phone)
+    assert len(items(laptop)) == len(items(bob)) == 1
