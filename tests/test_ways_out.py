@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,6 @@ from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Tenant
 from shop import copy_of_auth, make_shop
 from test_logout import held
-from test_revocations import full_disk
 from visitor import Shopper
 
 ALICE = "auth0|alice"
@@ -37,6 +37,7 @@ class Shop:
         options = {"redis": redis} if redis else {}
         self.cookie = "session" if redis else "session_auth0"
         self.app, self.worker = [make_shop(auth, **options) for _ in range(2)]
+        self.tokens: dict[str, str] = {}
         self.at_the_slow_page = Barrier(2, timeout=20)
         self._add_views()
         self.alice, self.phone = Shopper(self.app), Shopper(self.app)
@@ -91,8 +92,9 @@ class Shop:
         return answer.status_code == 200
 
     def auth0_says(self, **named: Any) -> TestResponse:
-        """Send a logout token."""
-        form = {"logout_token": self.tenant.logout_token(**named)}
+        """Send a logout token, the same again where it is not taken."""
+        token = self.tenant.logout_token(**named)
+        form = {"logout_token": self.tokens.setdefault(str(named), token)}
         return self.app.test_client().post("/backchannel-logout", data=form)
 
     def operator_says(self, *whose: str) -> bool:
@@ -219,15 +221,17 @@ def test_it_ends_every_copy_and_what_it_should_and_nothing_else(
 @contextmanager
 def where_nothing_can_be_written(redis: Redis | None) -> Iterator[None]:
     """Fill the disk, or make Redis a replica."""
-    if redis is None:
-        with full_disk():
-            yield
-        return
-    redis.slaveof("127.0.0.1", 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if redis:
+        redis.slaveof("127.0.0.1", 1)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         yield
     finally:
-        redis.slaveof()
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        if redis:
+            redis.slaveof()
 
 
 #: These are tried on by themselves; of the others it is told that nothing is ended.
