@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -58,13 +59,14 @@ class Shop:
         async def state() -> Any:
             return await auth.auth0.get_session()
 
-        @app.get("/devices")
-        async def devices() -> list[str]:
-            return [each.id for each in await auth.auth0.sessions_of(ALICE)]
-
         @app.get("/token/<api>")
         async def token(api: str) -> str:
+            """Write the session anew in several ways; the slow one late."""
             await auth.auth0.get_access_token(audience=f"https://{api}.example/")
+            if api == "slow":
+                self.at_the_slow_page.wait()
+                self.at_the_slow_page.wait()
+                session["was_here"] = True
             return api
 
         @app.post("/end/<session_id>")
@@ -72,18 +74,10 @@ class Shop:
             await auth.auth0.end_session(session_id)
             return session_id
 
-        @app.get("/slow")
-        async def slow() -> str:
-            """Take long, with a session that is written anew in several ways."""
-            await auth.auth0.get_access_token(audience="https://slow.example/")
-            self.at_the_slow_page.wait()
-            self.at_the_slow_page.wait()
-            session["was_here"] = True
-            return "slow"
-
     def listed(self) -> list[str]:
         """Return the sessions on the list of Alice's devices."""
-        return [*(self.app.test_client().get("/devices").json or [])]
+        with self.app.app_context():
+            return [e.id for e in asyncio.run(self.auth.auth0.sessions_of(ALICE))]
 
     def lets_in(self, shopper: Shopper, *, by: Flask | None = None) -> bool:
         """Tell whether a browser is signed in; its cookies stay what they are."""
@@ -183,7 +177,7 @@ def test_it_ends_every_copy_and_what_it_should_and_nothing_else(
     assert shop.id in shop.listed()
 
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(late.client.get, "/slow")
+        slow = pool.submit(late.client.get, "/token/slow")
         shop.at_the_slow_page.wait()
         with (
             hold(lambda: here.client.get(callbacks[0])) as answer_here,
