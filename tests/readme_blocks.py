@@ -50,10 +50,9 @@ class Block:
     page: str = "README.md"
 
     @property
-    def why_not_run(self) -> str | None:
-        """What the page gives as the reason for not running it."""
-        found = re.fullmatch(r"No test runs this block: (.+)\.", self.before)
-        return found and found[1]
+    def is_run(self) -> bool:
+        """Whether the page gives no reason for not running it."""
+        return not re.fullmatch(r"No test runs this block: .+\.", self.before)
 
     @property
     def command(self) -> str:

@@ -105,10 +105,8 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
 
 
 OTHER = "is not the app's, which is /callback"
-NO_FILE = "/proc/nobody/revocations.sqlite3"
 REPEATED = f"{GOOD['AUTH0_SECRET']} {'abcabd' * 7}"
 WEAK = "secrets.token_hex(32)"
-SECURE = {"SESSION_COOKIE_SECURE": True, **HTTPS}
 
 
 @pytest.mark.parametrize(
@@ -122,10 +120,10 @@ SECURE = {"SESSION_COOKIE_SECURE": True, **HTTPS}
         ({"SSL_CERT_FILE": certifi.where()}, "wrong", "CERTIFICATE_VERIFY_FAILED"),
         ({"AUTH0_REDIRECT_URI": "http://localhost/auth/calback"}, "warning", OTHER),
         ({"AUTH0_REDIRECT_URI": "http://localhost/a/callback"}, "warning", "'/a' in"),
-        ({"AUTH0_REVOCATIONS_PATH": NO_FILE}, "wrong", NO_FILE),
+        ({"AUTH0_REVOCATIONS_PATH": "/proc/no/file"}, "wrong", "/proc/no/file"),
         ({"AUTH0_REDIS_URL": f"redis://:{PASSWORD}@[::1]:1"}, "wrong", "cannot be use"),
         ({"AUTH0_SCOPES": "x"}, "warning", "a setting. Did you mean AUTH0_SCOPE?"),
-        ({**SECURE, "SESSION_COOKIE_SECURE": False}, "warning", "SECURE is False, but"),
+        ({**HTTPS, "SESSION_COOKIE_SECURE": False}, "warning", "SECURE is False, but"),
         ({"SESSION_COOKIE_SECURE": True}, "warning", "SECURE is True, but"),
         ({"SESSION_COOKIE_SAMESITE": "Strict"}, "wrong", "SAMESITE is Strict: logins"),
         ({"SESSION_COOKIE_SAMESITE": None}, "warning", "SAMESITE is Not Set. Set"),
@@ -395,13 +393,10 @@ def test_lines_that_are_there_stay_and_a_dry_run_changes_nothing(
     words = ["--name", "The shop", "--tenant", tenant.domain]
     origins = {"AUTH0_ALLOWED_ORIGINS": "https://www.example.com"}
     status, said = project.setup(*words, "--dry-run", **origins)
-    ours, theirs = "AUTH0_SECRET, AUTH0_REDIRECT_URI", "AUTH0_CLIENT_SECRET"
-    assert said.splitlines() == [
-        "Would run: auth0 apps create --name 'The shop' --type regular --callbacks "
-        f"{CALLBACK} --reveal-secrets --logout-urls "
-        "http://localhost:5000/,https://www.example.com",
-        f"Would add to {project.env}: {ours}, AUTH0_DOMAIN, AUTH0_CLIENT_ID, {theirs}",
-    ]
+    assert said.startswith("Would run: auth0 apps create --name 'The shop' --type reg")
+    assert "--logout-urls http://localhost:5000/,https://www.example.com\n" in said
+    names = "AUTH0_SECRET, AUTH0_REDIRECT_URI, AUTH0_DOMAIN, AUTH0_CLIENT_ID, AUTH0_CLI"
+    assert f"Would add to {project.env}: {names}" in said
     assert status == 0
     assert project.env.read_bytes() == before.encode()
     assert project.asked == []
@@ -447,22 +442,17 @@ def test_what_may_go_wrong_is_told_and_the_next_try_completes_it(
     assert project.settings["AUTH0_CLIENT_ID"] == MADE["client_id"]
 
 
-@pytest.mark.parametrize(
-    ("before", "more", "said"),
-    [
+def test_nothing_is_made_before_what_is_there_is_right(project: Project) -> None:
+    for before, more, said in (
         (b"AUTH0_REDIRECT_URI=nowhere", {}, "AUTH0_REDIRECT_URI is not an address"),
         (b"\xff\xfeA\x00", {}, "not in UTF-8"),
         (b"", {"PYTHON_DOTENV_DISABLED": "1"}, ".env is not read"),
-    ],
-)
-def test_nothing_is_made_before_what_is_there_is_right(
-    project: Project, before: bytes, more: dict[str, str], said: str
-) -> None:
-    project.env.write_bytes(before)
-    status, told = project.setup(**more)
-    assert status == 1
-    assert said in told
-    assert project.env.read_bytes() == before
+    ):
+        project.env.write_bytes(before)
+        status, told = project.setup(**more)
+        assert status == 1
+        assert said in told
+        assert project.env.read_bytes() == before
     assert project.asked == []
 
 
@@ -479,19 +469,15 @@ LONG, SUB = f"https://{'long.' * 20}example", f"{PUBLIC}/sub"
         # health checks, and others that do not sign in
         (PUBLIC, ["http://10.0.0.7:8000/page", "http://x.example/wp-login.php"], None),
         (LOCAL, ["http://127.0.0.1:5000/in", "http://[::1]:5000/in"], None),
-        (LOCAL, ["http://[::1]:8000/in"], "Set it to http://[::1]:8000/callback; or"),
         (SUB, [f"{PUBLIC}/in"], f"Set it to {PUBLIC}/callback; or, behind a proxy, ha"),
         (SUB, [f"{SUB}/in"], None),  # it is mounted there
     ],
 )
 def test_one_warning_where_logins_come_otherwise_than_was_said(
-    tenant: Tenant,
-    caplog: pytest.LogCaptureFixture,
-    base: str,
-    addresses: list[str],
-    said: str | None,
+    caplog: pytest.LogCaptureFixture, base: str, addresses: list[str], said: str | None
 ) -> None:
-    auth, app = copy_of_auth(tenant.environ(f"{base}/callback")), Flask("public")
+    auth = copy_of_auth({"AUTH0_REDIRECT_URI": f"{base}/callback"})
+    app = Flask("public")
     auth.init_app(app, login="in", callback="callback", logout="out")
     for name in ("in", "callback", "out", "page"):
         app.add_url_rule(f"/{name}", name, view_func=lambda: "here")

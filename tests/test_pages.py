@@ -35,8 +35,8 @@ class Visit:
         self.page.on("console", self._note)
 
     def goto(self, path: str) -> None:
-        """Go to a page of the app, or whatever address."""
-        self.page.goto(path if "://" in path else f"{self.site}{path}")
+        """Go to a page of the app."""
+        self.page.goto(f"{self.site}{path}")
 
     def press(self, button: str) -> None:
         """Press a button, or what looks like one."""
@@ -112,8 +112,7 @@ def test_anybody_can_read_and_use_it_and_it_is_light_and_without_fault(
     for scheme, width in schemes.items():
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 700})
-        found = Axe().run(page, options=AXE).response["violations"]
-        assert [_told(violation) for violation in found] == []
+        assert Axe().run(page, options=AXE).response["violations"] == []
         assert page.evaluate(OVERFLOW) <= 0
 
     for picture in (asked := [r for r in visit.requests if r.url == PICTURE]):
@@ -129,11 +128,6 @@ def test_anybody_can_read_and_use_it_and_it_is_light_and_without_fault(
     sizes = [request.sizes() for request in own]
     bodies = sum(size["responseBodySize"] for size in sizes)
     assert bodies + sum(size["responseHeadersSize"] for size in sizes) < MOST_BYTES
-
-
-def _told(violation: dict[str, Any]) -> str:
-    where = " ".join(str(node["target"]) for node in violation["nodes"])
-    return f"{violation['id']}: {violation['help']}: {where}"
 
 
 def test_everything_can_be_done_without_script(

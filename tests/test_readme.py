@@ -33,7 +33,7 @@ COMMANDS = {
     block.command: block
     for page in PAGES
     for block in blocks("sh", page=page)
-    if not (block.why_not_run or block.code in FIRST_SCREENS)
+    if block.is_run and block.code not in FIRST_SCREENS
 }
 WITH_PYTHON = [page for page in PAGES if blocks("python", page=page)]
 #: In the chapters about tests, blocks are tests.
@@ -160,24 +160,21 @@ def test_its_other_fragments_are_parts_of_the_examples() -> None:
         ), block
 
 
-def test_its_lines_for_env_are_settings() -> None:
-    for block in [block for page in PAGES for block in blocks("dotenv", page=page)]:
-        values = dotenv_values(stream=StringIO(block.code))
-        given = {name: value or "" for name, value in values.items()}
-        assert values.keys() <= set(setting_names())
-        assert Settings.from_environment({**GOOD, **given}).problems == ()
-
-
 def test_the_reference_is_what_the_docstrings_say() -> None:
     expected = make_reference.reference()
     assert PAGES["docs/reference.md"] == expected, make_reference.__doc__
 
 
-def test_every_setting_is_in_its_table_and_in_the_example() -> None:
+def test_every_setting_is_in_its_table_and_lines_for_env_are_settings() -> None:
     example = (ROOT / ".env.example").read_text()
     for name in [*setting_names(), "TRUSTED_PROXIES"]:
         assert f"`{name}`" in README, name
         assert f"{name}=" in example, name
+    for block in [block for page in PAGES for block in blocks("dotenv", page=page)]:
+        values = dotenv_values(stream=StringIO(block.code))
+        given = {name: value or "" for name, value in values.items()}
+        assert values.keys() <= set(setting_names())
+        assert Settings.from_environment({**GOOD, **given}).problems == ()
 
 
 def test_its_table_of_log_lines_has_what_is_logged_with_its_level() -> None:

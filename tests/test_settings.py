@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,33 +117,26 @@ def test_settings_cannot_be_changed_and_show_no_secret() -> None:
         settings.domain = "evil.example.com"
 
 
-Project = Callable[..., Path]
 DOTENV = "".join(f'{name}="{value}"\n' for name, value in GOOD.items())
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Write a ``.env`` above the folder that is worked in, with a clean environment."""
-
-    def write(text: str, encoding: str = "utf-8", **environment: str) -> Path:
-        for name in [n for n in os.environ if n.startswith("AUTH0_")]:
-            monkeypatch.delenv(name)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        (tmp_path / "project").mkdir()
-        monkeypatch.chdir(tmp_path / "project")
-        (tmp_path / ".env").write_text(text, encoding)
-        return tmp_path / ".env"
-
-    return write
+def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``.env`` above the folder that is worked in, with a clean environment."""
+    for name in [n for n in os.environ if n.startswith("AUTH0_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / ".env"
 
 
 def test_a_dotenv_is_read_literally_and_not_into_the_environment_which_wins(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    dotenv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = f"{DOTENV}AUTH0_AUDIENCE=https://api.example\nAUTHO_SCOPE=x\nAUTHOR=x\n"
-    given = {"AUTH0_DOMAIN": "another.eu.auth0.com", "AUTH0_AUDIENCE": ""}
-    project(written.replace("hush-hush", "hush-${HOME}-hush"), **given)
+    dotenv.write_text(written.replace("hush-hush", "hush-${HOME}-hush"))
+    monkeypatch.setenv("AUTH0_DOMAIN", "another.eu.auth0.com")
+    monkeypatch.setenv("AUTH0_AUDIENCE", "")
     before = dict(os.environ)
     settings = Settings.from_environment()
     assert dict(os.environ) == before
@@ -160,8 +152,8 @@ def test_a_dotenv_is_read_literally_and_not_into_the_environment_which_wins(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_a_dotenv_that_cannot_be_read_is_told(project: Project, encoding: str) -> None:
-    dotenv = project(f"# für {encoding}\n{DOTENV}", encoding)
+def test_a_dotenv_that_cannot_be_read_is_told(dotenv: Path, encoding: str) -> None:
+    dotenv.write_text(f"# für {encoding}\n{DOTENV}", encoding)
     problems = Settings.from_environment().problems
     assert any(".env is not in UTF-8" in problem for problem in problems)
     assert GOOD["AUTH0_CLIENT_SECRET"] not in SetupError(problems).message
