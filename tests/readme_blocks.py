@@ -34,10 +34,6 @@ SETUP = re.compile(
 )
 _FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)^ *```$", re.M)
 _ADDRESS = re.compile(r"http://(?:localhost|127\.0\.0\.1):\d+")
-_NOT_OURS = (
-    *("*cache*", ".git", ".venv", ".env", ".hypothesis", "instance", "tests"),
-    *("build", "dist", "*.egg-info"),
-)
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,10 @@ def chapter(title: str, page: str = "README.md") -> str:
 
 def copy_project(folder: Path) -> Path:
     """Copy what somebody has who cloned it, and no settings of their own."""
-    ignore = shutil.ignore_patterns(*_NOT_OURS)
+    ignore = shutil.ignore_patterns(
+        *("*cache*", ".git", ".venv", ".env", ".hypothesis", "instance", "tests"),
+        *("build", "dist", "*.egg-info"),
+    )
     return shutil.copytree(ROOT, folder, ignore=ignore, symlinks=True)
 
 

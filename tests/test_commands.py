@@ -34,7 +34,6 @@ from test_guards import cached
 
 Check = Callable[..., Result]
 GOOD = {"AUTH0_SECRET": "An0ther-s3cret.of/many~characters!#"}
-HTTPS = {"AUTH0_REDIRECT_URI": "https://app.example.com/callback"}
 PASSWORD = "hunter2-of-redis"
 
 
@@ -104,6 +103,7 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
     assert "Allowed Callback URLs" in insecure.output
 
 
+HTTPS = {"AUTH0_REDIRECT_URI": "https://app.example.com/callback"}
 OTHER = "is not the app's, which is /callback"
 REPEATED = f"{GOOD['AUTH0_SECRET']} {'abcabd' * 7}"
 WEAK = "secrets.token_hex(32)"
@@ -282,8 +282,8 @@ class Project:
 
     def __init__(self, folder: Path, tenant: Tenant, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.auth0 = folder / "shop", folder / "bin" / "auth0"
-        self.env, self.given = self.folder / ".env", tenant.environ(CALLBACK)
-        self.patch = patch
+        self.env, self.patch = self.folder / ".env", patch
+        self.kept = {n: v for n, v in tenant.environ().items() if n[:5] != "AUTH0"}
         self.folder.mkdir()
         self.auth0.parent.mkdir()
         (self.folder / "shop.py").write_text(SHOP)
@@ -302,9 +302,8 @@ class Project:
             self.auth0.with_suffix(f".{part}").write_text(answer)
             self.auth0.write_text(AUTH0)
             self.auth0.chmod(0o755)
-        kept = {n: self.given[n] for n in ("SSL_CERT_FILE", "NO_PROXY", "no_proxy")}
         own = {"PATH": str(self.auth0.parent), "PYTHONPATH": str(ROOT), **WITH_DOTENV}
-        return clean_environment({**kept, **own, **more})
+        return clean_environment({**self.kept, **own, **more})
 
     def setup(self, *words: str, **more: str) -> tuple[int, str]:
         """Run the command, without the check at its end; return status and output."""
@@ -456,8 +455,8 @@ def test_nothing_is_made_before_what_is_there_is_right(project: Project) -> None
     assert project.asked == []
 
 
-PUBLIC, LOCAL = "https://app.example.com", "http://localhost:5000"
-LONG, SUB = f"https://{'long.' * 20}example", f"{PUBLIC}/sub"
+PUBLIC, SUB = "https://app.example.com", "https://app.example.com/sub"
+LONG = f"https://{'long.' * 20}example"
 
 
 @pytest.mark.parametrize(
@@ -468,7 +467,7 @@ LONG, SUB = f"https://{'long.' * 20}example", f"{PUBLIC}/sub"
         (PUBLIC, ["https://APP.example.com:443/in", f"{PUBLIC}/in"], None),
         # health checks, and others that do not sign in
         (PUBLIC, ["http://10.0.0.7:8000/page", "http://x.example/wp-login.php"], None),
-        (LOCAL, ["http://127.0.0.1:5000/in", "http://[::1]:5000/in"], None),
+        ("http://localhost", ["http://127.0.0.1/in", "http://[::1]/in"], None),
         (SUB, [f"{PUBLIC}/in"], f"Set it to {PUBLIC}/callback; or, behind a proxy, ha"),
         (SUB, [f"{SUB}/in"], None),  # it is mounted there
     ],

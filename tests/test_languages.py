@@ -99,7 +99,6 @@ def test_a_language_that_was_chosen_stays_from_page_to_page_and_outlives_a_failu
     chosen = client.get(links_of(client.get("/", headers=headers))["Français"])
     asked = asked_of_auth0(client.get(links_of(chosen)["Créer un compte"]))
     assert asked["ui_locales"] == ["fr-FR"]
-    assert asked["screen_hint"] == ["signup"]
     refusal = {"error": "access_denied", "state": asked["state"]}
     denied = client.get("/callback", query_string=refusal, headers=headers)
     assert denied.status_code == 403

@@ -38,15 +38,14 @@ class Visit:
         """Go to a page of the app."""
         self.page.goto(f"{self.site}{path}")
 
-    def press(self, button: str) -> None:
-        """Press a button, or what looks like one."""
+    def press(self, button: str, path: str = "/") -> None:
+        """Press a button of the tenant's login page, on the way to a page."""
+        self.page.goto(f"{self.site}/login?return_to={path}")
         self.page.get_by_role("button", name=button).click()
-        self.page.wait_for_load_state()
 
     def sign_in(self, path: str, who: str) -> None:
         """Sign in on the way to a page."""
-        self.goto(f"/login?return_to={path}")
-        self.press(who)
+        self.press(who, path)
         expect(self.page).to_have_url(f"{self.site}{path}")
 
     def _note(self, said: ConsoleMessage) -> None:
@@ -73,11 +72,6 @@ def _profile(visit: Visit) -> None:
     visit.page.get_by_text("More ways").click()
 
 
-def _denied(visit: Visit) -> None:
-    visit.goto("/login")
-    visit.press("Deny")
-
-
 #: How somebody comes to each page, and its heading.
 PAGES: dict[str, tuple[Callable[[Visit], None], str]] = {
     "home": (lambda visit: visit.goto("/"), "Sign in. See who you are. Sign out."),
@@ -86,7 +80,7 @@ PAGES: dict[str, tuple[Callable[[Visit], None], str]] = {
     "profile": (_profile, "Zoé Feather"),
     "bare profile": (lambda visit: visit.sign_in("/profile", "nobody"), "Signed in"),
     "accounts": (lambda visit: visit.sign_in("/accounts", "Alice"), "Connected acco"),
-    "denied": (_denied, "Sign-in failed"),
+    "denied": (lambda visit: visit.press("Deny"), "Sign-in failed"),
     "tenant": (lambda visit: visit.goto("/login?screen_hint=signup"), "Sign up"),
 }
 
