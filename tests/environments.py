@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
+import venv
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -16,8 +15,7 @@ def environment_with(folder: Path, *requirements: str) -> Path:
 
     They are links to what is installed here, in a second; pip takes half a minute.
     """
-    command = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
-    subprocess.run(command, check=True)
+    venv.create(folder, symlinks=True)
     [site] = folder.glob("lib/*/site-packages")
     ahead, seen = [*requirements], set[str]()
     while ahead:

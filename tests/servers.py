@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import randbelow
+from subprocess import STDOUT
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import NamedTuple
 
@@ -33,7 +34,6 @@ GRANIAN = [
     *("--workers", "2", "--blocking-threads", "8", "--port", "{port}"),
     *("--workers-kill-timeout", "3"),
 ]
-
 
 #: For an app that reads ``.env`` as usual.
 WITH_DOTENV = {"PYTHON_DOTENV_DISABLED": "", "FLASK_SKIP_DOTENV": ""}
@@ -67,14 +67,10 @@ def serving(
     command: list[str], environment: Mapping[str, str], port: int
 ) -> Iterator[Server]:
     """Run a server until the block ends."""
+    words = [word.format(port=port) for word in command]
+    env = clean_environment(environment)
     with TemporaryFile("w+") as log:  # a pipe that nobody reads fills up and blocks
-        process = subprocess.Popen(
-            [word.format(port=port) for word in command],
-            cwd=ROOT,
-            env=clean_environment(environment),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        process = subprocess.Popen(words, cwd=ROOT, env=env, stdout=log, stderr=STDOUT)
         try:
             assert _answers(port, process), log.seek(0) or log.read()
             yield Server(process, f"http://localhost:{port}")

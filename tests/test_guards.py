@@ -20,7 +20,7 @@ import pytest
 from auth0_server_python.auth_types import StartInteractiveLoginOptions
 from flask import Blueprint, Flask, render_template_string, request, session
 from flask.testing import FlaskClient
-from flask.views import MethodView, View
+from flask.views import MethodView
 
 import auth
 from auth0_flask.tenant import Tenant
@@ -46,13 +46,6 @@ class Comments(MethodView):
     @auth.requires_claim(ROLES, "admin")
     def delete(self) -> str:
         return "deleted"
-
-
-class Summary(View):
-    decorators = [auth.requires_claim(ROLES, "admin")]  # noqa: RUF012 - as Flask shows it
-
-    def dispatch_request(self) -> str:
-        return "summary"
 
 
 @dataclass
@@ -92,7 +85,6 @@ def app() -> Flask:
     app.config.update(TESTING=True)
     auth.init_app(app)
     admins, cached = auth.requires_claim(ROLES, "admin", "owner"), "public, max-age=60"
-    verified = auth.requires_claim("email_verified", True)
     fresh = auth.login_required(max_age=300)
     stale = auth.login_required(redirect=False, max_age=300)
     views: dict[str, Callable[[], Any]] = {
@@ -102,7 +94,7 @@ def app() -> Flask:
         "/fresh": fresh(lambda: "fresh"),
         "/acme": auth.login_required(organization="acme")(shows("acme")),
         "/admin": admins(shows("admin")),
-        "/verified": verified(lambda: "verified"),
+        "/verified": auth.requires_claim("email_verified", True)(lambda: "verified"),
         "/template": template,
         "/own-caching": auth.login_required(lambda: ("", {"Cache-Control": cached})),
         "/stale": stale(shows("of the view")),
@@ -110,7 +102,7 @@ def app() -> Flask:
         "/own-object": auth.login_required(Page("my own")),
         "/empty": auth.login_required()(shows("seen")),
         "/comments": Comments.as_view("comments"),
-        "/class": (summary := Summary.as_view("class")),
+        "/class": (of_class := Comments.as_view("class")),
     }
     for path, view in views.items():
         app.add_url_rule(path, path[1:], view)
@@ -121,7 +113,7 @@ def app() -> Flask:
         blueprint.add_url_rule("/", "index", shows(f"of the {name}"))
         blueprint.add_url_rule("/open", "open", auth.public(lambda: "open to all"))
         app.register_blueprint(blueprint)
-    auth.login_required(summary)
+    auth.login_required(of_class)
     auth.login_required(app.get("/users", endpoint="users")(shows("seen")))
     fresh(admins(app.get("/fresh-admins", endpoint="fresh-admins")(lambda: "seen")))
     admins(app.get("/around", endpoint="around")(auth.login_required(shows("seen"))))
@@ -175,7 +167,6 @@ THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
         ({**ALICE, "roles": "landowner"}, "/admin", HTML, 403, PAGE),
         (NOBODY, "/inside/", HTML, 302, "/inside/"),
         (ALICE, "/inside/", HTML, 200, "of the inside"),
-        (NOBODY, "/inside/open", HTML, 200, "open to all"),
         (NOBODY, "/comments", HTML, 200, "comments"),
         (NOBODY, "POST /comments", HTML, 302, "/"),
         (READER, "POST /comments", HTML, 200, "posted"),
@@ -184,7 +175,6 @@ THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
         (ALICE, "/verified", JSON, 403, PROBLEM),
         ({**ALICE, "email": "a@example.com"}, "/verified", HTML, 200, "verified"),
         (NOBODY, "/template", HTML, 200, "nobody"),
-        (ALICE, "/template", HTML, 200, "Alice"),
         (NOBODY, "/object", HTML, 200, "an object"),
         (NOBODY, "/own-object", HTML, 302, "/own-object"),
         (ALICE, "/own-object", HTML, 200, "my own"),
@@ -198,8 +188,7 @@ THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
         (READER, "/around", HTML, 403, PAGE),
         (ADMIN, "/around", HTML, 200, "seen"),
         (NOBODY, "/class", HTML, 302, "/class"),
-        (READER, "/class", HTML, 403, PAGE),
-        (ADMIN, "/class", HTML, 200, "summary"),
+        (READER, "/class", HTML, 200, "comments"),
     ],
 )
 def test_who_asks_for_what_and_where_they_end_up(
@@ -244,23 +233,20 @@ def test_a_form_and_htmx_come_back_to_the_page_they_are_on(client: FlaskClient) 
     assert client.get("/fresh", headers=htmx).text == "fresh"
 
 
-@pytest.mark.parametrize(("path", "who"), [("/api/", NOBODY), ("/stale", STALE)])
 def test_an_api_answers_401_to_whoever_asks_and_never_redirects(
-    client: FlaskClient, path: str, who: dict[str, Any]
+    client: FlaskClient,
 ) -> None:
-    enter(client, who)
-    for headers in (HTML, {"HX-Request": "true"}):
-        answer = client.get(path, headers=headers)
-        assert answer.status_code == 401, headers
-        assert not {"Location", "HX-Redirect"} & {*answer.headers.keys()}, headers
-        assert "login" in answer.headers["WWW-Authenticate"], headers
-    auth.login_as(client)
-    assert client.get(path).text.startswith("of the ")
+    for path, who in (("/api/", NOBODY), ("/stale", STALE)):
+        enter(client, who)
+        for headers in (HTML, {"HX-Request": "true"}):
+            answer = client.get(path, headers=headers)
+            assert answer.status_code == 401, headers
+            assert not {"Location", "HX-Redirect"} & {*answer.headers.keys()}, headers
+            assert "login" in answer.headers["WWW-Authenticate"], headers
+        assert enter(client, ALICE).get(path).text.startswith("of the ")
 
 
-def key_or_login(
-    view: Callable[[], str], guard: Callable[..., Any]
-) -> Callable[[], Any]:
+def key_or_login(view: Any, guard: Callable[..., Any]) -> Callable[[], Any]:
     @wraps(view)
     def either() -> Any:
         has_key = request.headers.get("X-API-Key") == "the key"
@@ -315,7 +301,6 @@ def test_a_cache_above_a_guard_is_named_once_at_start_in_debug_mode(
 
     assert enter(app.test_client(), ALICE).get("/good").text == "mine"
     assert app.test_client().get("/good").status_code == 302
-
     told = ": cached.<locals>.from_cache stands above"
     for view in ("bad", "methods"):
         assert caplog.text.count(f"View {view}{told}") == debug
@@ -343,9 +328,7 @@ def test_a_login_that_failed_has_its_code_on_the_page_of_an_app_without_pages(
     assert "Auth0 did not let you in" in page.text
 
 
-def test_routes_of_other_names_are_guarded_and_missing_ones_told_with_their_cure() -> (
-    None
-):
+def test_routes_of_other_names_are_found_and_missing_ones_told_with_a_cure() -> None:
     app = auth.init_app(Flask("shop"), login="sign_in", callback="back")
     app.add_url_rule("/sign-in", "sign_in", lambda: "sign in")
     auth.login_required(app.get("/logout", endpoint="logout")(lambda: "goodbye"))
@@ -360,22 +343,19 @@ def test_routes_of_other_names_are_guarded_and_missing_ones_told_with_their_cure
 
 
 def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made() -> None:
-    wrong: list[Any] = [(123,), (ROLES, ["admin"]), (ROLES, "admin", None)]
-    wrong += [(who,)]  # the parentheses were forgotten
-    for values in wrong:
+    values: Any  # the parentheses were forgotten for the first
+    for values in ((who,), (ROLES, ["admin"]), (ROLES, "admin", None)):
         with pytest.raises(TypeError, match="requires_claim: "):
             auth.requires_claim(*values)
-    role: Any = "admin"
     with pytest.raises(TypeError, match="To ask for a role, use requires_claim"):
-        auth.login_required(role)
+        auth.login_required("admin")  # type: ignore[call-overload]  # the point
 
 
 def test_polling_by_a_passive_view_keeps_no_session_alive(clock: Clock) -> None:
     app, idle = make_shop(auth), auth.settings.session_idle_seconds
+    mine = auth.passive(lambda: template())
     app.add_url_rule("/open", "open", auth.passive(who))
-    app.add_url_rule(
-        "/mine", "mine", auth.login_required(auth.passive(lambda: template()))
-    )
+    app.add_url_rule("/mine", "mine", auth.login_required(mine))
     app.add_url_rule("/page", "page", auth.login_required(lambda: "page"))
     client = enter(app.test_client(), ALICE)
 
@@ -394,11 +374,6 @@ def test_polling_by_a_passive_view_keeps_no_session_alive(clock: Clock) -> None:
 
 
 FRONT = "https://www.example.com"
-ALLOWED = (f"{FRONT}/app?tab=1%262", f"{FRONT}:8443/app")
-OTHERS = (
-    *(f"{FRONT}:444/app", f"{FRONT}.evil.example/app", f"{FRONT}@evil.example/app"),
-    *("http://www.example.com/app", "//www.example.com/app"),
-)
 
 
 def test_login_and_logout_lead_to_a_front_end_of_an_allowed_origin_only(
@@ -407,8 +382,10 @@ def test_login_and_logout_lead_to_a_front_end_of_an_allowed_origin_only(
     given = {"AUTH0_ALLOWED_ORIGINS": f"{FRONT} {FRONT}:8443"}
     own = copy_of_auth({**tenant.environ(f"{SITE}/callback"), **given})
     shopper = Shopper(make_shop(own))
-    for wanted in ALLOWED + OTHERS:
-        ends = (wanted, wanted) if wanted in ALLOWED else ("/", f"{SITE}/")
+    allowed = f"{FRONT}/app?tab=1%262", f"{FRONT}:8443/app"
+    others = f"{FRONT}:444/", f"{FRONT}.evil.example/", f"{FRONT}@evil.example/"
+    for wanted in (*allowed, *others, "http://www.example.com/", "//www.example.com/"):
+        ends = (wanted, wanted) if wanted in allowed else ("/", f"{SITE}/")
         query = httpx.QueryParams(return_to=wanted)
         here = shopper.login(f"/login?{query}").location
         away = shopper.client.get(f"/logout?{query}").location
@@ -521,7 +498,7 @@ def test_auth_user_cannot_be_changed_and_is_copied_and_combined_as_a_dict_is(
         auth.auth_user.get("sub")
 
 
-def test_login_as_keeps_what_the_app_has_in_its_session(app: Flask) -> None:
+def test_login_as_signs_any_client_in_and_keeps_the_apps_session(app: Flask) -> None:
     app.config.update(THIRD_PARTY, SESSION_COOKIE_PARTITIONED=True)
 
     @app.get("/cart")
@@ -534,39 +511,31 @@ def test_login_as_keeps_what_the_app_has_in_its_session(app: Flask) -> None:
     for sub in ("auth0|dora", "auth0|emil"):
         auth.login_as(client, sub=sub)
         assert client.get("/cart", base_url=secure).text == f"apple of {sub}"
-
-
-PUBLIC, LOCAL = "https://shop.example.com/callback", "http://localhost:5000/callback"
-
-
-@pytest.mark.parametrize(
-    ("config", "callback", "samesite", "secure"),
-    [
-        ({}, PUBLIC, "Lax", True),
-        ({}, LOCAL, "Lax", False),
-        (THIRD_PARTY, LOCAL, "None", True),
-    ],
-)
-def test_cookies_and_the_secret_key_are_safe_where_an_app_says_nothing_of_them(
-    tenant: Tenant, config: dict[str, Any], callback: str, samesite: str, secure: bool
-) -> None:
-    secrets = "n" * 32, "o" * 32
-    own = copy_of_auth({**tenant.environ(callback), "AUTH0_SECRET": " ".join(secrets)})
-    app, other = Flask("shop"), own.init_app(Flask("shop"))
-    app.config.update(config)
-    own.init_app(app)
-
-    assert app.config["SESSION_COOKIE_SAMESITE"] == samesite
-    assert app.config["SESSION_COOKIE_SECURE"] == secure
-    keys = {app.secret_key, *app.config["SECRET_KEY_FALLBACKS"]}
-    assert len(keys | {*secrets}) == 4
-    assert other.secret_key == app.secret_key
-
-
-def test_sync_httpx_clients_are_signed_in_as_well(app: Flask) -> None:
-    transport = httpx.WSGITransport(app)
-    with httpx.Client(transport=transport, base_url="http://test") as client:
-        auth.login_as(client, roles=["admin"])
-        assert client.get("/admin").text == "admin"
+    with httpx.Client(transport=httpx.WSGITransport(app), base_url=secure) as other:
+        auth.login_as(other, roles=["admin"])
+        assert other.get("/admin").text == "admin"
     with pytest.raises(TypeError, match="WSGITransport"):
         auth.login_as(httpx.Client())
+
+
+def test_cookies_and_the_secret_key_are_safe_where_an_app_says_nothing_of_them(
+    tenant: Tenant,
+) -> None:
+    public, local = "https://shop.example.com/cb", "http://localhost:5000/cb"
+    secrets = "n" * 32, "o" * 32
+    cases: list[tuple[dict[str, Any], str, str, bool]] = [
+        ({}, public, "Lax", True),
+        ({}, local, "Lax", False),
+        (THIRD_PARTY, local, "None", True),
+    ]
+    for config, callback, samesite, secure in cases:
+        given = {**tenant.environ(callback), "AUTH0_SECRET": " ".join(secrets)}
+        own, app = copy_of_auth(given), Flask("shop")
+        app.config.update(config)
+        own.init_app(app)
+
+        assert app.config["SESSION_COOKIE_SAMESITE"] == samesite
+        assert app.config["SESSION_COOKIE_SECURE"] == secure
+        keys = {app.secret_key, *app.config["SECRET_KEY_FALLBACKS"]}
+        assert len(keys | {*secrets}) == 4
+        assert own.init_app(Flask("shop")).secret_key == app.secret_key
