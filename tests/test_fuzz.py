@@ -9,8 +9,8 @@ import re
 from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 import auth
 from auth0_flask.stores.cookies import TOTAL_BYTES
 from auth0_flask.tenant import Tenant
-from visitor import sign_in
 from wsgi import KEPT, Answer, Sent, send, shipped
 
 #: What breaks out of HTML, were it shown as it is, and out of a header.
@@ -38,12 +37,11 @@ bounded = partial(
 numbers = itertools.count()
 words = [
     *(MARK, BREAK, EVIL, EVIL + MARK, "//evil.example", "/\\evil.example", f"/{MARK}"),
-    *(f"/profile?{MARK}#{MARK}", "/%0d%0aX-Mk:zq9", "javascript:mk()", "/login"),
-    *("", "x", "x" * 9000, "字" * 300, "%", "%00", "\u202e", "\x00", "9" * 400, "["),
-    *("-1", "0", "٣", "none", "server_error", "access_denied", "a.b.c", "prefetch"),
+    *(f"/profile?{MARK}#{MARK}", "/%0d%0aX-Mk:zq9", "javascript:mk()", "/login", "["),
+    *("", "x", "x" * 9000, "字" * 300, "%00", "\u202e", "\x00", "9" * 400, "-1", "٣"),
+    *("none", "server_error", "access_denied", "a.b.c", "prefetch", "fr", "zh_Hant-x"),
     *("application/json", "text/html", "*/*;q=-1", "bytes=0-1", "Bearer x", "chunked"),
     *("same-origin", "cross-site", "XMLHttpRequest", "multipart/form-data; boundary="),
-    *("1000", "fr", "zh-Hans", "zh_Hant-x", "application/x-www-form-urlencoded"),
 ]
 #: Sent as logout tokens only, which are secret: no other parameter may say the same.
 tokens = [
@@ -70,36 +68,27 @@ headers = [
     *("HTTP_X_REQUESTED_WITH", "HTTP_AUTHORIZATION", "CONTENT_TYPE", "CONTENT_LENGTH"),
     *("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_TRANSFER_ENCODING"),
     *("HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PREFIX"),
-    *("HTTP_X_HTTP_METHOD_OVERRIDE", "HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR"),
 ]
 methods = [
     *(("of the route",) * 15),
-    *("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT"),
-    "PROPFIND",
+    *("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "PROPFIND"),
     *("get", "", "GET\r\nX-Mk: zq9", MARK),
 ]
-endings = [
-    *((b"",) * 20),
-    *(b"/", b"//evil.example", b"/..", b"\r\nX-Mk: zq9", b"/<zq9"),
-]
+endings = [*((b"",) * 20), b"/", b"//evil.example", b"/..", b"\r\nX-Mk: zq9", b"/<zq9"]
 #: What becomes of a cookie on its way, by name and value.
 changes: list[Callable[[str, str], str]] = [
     *((lambda n, v: f"{n}={v}",) * 15),
     *((lambda n, v: "",) * 3),
     lambda n, v: f"{n}={v[: len(v) // 2]}",
-    lambda n, v: f"{n}={v[:40]}{'B' if v[40:41] == 'A' else 'A'}{v[41:]}",
     lambda n, v: f"{n}={v[:-9]}{'B' if v[-9:-8] == 'A' else 'A'}{v[-8:]}",
     lambda n, v: f"{n}={v}; {n}={v[::-1]}",
     lambda n, v: f"{n}=x; {n}={v}",
     lambda n, v: f"{n}={v * 9}",
     lambda n, v: f"session_auth0={v}; session_auth0_tx0={v}; session={v}",
     lambda n, v: f"session_a0_tx.{v[:9]}={v}; session_auth0_tx7={v[:9]}.{v}",
-    lambda n, v: f"{n}.1={v}; {n}.2={v}",
     lambda n, v: f"{n}=2~{v}; {n}.1={v}; {n}.1=x",
-    lambda n, v: f"{n}=3~{v}; {n}.1=2~{v}",
     lambda n, v: f"{n}={v}\r\nX-Mk: zq9",
-    lambda n, v: f"session_a0_tx.\r\nX-Mk: zq9={v}; session_auth0_tx0=\x00字.{v}",
-    lambda n, v: f"{n}={v}字\xff",
+    lambda n, v: f"session_a0_tx.\r\nX-Mk: zq9={v}; session_auth0_tx0=\x00字.{v}\xff",
     lambda n, v: f'{n}="{v}\\015\\012X-Mk: zq9\\"',
     lambda n, v: f"{n}={MARK}; session_auth0_tx0={MARK}.{MARK}; {MARK}={MARK}",
     lambda n, v: "; ".join(f"session_auth0_tx{i % 9}={i}.{v[:90]}" for i in range(60)),
@@ -124,26 +113,9 @@ forms = st.lists(pairs.map(b"=".join), max_size=4).map(b"&".join)
 #: Whose cookies, and what becomes of the first of them and of the others.
 whose = st.sampled_from(["alice", "bob", "under way"])
 cookies = st.tuples(whose, st.sampled_from(changes), st.sampled_from(changes))
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A request, but for the cookies there are only when it is sent."""
-
-    rule: int
-    ending: bytes
-    method: str
-    query: bytes
-    headers: list[tuple[str, bytes]]
-    body: bytes
-    cookies: list[tuple[str, Any, Any]]
-    long: bool
-    returns: bool
-    refused: bytes
-
-
+#: A request, but for the cookies there are only when it is sent.
 drafts = st.builds(
-    Draft,
+    SimpleNamespace,
     rule=st.integers(0, 99),
     ending=st.sampled_from(endings),
     method=st.sampled_from(methods),
@@ -169,13 +141,10 @@ def test_whatever_is_sent_does_no_harm(fuzzed: Flask, tenant: Tenant) -> None:
 
     @bounded(max_examples=600)
     @given(draft=drafts)
-    def one(draft: Draft) -> None:
+    def one(draft: Any) -> None:
         jars, state = jars_for(fuzzed, draft)
-        sent = finished(fuzzed, draft, jars, state)
+        answer = send(fuzzed, finished(fuzzed, draft, jars, state), host())
 
-        answer = send(fuzzed, sent, host())
-
-        check_status(answer)
         check_headers(answer, tenant)
         check_body(answer)
         shown = check_who_is_shown(answer, jars)
@@ -186,55 +155,38 @@ def test_whatever_is_sent_does_no_harm(fuzzed: Flask, tenant: Tenant) -> None:
     assert reached.keys() & {"alice", "bob"}
 
 
+@bounded(max_examples=500)
+@given(address=addresses | addresses.map("/".__add__))
 def test_wherever_a_login_is_to_lead_it_leads_to_a_page_of_ours(
+    shop: Flask, tenant: Tenant, address: str
+) -> None:
+    with shop.test_request_context():
+        location = auth.return_to({"app_state": {"return_to": address}})
+
+    check_headers(Answer("302", [("Location", location)], b""), tenant)
+    assert not urlsplit(location).netloc
+
+
+def test_a_cookie_whose_name_is_none_of_ours_is_not_answered(
     fuzzed: Flask, tenant: Tenant
 ) -> None:
-    there = httpx.Client(trust_env=False, verify=False, timeout=60)  # noqa: S501 - plain http
-    reached = Counter[str]()
+    for name in ("\r\nX-Mk: zq9", "\r", "\0", "\x7f", "字", "<zq9", "x" * 3000):
+        cookie = as_bytes(
+            f"session_a0_tx.{name}=x; session_a0_tx.y=x; session_auth0_tx{name}=x.x; "
+            f"session_auth0_tx0={name}.x; session_auth0.{name}=x"
+        )
+        for path in (b"/login", b"/logout", b"/callback?state=x"):
+            sent = Sent(path, headers=(("HTTP_COOKIE", cookie),))
+            answer = send(fuzzed, sent, host())
 
-    @bounded(max_examples=80)
-    @given(address=st.sampled_from(words) | addresses | addresses.map("/".__add__))
-    def one(address: str) -> None:
-        query = b"return_to=" + quote(as_bytes(address)).encode()
-        began = send(fuzzed, Sent(b"/login", query=query), host())
-        pair = began.all("set-cookie")[0].partition(";")[0].encode()
-        back = urlsplit(sign_in(there, began.all("location")[0], "alice"))
-        query, cookie = back.query.encode(), (("HTTP_COOKIE", pair),)
-        answer = send(fuzzed, Sent(b"/callback", query=query, headers=cookie), host())
-
-        (location,) = answer.all("location")
-        check_headers(answer, tenant)
-        assert not urlsplit(location).netloc
-        reached[location] += 1
-
-    with there:
-        one()
-    assert len(reached) > 1
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["\r\nX-Mk: zq9", "\r", "\n", "\0", "\x01", "\x7f", "字", "<zq9", "x" * 3000],
-)
-def test_a_cookie_whose_name_is_none_of_ours_is_not_answered(
-    fuzzed: Flask, tenant: Tenant, name: str
-) -> None:
-    cookie = as_bytes(
-        f"session_a0_tx.{name}=x; session_a0_tx.y=x; session_auth0_tx{name}=x.x; "
-        f"session_auth0_tx0={name}.x; session_auth0.{name}=x"
-    )
-    for path in (b"/login", b"/logout", b"/callback?state=x"):
-        answer = send(fuzzed, Sent(path, headers=(("HTTP_COOKIE", cookie),)), host())
-
-        check_status(answer)
-        check_headers(answer, tenant)
-        assert not any(name in written for written in answer.all("set-cookie"))
+            check_headers(answer, tenant)
+            assert not any(name in written for written in answer.all("set-cookie"))
 
 
 Jars = dict[str, tuple[str, dict[str, str]]]
 
 
-def jars_for(app: Flask, draft: Draft) -> tuple[Jars, str]:
+def jars_for(app: Flask, draft: Any) -> tuple[Jars, str]:
     """Sign in whoever's cookies are to be sent; return them, and a login's state."""
     jars: Jars = {}
     state = ""
@@ -254,7 +206,7 @@ def jars_for(app: Flask, draft: Draft) -> tuple[Jars, str]:
     return jars, state
 
 
-def finished(app: Flask, draft: Draft, jars: Jars, state: str) -> Sent:
+def finished(app: Flask, draft: Any, jars: Jars, state: str) -> Sent:
     rules = list(app.url_map.iter_rules())
     rule = rules[draft.rule % len(rules)]
     named = rule.rule.replace("<path:filename>", "style.css")
@@ -266,29 +218,26 @@ def finished(app: Flask, draft: Draft, jars: Jars, state: str) -> Sent:
         refused = b"error=access_denied&error_description=" + draft.refused
         path, method = b"/callback", "GET"
         query = f"state={state}&".encode() + (refused if draft.refused else query)
-    pairs = [pair for cookies in draft.cookies for pair in sent_of(jars, *cookies)]
-    cookie = as_bytes("; ".join(pairs))
-    return Sent(
-        path, method, query, (*draft.headers, ("HTTP_COOKIE", cookie)), draft.body
-    )
-
-
-def sent_of(jars: Jars, whose: str, first: Any, others: Any) -> list[str]:
-    ways = itertools.chain([first], itertools.repeat(others))
-    return [way(*pair) for way, pair in zip(ways, jars[whose][1].items(), strict=False)]
+    pairs = [
+        way(*pair)
+        for whose, first, others in draft.cookies
+        for way, pair in zip(
+            itertools.chain([first], itertools.repeat(others)),
+            jars[whose][1].items(),
+            strict=False,
+        )
+    ]
+    cookie = ("HTTP_COOKIE", as_bytes("; ".join(pairs)))
+    return Sent(path, method, query, (*draft.headers, cookie), draft.body)
 
 
 def host() -> str:
     return auth.auth0.settings.callback.netloc
 
 
-def check_status(answer: Answer) -> None:
-    """See that no answer is a bug; there is no outage."""
-    assert answer.code < 500
-    assert "Traceback" not in answer.text
-
-
 def check_headers(answer: Answer, tenant: Tenant) -> None:
+    """See that no answer is a bug or an outage, and what it says is no header."""
+    assert answer.code < 500
     for name, value in [("Status", answer.status), *answer.headers]:
         assert not {"\r", "\n", "\0"} & {*name, *value}, name
         assert name != "X-Mk"
@@ -327,6 +276,7 @@ def check_who_is_shown(answer: Answer, jars: Jars) -> list[str]:
 
 def check_body(answer: Answer) -> None:
     """See that nothing sent, or claimed, breaks out of where it is shown."""
+    assert "Traceback" not in answer.text
     kind = dict(answer.headers).get("Content-Type", "")
     if "json" in kind and answer.body:
         json.loads(answer.text)
