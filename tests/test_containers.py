@@ -1,4 +1,4 @@
-"""The Dockerfile and compose.yaml, without an engine, and what runs for a change."""
+"""The Dockerfile and compose.yaml, without an engine."""
 
 from __future__ import annotations
 
@@ -102,13 +102,10 @@ async def test_what_is_in_the_image_signs_somebody_in_and_answers_its_health_che
     visitors: Callable[..., Visitor],
     with_redis: bool,
 ) -> None:
-    port, before = free_port(), sorted(image.rglob("*"))
-    environment = {
-        **tenant.environ(redirect_uri=f"http://localhost:{port}/callback"),
-        "AUTH0_REVOCATIONS_PATH": str(tmp_path / "revocations.sqlite3"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": "",
-    }
+    port, before = free_port(), sorted(os.walk(image))
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    environment["AUTH0_REVOCATIONS_PATH"] = str(tmp_path / "revocations.sqlite3")
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""}
     start = ["sh", "-c", 'cd "$0" && exec "$@"', str(image)]
     start += command("CMD", python, port)
     with ExitStack() as stack:
@@ -128,7 +125,7 @@ async def test_what_is_in_the_image_signs_somebody_in_and_answers_its_health_che
     assert "alice@example.com" in page.text
     assert "Sign out" in page.text
     assert "Sign out" not in page_in_french.text
-    assert sorted(image.rglob("*")) == before  # so it may be read-only
+    assert sorted(os.walk(image)) == before  # so it may be read-only
     assert (tmp_path / "revocations.sqlite3").exists() != with_redis
 
 
@@ -165,14 +162,3 @@ def test_compose_reaches_only_the_app_and_only_from_this_machine() -> None:
     assert "healthcheck" in redis
     assert "ports" not in redis
     assert app["read_only"]
-
-
-def test_every_change_is_checked_from_the_lowest_python_on() -> None:
-    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
-    [job] = workflow["jobs"].values()
-    versions = job["strategy"]["matrix"]["python"]
-    assert f'">={versions[0]}"' in (ROOT / "pyproject.toml").read_text()
-    assert {"run": ".ci/run"} in job["steps"]
-    assert workflow["permissions"] == {"contents": "read"}
-    for step in job["steps"]:
-        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step.get("uses", f"a@{'0' * 40}"))

@@ -8,8 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx
@@ -21,6 +22,7 @@ from auth0_flask.tenant import Tenant
 from servers import ROOT, WITH_DOTENV, clean_environment, free_port
 
 TENANT = [sys.executable, "-m", "auth0_flask.tenant"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 NEEDS_TRUSTME = "pip install 'auth0-flask-login[testing]'"
 NO_TRUSTME = {"trustme.py": "raise ModuleNotFoundError(name='trustme')"}
 
@@ -31,42 +33,30 @@ def run(
     """Run a program in a folder with these files; return what it said."""
     for name, text in files.items():
         (folder / name).write_text(text)
-    paths = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    environment = clean_environment(WITH_DOTENV | paths | more)
+    own = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # it is slow
+    environment = clean_environment(WITH_DOTENV | own | more)
     environment.pop("SSL_CERT_FILE", None)
-    ended = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == status, ended.stdout + ended.stderr
+    options: dict[str, Any] = {"cwd": folder, "env": environment, "timeout": 120}
+    ended = subprocess.run(command, **options, capture_output=True, text=True)
+    said = str(ended.stdout + ended.stderr)
+    assert ended.returncode == status, said
     assert "Traceback" not in ended.stderr
-    return ended.stdout + ended.stderr
+    return said
 
 
-# The environment
+# The environment and the command
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, "localhost,127.0.0.1"),
-        ({"NO_PROXY": "intranet.example"}, "intranet.example,localhost,127.0.0.1"),
-        ({"no_proxy": "a, localhost"}, "a,localhost,127.0.0.1"),
-        ({"no_proxy": "*"}, "*"),
-    ],
-)
 def test_the_environment_names_the_tenant_as_reached_without_a_proxy(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, given.get(name, ""))
-    environment = Tenant().environ()
-    assert environment["NO_PROXY"] == environment["no_proxy"] == expected
+    ours = "localhost,127.0.0.1"
+    for given, expected in {"": ours, "a, localhost": f"a,{ours}", "*": "*"}.items():
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("no_proxy", given)
+        environment = Tenant().environ()
+        assert environment["NO_PROXY"] == environment["no_proxy"] == expected
 
 
 DOTENV = """
@@ -92,13 +82,13 @@ app = Flask(__name__)
 
 @app.get("/")
 def home():
-    return dict(os.environ)
+    url = f"https://{os.environ['AUTH0_DOMAIN']}/.well-known/jwks.json"
+    return {**os.environ, "keys": httpx.get(url).status_code}
 
 
 @app.cli.command()
 def show():
-    url = f"https://{os.environ['AUTH0_DOMAIN']}/.well-known/jwks.json"
-    print(json.dumps({**os.environ, "keys": httpx.get(url).status_code}))
+    print(json.dumps(home()))
 """
 #: An app that has a ``.env`` of its own.
 APP = {".env": DOTENV, "app.py": OWN}
@@ -107,28 +97,28 @@ APP = {".env": DOTENV, "app.py": OWN}
 def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
     tmp_path: Path,
 ) -> None:
-    shown = json.loads(run([*TENANT, "flask", "show"], tmp_path, APP, 0))
+    nobody = f"http://localhost:{free_port()}"
+    proxies = {"HTTPS_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": nobody}
+    shown = json.loads(run([*TENANT, "flask", "show"], tmp_path, APP, 0, **proxies))
     assert [n for n, v in shown.items() if "theirs" in str(v)] == []
     assert shown["AUTH0_DOMAIN"].startswith("localhost:")
     assert shown["AUTH0_ORGANIZATION"] == shown["AUTH0_REDIS_URL"] == ""
     assert shown["AUTH0_REDIRECT_URI"] == "http://localhost:5000/callback"
-    assert shown["DATABASE_URL"] == "sqlite://"
+    assert (shown["DATABASE_URL"], shown["keys"]) == ("sqlite://", 200)
+
+    more = {"AUTH0_REDIRECT_URI": "http://localhost:5001/auth/callback"}
+    more["AUTH0_REDIS_URL"] = "redis://localhost/1"  # what the environment has stays
+    shown = json.loads(run([*TENANT, "flask", "show"], tmp_path, {}, 0, **more))
+    assert more.items() <= shown.items()
 
 
-def test_what_the_environment_has_stays_and_no_proxy_comes_between(
+def test_alone_it_serves_any_app_of_the_folder_and_says_what_is_missing(
     tmp_path: Path,
 ) -> None:
-    more = {
-        "AUTH0_REDIS_URL": "redis://localhost/1",
-        "AUTH0_REDIRECT_URI": "http://localhost:5001/auth/callback",
-    }
-    nobody = f"http://localhost:{free_port()}"
-    proxies = {"HTTPS_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": nobody}
-    shown = run([*TENANT, "flask", "show"], tmp_path, APP, 0, **more, **proxies)
-    assert {**more, "keys": 200}.items() <= json.loads(shown).items()
+    said = run(TENANT, tmp_path, {}, 1)
+    assert "There is no app.py in this folder." in said
+    assert "python -m auth0_flask.tenant flask" in said
 
-
-def test_alone_it_serves_any_app_of_the_folder(tmp_path: Path) -> None:
     for name, text in APP.items():
         (tmp_path / name).write_text(text)
     env = clean_environment({"PYTHONPATH": str(ROOT), **WITH_DOTENV})
@@ -141,61 +131,46 @@ def test_alone_it_serves_any_app_of_the_folder(tmp_path: Path) -> None:
         shown = httpx.get(site[0], trust_env=False).json()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
-
     assert shown["AUTH0_DOMAIN"].startswith("localhost:")
     assert shown["DATABASE_URL"] == "sqlite://"
 
-
-def test_it_says_what_to_do_without_an_app_or_trustme(tmp_path: Path) -> None:
-    said = run(TENANT, tmp_path, {}, 1)
-    assert "There is no app.py in this folder." in said
-    assert "python -m auth0_flask.tenant flask" in said
-
     [sentence] = run([*TENANT, "true"], tmp_path, NO_TRUSTME, 1).splitlines()
     assert NEEDS_TRUSTME in sentence
+    assert NEEDS_TRUSTME in run(PYTEST, tmp_path, {"pyproject.toml": ADDOPTS}, 4)
     assert (ROOT / "pyproject.toml").read_text().count('name = "auth0-flask-login"')
 
 
 # The plugin
 
-APP_OF_TESTS = """
-import pytest
-
-
-@pytest.fixture(scope="session")
-def app():
-    from app import create_app
-
-    return create_app({"TESTING": True})
-"""
-CONFTEST = f"""
+CONFTEST = """
 import os
 
+assert os.environ["AUTH0_REDIRECT_URI"] == "https://localhost:5000/callback"
 assert "AUTH0_DOMAIN" not in os.environ
 pytest_plugins = ["auth0_flask.tenant.pytest_plugin"]
-{APP_OF_TESTS}
+
 
 def pytest_sessionfinish():
-    assert os.environ["AUTH0_REDIRECT_URI"].endswith("/callback")
+    assert os.environ["AUTH0_REDIRECT_URI"] == "https://localhost:5000/callback"
+    assert os.environ["AUTH0_DOMAIN"].startswith("localhost:")
 """
 STORIES = """
-import os
 import pytest
 from auth0_flask.tenant.pytest_plugin import complete_login
 
 
-def test_alice(app):
-    client = app.test_client()
-    answer = complete_login(client)
-    assert answer.status_code == 200
-    assert client.get("/api/me").json["name"] == "Alice"
+@pytest.fixture
+def app():
+    from app import create_app
+
+    return create_app({"TESTING": True})
 
 
 def test_a_page_and_roles(app, tenant_user):
     user = tenant_user("dora", roles=["editor"], email="d@example.com", locale="de")
     client = app.test_client()
     answer = complete_login(client, "/profile", "dora")
-    assert answer.request.path == "/profile"
+    assert (answer.status_code, answer.request.path) == (200, "/profile")
     me = client.get("/api/me").json
     assert me["https://example.com/roles"] == ["editor"]
     assert (me["sub"], me["email"], me["locale"]) == (user.sub, "d@example.com", "de")
@@ -211,59 +186,26 @@ def test_nobody_is_left_from_another_test(app, auth0_tenant):
 
 def test_a_refused_login(app, auth0_tenant):
     auth0_tenant.forge("issuer")
-    assert complete_login(app.test_client()).status_code >= 400
     client = app.test_client()
+    assert complete_login(client).status_code >= 400
     assert complete_login(client, "/login?prompt=none").request.path == "/callback"
     assert client.get("/api/me").status_code == 401
-"""
-EARLY = f"""
-import os
-
-assert os.environ["AUTH0_DOMAIN"].startswith("localhost:")
-assert os.environ["AUTH0_REDIRECT_URI"] == "https://localhost:5000/callback"  # as given
-import app as imported_at_its_top
-{APP_OF_TESTS}
+    complete_login(client)
+    assert client.get("/api/me").json["name"] == "Alice"
 """
 ADDOPTS = '[tool.pytest.ini_options]\naddopts = "-p auth0_flask.tenant.pytest_plugin"\n'
-
-
-def run_pytest(
-    folder: Path, files: dict[str, str], *options: str, status: int = 0, **more: str
-) -> str:
-    """Run the tests in a folder, in an environment without a tenant."""
-    more["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # it is slow
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    return run([*command, *options], folder, files, status, **more)
-
-
-def test_the_plugin_signs_a_test_client_in(tmp_path: Path) -> None:
-    files = {"conftest.py": CONFTEST, "test_it.py": STORIES}
-    assert "4 passed" in run_pytest(tmp_path, files)
-
-
-def test_a_conftest_may_import_the_app_at_its_top_in_several_processes(
-    tmp_path: Path,
-) -> None:
-    files = {"pyproject.toml": ADDOPTS, "conftest.py": EARLY, "test_it.py": STORIES}
-    callback, xdist = "https://localhost:5000/callback", ("-p", "xdist", "-n", "2")
-    said = run_pytest(tmp_path, files, *xdist, AUTH0_REDIRECT_URI=callback)
-    assert "4 passed" in said
-
-
-# The login under another path; settings are read when it is imported.
+# The login under another path.
 SHOP = """
+import os
 import auth
+from auth0_flask.tenant.pytest_plugin import complete_login
 from flask import Flask
 
 app = auth.init_app(Flask(__name__))
 app.register_blueprint(auth.routes, url_prefix="/account")
 name = auth.login_required(lambda: auth.auth_user["name"])
 app.add_url_rule("/account/", "home", name)
-"""
-SHOPPING = """
-import os
-from shop import app
-from auth0_flask.tenant.pytest_plugin import complete_login
+
 
 def test_bob():
     answer = complete_login(app.test_client(), "/account/", "bob")
@@ -272,26 +214,27 @@ def test_bob():
 """
 
 
-def test_the_callback_may_be_anywhere_in_the_app(tmp_path: Path) -> None:
+def test_the_plugin_signs_a_test_client_in(tmp_path: Path) -> None:
+    files = {"conftest.py": CONFTEST, "test_it.py": STORIES}
+    callback = {"AUTH0_REDIRECT_URI": "https://localhost:5000/callback"}
+    assert "3 passed" in run(PYTEST, tmp_path, files, 0, **callback)
+
+
+def test_the_callback_may_be_anywhere_and_the_app_imported_in_several_processes(
+    tmp_path: Path,
+) -> None:
     callback = 'auth0_callback = "http://localhost/account/callback"\n'
     files = {"pyproject.toml": ADDOPTS + callback, "conftest.py": "import shop\n"}
-    files |= {"shop.py": SHOP, "test_it.py": SHOPPING}
-    assert "1 passed" in run_pytest(tmp_path, files)
-
-
-def test_the_plugin_says_that_trustme_is_missing(tmp_path: Path) -> None:
-    files = {"pyproject.toml": ADDOPTS, **NO_TRUSTME}
-    assert NEEDS_TRUSTME in run_pytest(tmp_path, files, status=4)
+    files |= {"shop.py": SHOP, "test_it.py": "from shop import test_bob as test_bob\n"}
+    several = [*PYTEST, "-p", "xdist", "-n", "2"]
+    assert "1 passed" in run(several, tmp_path, files, 0)
 
 
 # By hand
 
 
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-
-
 def assert_accessible(page: Page) -> None:
-    for scheme in SCHEMES:
+    for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         assert Axe().run(page).response["violations"] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
@@ -319,24 +262,24 @@ def test_whoever_is_asked_for_something_can_read_and_answer_it(
     assert_accessible(page)
     with context.expect_page() as opened:
         page.get_by_role("link", name="see the code").click()
-    code = opened.value.get_by_role("strong").inner_text()
-    page.get_by_label("Code").fill(code)
+    page.get_by_label("Code").fill(opened.value.get_by_role("strong").inner_text())
     page.get_by_role("button", name="Continue").click()
     page.wait_for_url("**/u/session?code=*")
     assert_accessible(page)
 
-    hint = json.dumps({"sub": "auth0|bob"})
     app = {"client_id": tenant.client_id, "client_secret": tenant.client_secret}
-    asked = {**app, "login_hint": hint, "binding_message": "Desk 4"}
     sent = {**app, "connection": "email", "email": "zoe@example.com"}
     httpx.post(f"{tenant.origin}/passwordless/start", json=sent)
+    asked = {**app, "login_hint": '{"sub": "auth0|bob"}', "binding_message": "Desk 4"}
     name = httpx.post(f"{tenant.origin}/bc-authorize", data=asked).json()["auth_req_id"]
     inbox.goto(f"{tenant.origin}/u/inbox")
     code = tenant.passwordless_code("zoe@example.com")
     expect(inbox.get_by_text(code)).to_be_visible()
     assert_accessible(inbox)
+    grant = {"grant_type": "urn:openid:params:grant-type:ciba", "auth_req_id": name}
+    ask = partial(httpx.post, f"{tenant.origin}/oauth/token", data={**app, **grant})
+    assert ask().json()["error"] == "authorization_pending"
     inbox.get_by_role("button", name="Approve").click()
     expect(inbox.get_by_role("button")).to_have_count(0)
-    grant = {"grant_type": "urn:openid:params:grant-type:ciba", "auth_req_id": name}
-    answer = httpx.post(f"{tenant.origin}/oauth/token", data={**app, **grant})
-    assert "id_token" in answer.json()
+    assert "id_token" in ask().json()
+    assert ask().json()["error"] == "expired_token"
