@@ -21,15 +21,14 @@ def text(data: bytes) -> str:
 class Passkey:
     """One passkey for the tenant; it answers the SDK's ``authn_params_public_key``."""
 
-    def __init__(self, origin: str = "http://localhost:1") -> None:
-        self.id, self.origin = text(os.urandom(16)), origin
+    def __init__(self) -> None:
+        self.id = text(os.urandom(16))
         self.key = ec.generate_private_key(ec.SECP256R1())
 
     def create(self, options: Any) -> PasskeyAuthResponse:
         """Answer a sign-up or an enrollment."""
-        public = self.key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        public = self.key.public_key().public_bytes(serialization.Encoding.DER, form)
         return self._answer("create", options, publicKey=text(public))
 
     def get(self, options: Any) -> PasskeyAuthResponse:
@@ -44,13 +43,7 @@ class Passkey:
 
     def _answer(self, kind: str, options: Any, **more: str) -> PasskeyAuthResponse:
         said = {"type": f"webauthn.{kind}", "challenge": options.challenge}
-        client_data = json.dumps({**said, "origin": self.origin}).encode()
+        client_data = json.dumps({**said, "origin": "http://localhost:1"}).encode()
         response = {"clientDataJSON": text(client_data), **more}
-        return PasskeyAuthResponse.model_validate(
-            {
-                "id": self.id,
-                "rawId": self.id,
-                "type": "public-key",
-                "response": response,
-            }
-        )
+        whole = {"id": self.id, "rawId": self.id, "type": "public-key"}
+        return PasskeyAuthResponse.model_validate({**whole, "response": response})

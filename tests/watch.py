@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter, defaultdict
-from itertools import chain
 
 #: Characters in a row that count as a leak; fewer may be a coincidence.
 BLOCK = 16
@@ -66,15 +65,14 @@ class Watch:
 
     def leaks(self) -> set[str]:
         """Name every secret that was said: its kind, where, and in which test."""
-        # a secret is cut up, so that a part of it is recognized as well
-        cut = {
-            s: {block for word in _WORD.findall(s) for block in _blocks(word, _STRIDE)}
-            for s in self.secrets
-        }
-        often = Counter(chain.from_iterable(cut.values()))
-        kinds = {
-            b: self.secrets[secret] for secret, found in cut.items() for b in found
-        }
+        kinds, often = dict[str, str](), Counter[str]()
+        for secret, kind in self.secrets.items():
+            # it is cut up, so that a part of it is recognized as well
+            found = {
+                b for word in _WORD.findall(secret) for b in _blocks(word, _STRIDE)
+            }
+            often.update(found)
+            kinds |= dict.fromkeys(found, kind)
         return {
             f"{kinds[block]} in {source}, first in {test}"
             for word, sources in self._said.items()
