@@ -51,9 +51,7 @@ tokens = [
         for parts in (
             # not spelled as the tenant's, which are secret to their last 16 characters
             ('{"alg":"none"}', r'{"sub":"\u0061uth0|alice"}', ""),
-            ('{"alg":"RS256","kid":{"x":1}}', "{}", "x"),
-            ('{"alg":["RS256"],"kid":"x","typ":7}', "[]", "x"),
-            ('{"alg":"RS256","kid":"x","b64":false,"crit":["b64"]}', "x", "x"),
+            ('{"alg":["RS256"],"kid":{"x":1},"typ":7}', "[]", "x"),
         )
     ),
 ]
@@ -63,16 +61,14 @@ parameters = [
     *("state", "code", "error", "error_description", "acr_values", "lang", "here"),
 ]
 headers = [
-    *("HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_HOST", "HTTP_ORIGIN", "HTTP_RANGE"),
-    *("HTTP_REFERER", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_PURPOSE", "HTTP_IF_RANGE"),
-    *("HTTP_X_REQUESTED_WITH", "HTTP_AUTHORIZATION", "CONTENT_TYPE", "CONTENT_LENGTH"),
-    *("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_TRANSFER_ENCODING"),
-    *("HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PREFIX"),
+    *("HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_HOST", "HTTP_ORIGIN"),
+    *("HTTP_REFERER", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_PURPOSE", "HTTP_AUTHORIZATION"),
+    *("HTTP_X_REQUESTED_WITH", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO"),
+    *("CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_RANGE", "HTTP_X_FORWARDED_PREFIX"),
 ]
 methods = [
     *(("of the route",) * 15),
-    *("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "PROPFIND"),
-    *("get", "", "GET\r\nX-Mk: zq9", MARK),
+    *("GET", "POST", "HEAD", "OPTIONS", "PUT", "TRACE", "", "GET\r\nX-Mk: zq9", MARK),
 ]
 endings = [*((b"",) * 20), b"/", b"//evil.example", b"/..", b"\r\nX-Mk: zq9", b"/<zq9"]
 #: What becomes of a cookie on its way, by name and value.
@@ -202,13 +198,9 @@ def finished(app: Flask, draft: Any, jars: Jars, state: str) -> Sent:
         path, method = b"/callback", "GET"
         query = f"state={state}&".encode() + (refused if draft.refused else query)
     pairs = [
-        way(*pair)
+        (others if at else first)(*pair)
         for whose, first, others in draft.cookies
-        for way, pair in zip(
-            itertools.chain([first], itertools.repeat(others)),
-            jars[whose][1].items(),
-            strict=False,
-        )
+        for at, pair in enumerate(jars[whose][1].items())
     ]
     cookie = ("HTTP_COOKIE", as_bytes("; ".join(pairs)))
     return Sent(path, method, query, (*draft.headers, cookie), draft.body)
@@ -225,8 +217,7 @@ def check_headers(answer: Answer, tenant: Tenant) -> None:
         assert not {"\r", "\n", "\0"} & {*name, *value}, name
         assert name != "X-Mk"
         assert "<zq9" not in value, name
-    for location in answer.all("location"):
-        check_location(location, tenant)
+    check_locations(answer, tenant)
     written = [cookie.split(";") for cookie in answer.all("set-cookie")]
     assert sum(len(pair) for pair, *_ in written) <= TOTAL_BYTES
     for pair, *attributes in written:
@@ -234,18 +225,20 @@ def check_headers(answer: Answer, tenant: Tenant) -> None:
         assert {" HttpOnly", " Path=/", " SameSite=Lax"} <= {*attributes}
 
 
-def check_location(location: str, tenant: Tenant) -> None:
+def check_locations(answer: Answer, tenant: Tenant) -> None:
     """See that it leads to a page of ours, or to the tenant with our addresses."""
-    parts, ours = urlsplit(location), auth.auth0.settings
-    if not parts.netloc:
-        assert location.startswith("/")
-        assert not location.startswith(("//", "/\\"))
-        return
-    origin = f"{parts.scheme}://{parts.netloc}"
-    assert origin in {ours.origin, tenant.origin, f"https://{tenant.domain}"}
-    query = parse_qs(parts.query)
-    assert query.get("redirect_uri", [ours.redirect_uri]) == [ours.redirect_uri]
-    assert query.get("returnTo", [f"{ours.origin}/"]) == [f"{ours.origin}/"]
+    ours = auth.auth0.settings
+    for location in answer.all("location"):
+        parts = urlsplit(location)
+        if not parts.netloc:
+            assert location.startswith("/")
+            assert not location.startswith(("//", "/\\"))
+            continue
+        origin = f"{parts.scheme}://{parts.netloc}"
+        assert origin in {ours.origin, tenant.origin, f"https://{tenant.domain}"}
+        query = parse_qs(parts.query)
+        assert query.get("redirect_uri", [ours.redirect_uri]) == [ours.redirect_uri]
+        assert query.get("returnTo", [f"{ours.origin}/"]) == [f"{ours.origin}/"]
 
 
 def check_who_is_shown(answer: Answer, jars: Jars) -> list[str]:

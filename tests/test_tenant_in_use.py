@@ -73,7 +73,6 @@ DATABASE_URL=sqlite://
 OWN = """
 import json
 import os
-
 import httpx
 from flask import Flask
 
@@ -86,9 +85,7 @@ def home():
     return {**os.environ, "keys": httpx.get(url).status_code}
 
 
-@app.cli.command()
-def show():
-    print(json.dumps(home()))
+app.cli.command("show")(lambda: print(json.dumps(home())))
 """
 #: An app that has a ``.env`` of its own.
 APP = {".env": DOTENV, "app.py": OWN}
@@ -194,23 +191,11 @@ def test_a_refused_login(app, auth0_tenant):
     assert client.get("/api/me").json["name"] == "Alice"
 """
 ADDOPTS = '[tool.pytest.ini_options]\naddopts = "-p auth0_flask.tenant.pytest_plugin"\n'
-# The login under another path.
-SHOP = """
+EARLY = """
 import os
-import auth
-from auth0_flask.tenant.pytest_plugin import complete_login
-from flask import Flask
 
-app = auth.init_app(Flask(__name__))
-app.register_blueprint(auth.routes, url_prefix="/account")
-name = auth.login_required(lambda: auth.auth_user["name"])
-app.add_url_rule("/account/", "home", name)
-
-
-def test_bob():
-    answer = complete_login(app.test_client(), "/account/", "bob")
-    assert (answer.request.path, answer.text) == ("/account/", "Bob")
-    assert os.environ["AUTH0_REDIRECT_URI"] == "http://localhost/account/callback"
+assert os.environ["AUTH0_REDIRECT_URI"] == "http://localhost:5001/callback"
+import app as imported_at_its_top
 """
 
 
@@ -220,14 +205,13 @@ def test_the_plugin_signs_a_test_client_in(tmp_path: Path) -> None:
     assert "3 passed" in run(PYTEST, tmp_path, files, 0, **callback)
 
 
-def test_the_callback_may_be_anywhere_and_the_app_imported_in_several_processes(
+def test_a_conftest_may_import_the_app_at_its_top_in_several_processes(
     tmp_path: Path,
 ) -> None:
-    callback = 'auth0_callback = "http://localhost/account/callback"\n'
-    files = {"pyproject.toml": ADDOPTS + callback, "conftest.py": "import shop\n"}
-    files |= {"shop.py": SHOP, "test_it.py": "from shop import test_bob as test_bob\n"}
+    setup = ADDOPTS + 'auth0_callback = "http://localhost:5001/callback"\n'
+    files = {"pyproject.toml": setup, "conftest.py": EARLY, "test_it.py": STORIES}
     several = [*PYTEST, "-p", "xdist", "-n", "2"]
-    assert "1 passed" in run(several, tmp_path, files, 0)
+    assert "3 passed" in run(several, tmp_path, files, 0)
 
 
 # By hand
