@@ -45,9 +45,6 @@ def run(
     return said
 
 
-# The environment and the command
-
-
 def test_the_environment_names_the_tenant_as_reached_without_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -137,8 +134,6 @@ def test_alone_it_serves_any_app_of_the_folder_and_says_what_is_missing(
     assert (ROOT / "pyproject.toml").read_text().count('name = "auth0-flask-login"')
 
 
-# The plugin
-
 CONFTEST = """
 import os
 
@@ -199,22 +194,17 @@ import app as imported_at_its_top
 """
 
 
-def test_the_plugin_signs_a_test_client_in(tmp_path: Path) -> None:
+def test_the_plugin_signs_a_test_client_in_whoever_imports_the_app(
+    tmp_path: Path,
+) -> None:
     files = {"conftest.py": CONFTEST, "test_it.py": STORIES}
     callback = {"AUTH0_REDIRECT_URI": "https://localhost:5000/callback"}
     assert "3 passed" in run(PYTEST, tmp_path, files, 0, **callback)
 
-
-def test_a_conftest_may_import_the_app_at_its_top_in_several_processes(
-    tmp_path: Path,
-) -> None:
     setup = ADDOPTS + 'auth0_callback = "http://localhost:5001/callback"\n'
-    files = {"pyproject.toml": setup, "conftest.py": EARLY, "test_it.py": STORIES}
+    files = {"pyproject.toml": setup, "conftest.py": EARLY}
     several = [*PYTEST, "-p", "xdist", "-n", "2"]
     assert "3 passed" in run(several, tmp_path, files, 0)
-
-
-# By hand
 
 
 def assert_accessible(page: Page) -> None:

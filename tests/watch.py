@@ -20,16 +20,11 @@ _SPENT = re.compile(r"(GET \S*/callback\?)\S+(?= HTTP/1)")
 
 
 class Watch:
-    """What is secret, and what has been said; thread-safe.
-
-    Attributes:
-        test: The test that runs now.
-        secrets: What was noted, and of what kind it is.
-    """
+    """What is secret, and what has been said; thread-safe."""
 
     def __init__(self) -> None:
-        self.test = "no test"
-        self.secrets: dict[str, str] = {}
+        self.test = "no test"  # that runs now
+        self.secrets: dict[str, str] = {}  # what was noted, and of what kind it is
         self._said: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
     def note(self, kind: str, secret: object) -> None:
