@@ -179,6 +179,7 @@ async def refreshes(alice: Visitor, tenant: Tenant, **how: Any) -> bool:
 NAME = "oidcc-client-test"
 LOGOUT = "-rp-backchannel-rpinitlogout"
 OTHER = {"events": {"http://schemas.openid.net/event/another": dict[str, Any]()}}
+MALLORY = {"name": "Mallory"}
 BOB = {"name": "Mallory", "sub": "auth0|bob"}
 DISCOVERY = "/.well-known/openid-configuration"
 UNNAMED = {"kind": "no_kid"}
@@ -241,11 +242,7 @@ BEYOND = [
     accepts("-refresh-token", refreshes),
     Row(
         f"{NAME}-refresh-token-invalid-issuer",
-        *(
-            REFUSE,
-            ACCEPT,
-            partial(refreshes, kind="issuer", claims={"name": "Mallory"}),
-        ),
+        *(REFUSE, ACCEPT, partial(refreshes, kind="issuer", claims=MALLORY)),
         "the ID token is rejected and nobody's claims change; the access token "
         "beside it came from Auth0 over TLS and is used",
     ),

@@ -161,8 +161,7 @@ def test_a_cookie_whose_name_is_none_of_ours_is_not_answered(
 
 def jars_for(app: Flask, draft: Any) -> tuple[Jars, str]:
     """Sign in whoever's cookies are to be sent; return them, and a login's state."""
-    jars: Jars = {}
-    state = ""
+    jars, state = Jars(), ""
     for whose in {whose for whose, *_ in draft.cookies}:
         sub = f"auth0|{whose}-{next(numbers)}-"
         if whose == "under way":

@@ -92,7 +92,6 @@ class Client:
 
 
 def sent_back(answer: httpx.Response) -> dict[str, str]:
-    """Return the query of where an answer redirects."""
     return dict(httpx.URL(answer.headers["location"]).params)
 
 
@@ -101,7 +100,6 @@ def claims_of(tokens: dict[str, Any], name: str = "id_token") -> dict[str, Any]:
 
 
 def error_of(answer: httpx.Response) -> tuple[int, str]:
-    """Return what an answer to the app's server refuses."""
     return answer.status_code, answer.json()["error"]
 
 

@@ -120,9 +120,8 @@ def test_alone_it_serves_any_app_of_the_folder_and_says_what_is_missing(
         TENANT, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
-        site = re.search(r"http://localhost:\d+", process.stdout.readline())
-        assert site
-        shown = httpx.get(site[0], trust_env=False).json()
+        [site] = re.findall(r"http://localhost:\d+", process.stdout.readline())
+        shown = httpx.get(site, trust_env=False).json()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
     assert shown["AUTH0_DOMAIN"].startswith("localhost:")
