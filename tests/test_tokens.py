@@ -1,10 +1,9 @@
-"""Access tokens: refreshed once, found again, refused and revoked."""
+"""Access tokens and claims: refreshed once, found again, refused and revoked."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
 import threading
 import time
@@ -15,18 +14,17 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from socketserver import StreamRequestHandler, ThreadingTCPServer
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 import pytest
 import redis
-from flask import Flask, Response, request, session, stream_with_context
+from auth0_server_python.error import AccessTokenError, MfaRequiredError
+from flask import Flask, Response, session, stream_with_context
 from flask.sessions import SecureCookieSessionInterface
 from flask_session import Session
 from redis import Redis
 from werkzeug.test import TestResponse
-from werkzeug.wrappers import Response as BaseResponse
 
 import auth
 from auth import auth0
@@ -45,9 +43,10 @@ from auth0_flask.tenant import Fault, Tenant
 from auth0_flask.testing import ROLES
 from conftest import Clock
 from redis_server import RedisServer
+from sdk_calls import Caller, Work
 from servers import GUNICORN, free_port, serving
 from test_revocations import in_children
-from visitor import Shopper, Visitor
+from visitor import Visitor
 from with_tokens import add_views
 
 WITH_TOKENS = [*GUNICORN[:-1], "--pythonpath", "tests", "with_tokens:create()"]
@@ -66,13 +65,6 @@ async def at_once(visitor: Visitor, times: int, path: str = "/token") -> list[st
         answers = await asyncio.gather(*asked)
     assert Counter(answer.status_code for answer in answers) == {200: times}
     return [answer.text for answer in answers]
-
-
-async def sign_in_for_a_moment(visitor: Visitor, tenant: Tenant) -> None:
-    """Sign in with an access token that is good no more."""
-    tenant.access_token_lifetime = 0
-    await visitor.login()
-    tenant.access_token_lifetime = 86_400
 
 
 # How an app may keep its sessions: what `init_app` is given for it
@@ -110,122 +102,94 @@ def of_the_app(app: Flask, _: pytest.FixtureRequest) -> dict[str, Any]:
 KINDS = [flasks_own, in_redis, of_flask_session, of_the_app]
 
 
-class Customer(Shopper):
-    """Somebody at an app with Flask's defaults, and its pages."""
+class Customer(Caller):
+    """An admin who has signed in, with an access token that is good no more."""
 
-    def __init__(self, app: Flask) -> None:
-        super().__init__(add_views(app))
-        self.has_begun, self.may_end = threading.Event(), threading.Event()
-        slow = self.slow, self.slow_and_blind, self.slow_and_writing, self.clear
-        for view in (*slow, self.put, self.cart, self.raw, self.stream, self.impatient):
-            app.add_url_rule(f"/{view.__name__}", view_func=view)
+    def __init__(self, app: Flask, tenant: Tenant, clock: Clock) -> None:
+        super().__init__(add_views(app), tenant)
+        self.clock = clock
         for path, function in {
             "/me": lambda: dict(auth.auth_user),
             "/session": lambda: auth0.read_session() or {},
+            "/admin": auth.requires_claim(ROLES, "admin")(lambda: "open"),
             "/fresh": auth.login_required(max_age=300)(lambda: "fresh"),
             "/api": auth.login_required(redirect=False)(auth0.get_access_token),
         }.items():
             app.add_url_rule(path, path, function)
+        tenant.change_user("alice", roles=["admin"])
+        self.sign_in_for_a_moment()
 
-    def put(self) -> str:
-        session.permanent = True
-        session["cart"] = [*session.get("cart", []), request.args["goods"]]
-        return "kept"
-
-    def cart(self) -> str:
-        return " ".join(session.get("cart", []))
-
-    def slow(self) -> str:
-        user = str(auth.auth_user.get("sub"))
-        return f"{user} {self.slow_and_blind()}"
-
-    def clear(self) -> str:
-        user = str(auth.auth_user.get("sub"))
-        session.clear()
-        return user
-
-    def slow_and_blind(self) -> str:
-        self.has_begun.set()
-        self.may_end.wait(10)
-        return "seen"
-
-    def slow_and_writing(self) -> str:
-        session["was_here"] = True
-        return self.slow()
-
-    async def raw(self) -> str:
-        state = await auth0.get_session() or {}
-        options = {"refresh_token": state["refresh_token"]}
-        return str((await auth0.get_token_by_refresh_token(options))["access_token"])
-
-    def stream(self) -> Response:
-        def parts() -> Iterator[str]:
-            yield "token: "
-            yield asyncio.run(auth0.get_access_token(audience="https://a.example/"))
-
-        return Response(stream_with_context(parts()))
-
-    async def impatient(self) -> str:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(auth0.get_access_token(), 0.1)
-        return "gave up"
+    def sign_in_for_a_moment(self) -> None:
+        self.tenant.access_token_lifetime = 0
+        assert self.login().status_code == 302
+        self.tenant.access_token_lifetime = 86_400
 
     def get(self, path: str, **headers: str) -> TestResponse:
         return self.client.get(path, headers=headers)
 
+    def token(self, audience: str = "") -> str:
+        return self.get(f"/token?audience={audience}").text
+
     @contextmanager
-    def during(self, path: str) -> Iterator[None]:
-        """Do something while a slow page is being answered."""
-        slow = threading.Thread(target=self.get, args=[path])
-        slow.start()
-        assert self.has_begun.wait(10)
-        yield
-        self.may_end.set()
-        slow.join()
+    def during(self, work: Work) -> Iterator[None]:
+        """Do something while the answer of a view that has done this work is late."""
+        has_begun, may_end = threading.Event(), threading.Event()
 
-    def sign_in_for_a_moment(self, tenant: Tenant) -> None:
-        """Sign in with an access token that is good no more."""
-        tenant.access_token_lifetime = 0
-        assert self.login().status_code == 302
-        tenant.access_token_lifetime = 86_400
+        async def slow() -> None:
+            await work()
+            has_begun.set()
+            may_end.wait(10)
 
-    def goes_on(self, tenant: Tenant) -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(self.call, slow)
+            assert has_begun.wait(10)
+            yield
+            may_end.set()
+            assert answer.result().text == "done"
+
+    def goes_on(self, asked: int = 3) -> bool:
         """Tell whether the session has the newest refresh token."""
         status = self.get(f"/token?audience={API}").status_code
-        found = status, tenant.count("/oauth/token"), tenant.reuse_detected
-        return found == (200, 3, 0)
+        found = status, self.tenant.count("/oauth/token"), self.tenant.reuse_detected
+        return found == (200, asked, 0)
 
 
 @pytest.fixture(params=[flasks_own])
-def customer(request: pytest.FixtureRequest, tenant: Tenant) -> Customer:
-    """Somebody who has signed in, with an access token that is good no more."""
+def customer(request: pytest.FixtureRequest, tenant: Tenant, clock: Clock) -> Customer:
+    """Somebody at an app with this kind of session."""
     app = Flask("shop")
     auth.init_app(app, **request.param(app, request))
     app.register_blueprint(auth.routes)
-    customer = Customer(app)
-    customer.sign_in_for_a_moment(tenant)
-    return customer
+    return Customer(app, tenant, clock)
 
 
 over_every_kind = pytest.mark.parametrize("customer", KINDS, indirect=True)
 
 
-async def test_fifty_requests_at_once_refresh_once_and_tell_of_it_once(
-    alice: Visitor, tenant: Tenant, app: Flask
+@pytest.mark.parametrize("rotates", [True, False])
+async def test_of_many_requests_at_once_one_refreshes_and_tells_of_it(
+    alice: Visitor, tenant: Tenant, app: Flask, rotates: bool
 ) -> None:
     told: list[str] = []
 
     def receive(_: object, user: dict[str, str]) -> None:
         told.append(user["sub"])
 
-    await sign_in_for_a_moment(alice, tenant)
+    tenant.rotate_refresh_tokens = rotates
+    await alice.login()
+    scope = "&scope=read:things"  # which is not granted
+    paths = ["/token?audience=https://a.example/", f"/token?audience={API}{scope}"]
     with auth.tokens_refreshed.connected_to(receive, app):
-        found = await at_once(alice, 50)
-        found += await at_once(alice, 1)  # the replaced one again
+        found = await asyncio.gather(*(at_once(alice, 20, path) for path in paths * 2))
+        found += [await at_once(alice, 1, path) for path in paths]  # a replaced one
 
-    assert len(set(found)) == 1
-    assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (2, 0)
-    assert told == ["auth0|alice"]
+    a, b, *again = map(set, found)
+    assert (again, len(a), len(b), len(a | b)) == ([a, b] * 2, 1, 1, 2)
+    assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (3, 0)
+    assert told == ["auth0|alice"] * 2
+    bearer = {"Authorization": f"Bearer {b.pop()}"}
+    used = await alice.http.get(f"https://{tenant.domain}/api/things", headers=bearer)
+    assert used.json()["sub"] == "auth0|alice"
 
 
 @pytest.mark.parametrize("sessions", ["cookies", "redis"])
@@ -241,9 +205,11 @@ async def test_two_workers_refresh_once_and_share_what_they_ask(
     if sessions == "redis":
         given["AUTH0_REDIS_URL"] = request.getfixturevalue("redis_server").url
     tenant.change_user("alice", roles=["admin"])
+    tenant.access_token_lifetime = 0
     with serving(WITH_TOKENS, given, port) as server:
         alice = visitors("alice", at=server.site)
-        await sign_in_for_a_moment(alice, tenant)
+        await alice.login()
+        tenant.access_token_lifetime = 86_400
 
         found = await at_once(alice, 50)
 
@@ -268,94 +234,100 @@ async def test_two_workers_refresh_once_and_share_what_they_ask(
         assert [u["sub"] for u in renewed if ROLES not in u] == ["auth0|alice"] * 30
         assert tenant.count("/oauth/token") - asked < 30  # they came in some rounds
         assert tenant.reuse_detected == 0
-        await alice.get("/renewed")
-        workers: dict[int, dict[str, Any]] = {}
-        while len(workers) < 2:
-            for said in await at_once(alice, 8, "/worker"):
-                workers |= {json.loads(said)["pid"]: json.loads(said)["user"]}
-        assert [user.get(ROLES) for user in workers.values()] == [None, None]
 
 
-async def test_several_audiences_at_once_show_no_refresh_token_twice(
-    alice: Visitor, tenant: Tenant
-) -> None:
-    await alice.login()
-    paths = ["/token?audience=https://a.example/", f"/token?audience={API}"]
-
-    found = await asyncio.gather(*(at_once(alice, 10, path) for path in paths * 2))
-
-    a, b, *again = map(set, found)
-    assert (again, len(a), len(b), len(a | b)) == ([a, b], 1, 1, 2)
-    assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (3, 0)
-    bearer = {"Authorization": f"Bearer {b.pop()}"}
-    used = await alice.http.get(f"https://{tenant.domain}/api/things", headers=bearer)
-    assert used.json()["sub"] == "auth0|alice"
+async def look() -> None:
+    assert auth.auth_user["sub"] == "auth0|alice"
 
 
-@pytest.mark.parametrize(
-    ("page", "slow_after"), [("/slow", 1), ("/slow_and_blind", 1), ("/slow", 0)]
-)
+async def look_at_nothing() -> None:
+    pass
+
+
+async def put(goods: str) -> None:
+    await look()
+    session.permanent = True
+    session["cart"] = session.get("cart", "") + goods
+
+
+async def cart() -> Any:
+    return session["cart"]
+
+
+ask_github = partial(auth0.get_access_token_for_connection, {"connection": "github"})
+
+
+@pytest.mark.parametrize("page", ["reads", "reads after an hour", "is static"])
 @over_every_kind
-def test_a_slow_page_that_only_reads_brings_nothing_old_back(
-    customer: Customer,
-    tenant: Tenant,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-    page: str,
-    slow_after: float,
+def test_a_late_page_that_only_reads_brings_nothing_old_back(
+    customer: Customer, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    customer.get("/put?goods=apple")
-    if slow_after == 0:  # and the session was used long ago
-        monkeypatch.setattr(session_store, "_SLOW_SECONDS", slow_after)
-        clock.forward(10_000)
+    customer.ask(partial(put, "apple "))
+    if page == "reads after an hour":
+        monkeypatch.setattr(session_store, "_SLOW_SECONDS", 0)
+        customer.clock.forward(10_000)
 
-    with customer.during(page):
+    with customer.during(look_at_nothing if page == "is static" else look):
         assert customer.get("/token").status_code == 200
-        customer.get("/put?goods=pear")
+        customer.ask(partial(put, "pear"))
 
-    assert customer.get("/cart").text == "apple pear"
-    clock.forward(10_000)  # what came of the replaced one is forgotten by now
-    assert customer.goes_on(tenant)
+    assert customer.ask(cart) == "apple pear"
+    customer.clock.forward(10_000)  # what came of the replaced one is forgotten by now
+    assert customer.goes_on()
+
+
+@pytest.mark.parametrize("work", [partial(put, "fig"), ask_github])
+@over_every_kind
+def test_a_late_page_that_writes_brings_nothing_old_back(
+    customer: Customer, work: Work
+) -> None:
+    customer.tenant.change_user("alice", roles=[])
+
+    with customer.during(work):
+        assert ROLES not in dict(customer.get("/renewed").json or {})
+
+    assert customer.get("/admin").status_code == 403
+    customer.clock.forward(10_000)
+    assert customer.goes_on(asked=4 if work is ask_github else 3)
 
 
 @over_every_kind
-def test_a_session_that_the_app_clears_stays_cleared_however_long_it_was_unused(
-    customer: Customer, clock: Clock
-) -> None:
-    clock.forward(10_000)
+def test_a_session_that_the_app_clears_stays_cleared(customer: Customer) -> None:
+    async def clear() -> None:
+        await look()
+        session.clear()
 
-    assert customer.get("/clear").text == "auth0|alice"
-    assert customer.get("/me").json == {}
+    customer.clock.forward(10_000)  # however long it was unused
 
-
-def test_a_slow_page_that_writes_does_not_bring_a_replaced_refresh_token_back(
-    customer: Customer, tenant: Tenant, clock: Clock
-) -> None:
-    with customer.during("/slow_and_writing"):
-        assert customer.get("/token").status_code == 200
-
-    clock.forward(10_000)
-    assert customer.goes_on(tenant)
+    customer.ask(clear)
+    assert customer.user == {}
 
 
 @over_every_kind
-def test_the_sdks_own_refresh_leaves_no_replaced_token_behind(
-    customer: Customer, tenant: Tenant, clock: Clock
-) -> None:
-    assert customer.get("/raw").status_code == 200
+def test_the_sdks_own_refresh_leaves_no_replaced_token(customer: Customer) -> None:
+    token = {"refresh_token": customer.session["refresh_token"]}
+    customer.ask(lambda: auth0.get_token_by_refresh_token(token))
 
-    clock.forward(10_000)
-    assert customer.goes_on(tenant)
+    customer.clock.forward(10_000)
+    assert customer.goes_on()
 
 
 @over_every_kind
 def test_a_refresh_within_a_stream_is_logged_and_the_next_request_goes_on(
-    customer: Customer, tenant: Tenant, caplog: pytest.LogCaptureFixture
+    customer: Customer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert len(customer.get("/stream").text) > len("token: ")
+    def parts() -> Iterator[str]:
+        yield "token: "
+        yield asyncio.run(auth0.get_access_token(audience="https://a.example/"))
+
+    def stream() -> Response:
+        return Response(stream_with_context(parts()))
+
+    customer.client.application.extensions["call"] = stream
+    assert len(customer.get("/call").text) > len("token: ")
 
     assert "after the response had begun" in caplog.text
-    assert customer.goes_on(tenant)
+    assert customer.goes_on()
 
 
 # What is kept of a refresh
@@ -368,29 +340,14 @@ def rotated(token: str, seconds: float = 60) -> dict[str, Any]:
 
 
 async def refresh(
-    store: SharedStore, token: str, exchange: Callable[[str], dict[str, Any]] = rotated
+    store: SharedStore,
+    token: str,
+    exchange: Callable[[str], dict[str, Any]] = rotated,
+    since: float = 0,
 ) -> str:
     """Refresh within reason; return the access token."""
-    work = refresh_once(store, auth0.sessions, token, "any", exchange)
+    work = refresh_once(store, auth0.sessions, token, "any", exchange, since)
     return str((await asyncio.wait_for(work, 10))[0]["answer"]["access_token"])
-
-
-async def test_a_provider_that_gives_an_old_refresh_token_out_again_holds_nobody_up(
-    clock: Clock,
-) -> None:
-    store = SharedStore()
-
-    def exchange(token: str) -> dict[str, Any]:
-        answer = {"access_token": "a", "refresh_token": {"1": "2", "2": "1"}[token]}
-        return {"answer": answer, "fresh_until": time.time() + 5}
-
-    for token in ("1", "2"):
-        await refresh(store, token, exchange)
-    newest = asyncio.to_thread(newest_refresh, store, auth0.sessions, "1")
-    assert (await asyncio.wait_for(newest, 5) or {})["answer"]["refresh_token"] == "1"
-
-    clock.forward(10)
-    assert await refresh(store, "1", exchange) == "a"
 
 
 async def test_a_thread_that_cannot_start_fails_one_refresh_and_not_the_next(
@@ -408,49 +365,48 @@ async def test_a_thread_that_cannot_start_fails_one_refresh_and_not_the_next(
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(1, 60), (86_400, 600)])
-async def test_what_replaced_a_refresh_token_is_kept_a_minute_at_least_and_ten_at_most(
+async def test_what_replaced_a_refresh_token_is_kept_for_a_time_and_for_nobody_else(
     clock: Clock, seconds: int, kept: int
 ) -> None:
     store = SharedStore()
     await refresh(store, "a", partial(rotated, seconds=seconds))
 
+    moved = store.result(digest("refresh\na")) or ""
+    store.keep_result(digest("refresh\nmallory's"), moved, 60)
+    with pytest.raises(DecryptionError):
+        await refresh(store, "mallory's")
     for left in (1, -1):
         clock.offset = kept - left
         assert bool(newest_refresh(store, auth0.sessions, "a")) == (left > 0)
 
 
-async def test_a_result_that_is_moved_in_the_store_is_nobody_elses() -> None:
-    store = SharedStore()
-    await refresh(store, "alice's")
-    alices = store.result(digest("refresh\nalice's")) or ""
-    store.keep_result(digest("refresh\nmallory's"), alices, 60)
-
-    with pytest.raises(DecryptionError):
-        await refresh(store, "mallory's")
-
-
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_forked_child_waits_for_no_refresh_of_its_parent() -> None:
+def test_a_refresh_under_way_is_for_no_child_and_for_nobody_who_wants_a_newer() -> None:
+    asked, store = [], SharedStore()
     has_begun, may_end = threading.Event(), threading.Event()
 
     def exchange(token: str) -> dict[str, Any]:
+        asked.append(token)
         has_begun.set()
         may_end.wait(10)
-        return rotated(token)
+        return rotated(str(len(asked)))
 
-    def work() -> str:
-        return asyncio.run(refresh(SharedStore(), "forked", exchange))
+    def work(since: float = 0) -> str:
+        return asyncio.run(refresh(store, "token", exchange, since))
 
     def child() -> str:
-        may_end.set()
-        return work()
+        may_end.set()  # in the child only
+        return asyncio.run(refresh(SharedStore(), "token", exchange))
 
-    with ThreadPoolExecutor(1) as pool:
-        parents = pool.submit(work)
+    with ThreadPoolExecutor(6) as pool:
+        early = pool.submit(work)
         assert has_begun.wait(5)
-        found = in_children(child)
+        children = in_children(child)
+        late = [pool.submit(work, store.now()) for _ in range(5)]
+        time.sleep(0.1)
         may_end.set()
-        assert found == [parents.result(5)] == ["of forked"]
+        found = [each.result(5) for each in (early, *late)]
+        assert children + found == ["of 2", "of 1", *["of 2"] * 5]
 
 
 @pytest.fixture(params=["process", "sqlite", "redis"])
@@ -489,44 +445,27 @@ def test_a_lock_is_for_one_and_a_result_is_there_for_its_seconds(
     assert EXCHANGE_SECONDS < LOCK_SECONDS <= 10  # who holds it may be killed
 
 
-class LosesAnAnswer(StreamRequestHandler):
-    """Hands on what goes to Redis and comes from it, but the first answer to a lock."""
-
-    redis: ClassVar[tuple[str, int]]
-    to_lose: ClassVar[list[bytes]]
-
-    def handle(self) -> None:
-        with socket.create_connection(self.redis) as there:
-            while asked := self.request.recv(65_536):
-                there.sendall(asked)
-                answer = there.recv(65_536)
-                if any(each in asked for each in self.to_lose):
-                    self.to_lose.clear()
-                    return
-                self.request.sendall(answer)
-
-
 @pytest.mark.skipif(
     int(redis.__version__.partition(".")[0]) < 6, reason="it does not ask again"
 )
 def test_a_lock_whose_answer_was_lost_is_held_all_the_same(
-    redis_server: RedisServer,
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    LosesAnAnswer.redis = "127.0.0.1", redis_server.port
-    LosesAnAnswer.to_lose = [b"NX"]
-    with ThreadingTCPServer(("127.0.0.1", 0), LosesAnAnswer) as proxy:
-        threading.Thread(target=proxy.serve_forever).start()
-        client = connect(f"redis://127.0.0.1:{proxy.server_address[1]}/0")
-        store = RedisStore(client)
-        locks = [store.lock("key", 60) for _ in range(2)]
-        if release := locks[0]:
-            release()
-        locks.append(store.lock("key", 60))
-        client.close()
-        proxy.shutdown()
+    read = redis.Connection.read_response
 
-    assert LosesAnAnswer.to_lose == []
-    assert [bool(lock) for lock in locks] == [True, False, True]
+    def lose_it(*given: Any, **options: Any) -> None:
+        read(*given, **options)
+        monkeypatch.undo()
+        raise redis.ConnectionError
+
+    store = RedisStore(client := connect(redis_server.url))
+    client.ping()
+    monkeypatch.setattr(redis.Connection, "read_response", lose_it)
+    release = store.lock("key", 60)
+    assert release
+    assert store.lock("key", 60) is None
+    release()
+    assert store.lock("key", 60)
 
 
 async def test_a_result_is_handed_out_while_its_token_is_good_and_no_longer(
@@ -544,28 +483,12 @@ async def test_a_result_is_handed_out_while_its_token_is_good_and_no_longer(
     assert exchanged == ["a", "a'"]
 
 
-async def test_without_rotation_one_refresh_serves_all(
-    alice: Visitor, tenant: Tenant
-) -> None:
-    tenant.rotate_refresh_tokens = False
-    await alice.login()
-
-    path = f"/token?audience={API}&scope=read:things"  # which is not granted
-    found = await at_once(alice, 20, path) + await at_once(alice, 20, path)
-    found += [(await alice.get(path)).text for _ in range(2)]
-
-    assert len(set(found)) == 1
-    assert tenant.count("/oauth/token") == 2
-
-
-def test_a_token_is_refreshed_before_it_ends(
-    customer: Customer, tenant: Tenant, clock: Clock
-) -> None:
-    tenant.access_token_lifetime = 600
+def test_a_token_is_refreshed_before_it_ends(customer: Customer) -> None:
+    customer.tenant.access_token_lifetime = 600
     seen = []
     for seconds in (0, 565, 6, 565, 6):
-        clock.forward(seconds)
-        seen.append(customer.get("/token").text)
+        customer.clock.forward(seconds)
+        seen.append(customer.token())
 
     assert (seen[0], seen[2]) == (seen[1], seen[3])
     assert len(set(seen)) == 3
@@ -578,7 +501,7 @@ def overloaded(status: int) -> Fault:
     """Answer as Auth0 does then: in the form of a refusal."""
     refusal, headers = json.dumps({"error": "invalid_grant"}), {"Retry-After": "17"}
     kind = "application/json"
-    return Fault(lambda *_: BaseResponse(refusal, status, headers, mimetype=kind))
+    return Fault(lambda *_: Response(refusal, status, headers, mimetype=kind))
 
 
 OUTAGES = {
@@ -587,35 +510,35 @@ OUTAGES = {
     "broken": Fault.broken_json(),
     "server_error": Fault.body({"error": "server_error"}, status=500),
     "no token": Fault.body({"token_type": "Bearer"}),
-    "empty": Fault.body({}),
-    **{f"{status} as a refusal": overloaded(status) for status in (429, 500, 503)},
+    **{f"{status} as a refusal": overloaded(status) for status in (429, 503)},
 }
 
 
-@pytest.mark.parametrize("path", [f"/token?audience={API}", "/token-of/github"])
+@pytest.mark.parametrize(
+    "path", [f"/token?audience={API}", "/token-of/github", "/renewed"]
+)
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_an_outage_is_a_502_and_the_next_try_works(
-    customer: Customer, tenant: Tenant, outage: str, path: str
+    customer: Customer, outage: str, path: str
 ) -> None:
     before = customer.client.get_cookie("session_auth0")
-    tenant.fail("token", OUTAGES[outage])
+    customer.tenant.fail("token", OUTAGES[outage])
 
     failed = customer.get(path)
 
     assert failed.status_code == 502
     assert failed.headers["Retry-After"] == ("17" if "refusal" in outage else "5")
     assert customer.client.get_cookie("session_auth0") == before
-    assert customer.get("/me").json
+    assert customer.user
     assert customer.get(path).status_code == 200
-    assert tenant.reuse_detected == 0
+    assert customer.tenant.reuse_detected == 0
 
 
 ODD: dict[str, list[Any]] = {
-    "expires_in": ["86400", "soon", None, -1, 1e300, float("inf"), float("nan"), []],
-    "expires_at": ["soon", float("inf"), -1],
-    "scope": [7, None, ["openid"]],
-    "id_token": [7, "x.y.z", {}, ""],
-    "token_type": [7, None],
+    "expires_in": ["86400", "soon", None, -1, float("inf"), float("nan")],
+    "scope": [7, None],
+    "id_token": [7, "x.y.z"],
+    "token_type": [7],
     "refresh_token": ["", None],
 }
 
@@ -624,31 +547,31 @@ ODD: dict[str, list[Any]] = {
     "odd", [{name: value} for name, values in ODD.items() for value in values], ids=str
 )
 def test_an_odd_answer_with_a_usable_token_is_not_thrown_away(
-    customer: Customer, tenant: Tenant, odd: dict[str, Any]
+    customer: Customer, odd: dict[str, Any]
 ) -> None:
-    tenant.token_response_extra = odd
-    tenant.rotate_refresh_tokens = "refresh_token" not in odd
+    customer.tenant.token_response_extra = odd
+    customer.tenant.rotate_refresh_tokens = "refresh_token" not in odd
 
     assert customer.get("/token").status_code == 200
 
-    tenant.token_response_extra = {}
-    assert customer.goes_on(tenant)
-    assert customer.get("/me").json
+    customer.tenant.token_response_extra = {}
+    assert customer.goes_on()
+    assert customer.user
 
 
 @pytest.mark.parametrize(
     ("path", "accept", "told"),
     [
         ("/token", "text/html", "/login?return_to=/token"),
-        ("/token", "application/json", "application/problem+json"),
+        ("/renewed", "application/json", "application/problem+json"),
         ("/api", "text/html", "text/html; charset=utf-8"),  # which never redirects
     ],
 )
 def test_a_revoked_refresh_token_ends_the_session(
-    customer: Customer, tenant: Tenant, path: str, accept: str, told: str
+    customer: Customer, path: str, accept: str, told: str
 ) -> None:
     copied = customer.twin()
-    tenant.revoke_refresh_tokens("auth0|alice")
+    customer.tenant.revoke_refresh_tokens("auth0|alice")
 
     refused = customer.get(path, Accept=accept)
 
@@ -658,68 +581,70 @@ def test_a_revoked_refresh_token_ends_the_session(
     assert copied.client.get("/me").json == {}
 
 
-def test_a_second_factor_and_other_refusals_are_typed(
-    customer: Customer, tenant: Tenant
+@pytest.mark.parametrize("ask", [auth0.get_access_token, auth0.refresh_user])
+def test_other_refusals_are_typed_and_the_user_stays(
+    customer: Customer, ask: Work
 ) -> None:
-    tenant.require_mfa = True
-    assert customer.get("/token-or-why").json == {"kind": "MfaRequiredError"}
-    tenant.require_mfa = False
-    tenant.fail("token", Fault.body({"error": "access_denied"}, status=403))
-    assert customer.get("/token-or-why").json == {"kind": "AccessTokenError"}
-    assert customer.get("/token-or-why").status_code == 200
+    customer.tenant.require_mfa = True
+    customer.call(ask)
+    assert type(customer.raised) is MfaRequiredError
+    customer.tenant.require_mfa = False
+    refusal = Fault.body({"error": "access_denied"}, status=403)
+    customer.tenant.fail("token", refusal)
+    customer.call(ask)
+    assert type(customer.raised) is AccessTokenError
+    customer.tenant.forge("absent")  # there is no ID token in the answer
+    customer.call(ask)
+    assert isinstance(customer.raised, AccessTokenError) == (ask == auth0.refresh_user)
+    assert customer.get("/admin").text == "open"
+    assert customer.ask(ask)
+    customer.get("/logout")
+    customer.call(ask)
+    assert getattr(customer.raised, "code", None) == "missing_refresh_token"
 
 
 @pytest.mark.parametrize("auth_time", [1_000_000_000, None])
 def test_what_is_said_of_the_login_outlives_a_refresh(
-    customer: Customer, tenant: Tenant, auth_time: int | None
+    customer: Customer, auth_time: int | None
 ) -> None:
-    tenant.forge(claims={"auth_time": auth_time, "amr": ["pwd"], "sid": "first"})
-    customer.sign_in_for_a_moment(tenant)
+    first = {"auth_time": auth_time, "amr": ["pwd"], "acr": None, "sid": "first"}
+    customer.tenant.forge(claims=first)
+    customer.sign_in_for_a_moment()
     newer = {"auth_time": int(time.time()), "amr": ["mfa"], "acr": "2", "sid": "next"}
-    tenant.forge(claims={**newer, "role": "admin"})
+    customer.tenant.forge(claims={**newer, "role": "admin"})
 
     assert customer.get("/token").status_code == 200
 
-    user: Any = customer.get("/me").json
-    assert user["role"] == "admin"
-    assert [user.get(name) for name in newer] == [auth_time, ["pwd"], None, "first"]
+    assert customer.user["role"] == "admin"
+    assert {name: customer.user.get(name) for name in first} == first
     assert "max_age=300" in customer.get("/fresh").location
 
 
 @pytest.mark.parametrize(
     ("at_login", "refreshes", "ends_after"),
-    [
-        (None, [3000], 3000),
-        (None, [3000, 6000, None], 3000),
-        (2000, [3000], 2000),
-        (3000, [2000], 2000),
-    ],
+    [(None, [3000, 6000, None], 3000), (2000, [3000], 2000), (3000, [2000], 2000)],
 )
 def test_a_session_ends_where_a_refresh_says_and_never_later(
-    customer: Customer,
-    tenant: Tenant,
-    clock: Clock,
-    at_login: int | None,
-    refreshes: list[int | None],
-    ends_after: int,
+    customer: Customer, at_login: Any, refreshes: list[int | None], ends_after: int
 ) -> None:
     now = int(time.time())
 
-    def ends(seconds: int | None) -> dict[str, Any]:
-        return {"session_expiry": now + seconds} if seconds else {"iat": now}
+    def ends(seconds: int | None) -> None:
+        claims = {"session_expiry": now + seconds} if seconds else {"iat": now}
+        customer.tenant.forge(claims=claims)
 
-    tenant.access_token_lifetime = 0
-    tenant.forge(claims=ends(at_login))
-    customer.login()
+    ends(at_login)
+    customer.sign_in_for_a_moment()
+    customer.tenant.access_token_lifetime = 0
     for seconds in refreshes:
-        tenant.forge(claims=ends(seconds))
+        ends(seconds)
         assert customer.get("/token").status_code == 200
-        clock.forward(1.1)  # the shortest that a token is good for
+        customer.clock.forward(1.1)  # the shortest that a token is good for
 
-    clock.forward(ends_after - 120)
-    assert customer.get("/me").json
-    clock.forward(120)
-    assert customer.get("/me").json == {}
+    customer.clock.forward(ends_after - 120)
+    assert customer.user
+    customer.clock.forward(120)
+    assert customer.user == {}
 
 
 OTHERS = {"another user": "auth0|bob", "another case": "auth0|Alice"}
@@ -727,87 +652,119 @@ OTHERS = {"another user": "auth0|bob", "another case": "auth0|Alice"}
 
 @pytest.mark.parametrize("kind", ["signature", "issuer", "absent", *OTHERS])
 def test_a_refreshed_id_token_that_does_not_hold_changes_nobody(
-    customer: Customer, tenant: Tenant, kind: str
+    customer: Customer, kind: str
 ) -> None:
-    before: Any = customer.get("/session").json
+    before = customer.session
     if kind in OTHERS:
-        tenant.forge(claims={"sub": OTHERS[kind]})
+        customer.tenant.forge(claims={"sub": OTHERS[kind]})
     else:
-        tenant.forge(kind, claims={"role": "admin"})
+        customer.tenant.forge(kind, claims={"role": "admin"})
 
-    customer.get("/token-or-why")
-    assert customer.get("/token-of/github").status_code == 200  # changes the session
+    customer.get("/token")
+    customer.ask(ask_github)  # changes the session
 
-    after: Any = customer.get("/session").json
     for name in ("user", "id_token"):
-        assert after[name] == before[name]
+        assert customer.session[name] == before[name]
 
 
-async def test_a_token_of_a_connection_is_kept_until_it_expires(
-    alice: Visitor, tenant: Tenant, clock: Clock
-) -> None:
-    await alice.login()
-
-    found = await at_once(alice, 10, "/token-of/github")
-    for seconds in (0, 601):
-        clock.forward(seconds)
-        found.append((await alice.get("/token-of/github")).text)
-
-    assert len(set(found)) == 1
-    assert found[0].startswith("github-token-")
-    assert await alice.claims()
-    assert tenant.count("/oauth/token") == 2
-    clock.forward(3000)
-    assert (await alice.get("/token-of/github")).text != found[0]
-
-
-def test_a_token_of_a_connection_is_asked_for_with_the_newest_refresh_token(
+def test_a_connections_token_is_kept_and_asked_for_with_the_newest_refresh_token(
     customer: Customer, tenant: Tenant
 ) -> None:
     late = customer.twin()  # an answer that came late brought the old cookie back
     customer.get("/token")
 
-    assert late.client.get("/token-of/github").status_code == 200
-    assert tenant.reuse_detected == 0
+    found = []
+    for browser, seconds in ((late, 0), (customer, 0), (late, 601), (late, 3000)):
+        customer.clock.forward(seconds)
+        found.append(browser.client.get("/token-of/github").text)
 
-
-async def test_userinfo_is_what_auth0_says_with_a_token_refreshed_if_need_be(
-    alice: Visitor, tenant: Tenant
-) -> None:
-    refused = await alice.get("/api/userinfo")
-    assert refused.status_code == 401
-    assert refused.headers["Content-Type"] == "application/problem+json"
-    await sign_in_for_a_moment(alice, tenant)
-
-    assert (await alice.get("/api/userinfo")).json()["email"] == "alice@example.com"
-    for fault in (Fault.reset(), Fault.status(503), Fault.broken_json()):
-        tenant.fail("userinfo", fault)
-        assert (await alice.get("/api/userinfo")).status_code == 502
-    assert (await alice.get("/api/userinfo")).status_code == 200
+    assert [found[0] == each for each in found] == [True, True, True, False]
+    assert found[0].startswith("github-token-")
+    assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (4, 0)
 
 
 def test_logout_revokes_the_refresh_token(
-    customer: Customer, tenant: Tenant, caplog: pytest.LogCaptureFixture
+    customer: Customer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for fault in (None, Fault.slow(30)):
+    for fault in (None, Fault.reset()):
         customer.login()
-        token = (customer.get("/session").json or {})["refresh_token"]
-        assert tenant.directory.refresh_tokens.grant(token)
+        token = customer.session["refresh_token"]
+        issued = customer.tenant.directory.refresh_tokens
+        assert issued.grant(token)
         if fault:
-            tenant.fail("revoke", fault)
-        began = time.monotonic()
+            customer.tenant.fail("revoke", fault)
         assert customer.get("/logout").status_code == 302
-        assert time.monotonic() - began < 15  # gives up, rather than waits
-        assert customer.get("/me").json == {}
-        assert (tenant.directory.refresh_tokens.grant(token) is None) == (not fault)
+        assert customer.user == {}
+        assert (issued.grant(token) is None) == (not fault)
         assert ("not revoked" in caplog.text) == bool(fault)
 
 
-def test_a_caller_who_gives_up_does_not_lose_the_answer(
-    customer: Customer, tenant: Tenant
-) -> None:
-    tenant.fail("token", Fault.slow(0.5))
-    assert customer.get("/impatient").text == "gave up"
+def test_a_caller_who_gives_up_does_not_lose_the_answer(customer: Customer) -> None:
+    customer.tenant.fail("token", Fault.slow(0.5))
+    customer.call(lambda: asyncio.wait_for(auth0.get_access_token(), 0.1))
+    assert type(customer.raised) is TimeoutError
 
-    assert customer.get("/token").status_code == 200
-    assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (2, 0)
+    assert customer.goes_on()
+
+
+# `refresh_user`: claims and tokens anew, after a change of role or profile
+
+
+@over_every_kind
+def test_a_role_that_was_taken_away_is_gone_at_once(customer: Customer) -> None:
+    tokens = {customer.token(), customer.token(API)}
+    customer.tenant.change_user("alice", roles=[], name="Alice the Reader")
+    assert customer.get("/admin").text == "open"  # nobody has asked Auth0
+
+    user = customer.ask(auth0.refresh_user)
+
+    assert (user["name"], user.get(ROLES)) == ("Alice the Reader", None)
+    assert customer.get("/admin").status_code == 403
+    tokens |= {customer.token(), customer.token(API)}
+    assert len(tokens) == 4  # every token was of the admin
+
+
+def test_a_view_that_does_both_at_once_does_not_bring_it_back(
+    customer: Customer,
+) -> None:
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        is_asked.set()
+        may_answer.wait(5)
+
+    async def both() -> list[Any]:
+        renewed = asyncio.create_task(auth0.refresh_user())
+        assert await asyncio.to_thread(is_asked.wait, 10)
+        other = asyncio.create_task(ask_github())
+        await asyncio.sleep(0)  # it has looked at the session by now
+        may_answer.set()
+        await other
+        return [(await renewed).get(ROLES), auth.auth_user.get(ROLES)]
+
+    customer.tenant.change_user("alice", roles=[])
+    customer.tenant.fail("token", Fault(hold))
+
+    assert customer.ask(both) == [None, None]
+    assert customer.get("/admin").status_code == 403
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_nothing_that_was_kept_for_others_is_older_than_the_call(
+    customer: Customer, tenant: Tenant, rotates: bool
+) -> None:
+    tenant.rotate_refresh_tokens = rotates
+    before = customer.token(API)
+    slow, seen = customer.twin(), []
+    for role, browsers in (
+        *(("reader", (customer, slow)), ("writer", (customer, slow))),
+        *(("owner", (slow,)), ("admin", (customer, slow))),  # after somebody else's
+    ):
+        tenant.change_user("alice", roles=[role])
+        for browser in browsers:  # one has the cookie of before all this
+            seen += dict(browser.client.get("/renewed").json or {})[ROLES]
+        customer.clock.forward(30 if role == "reader" else 0)
+
+    assert seen == [*("reader",) * 2, *("writer",) * 2, "owner", *("admin",) * 2]
+    assert customer.token(API) != before
+    assert tenant.reuse_detected == 0
