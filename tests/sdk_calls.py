@@ -110,18 +110,18 @@ class Caller(Shopper):
         self.tenant.accept_token(f"of {who}", who, LEGACY)
         return await self.auth0.login_with_custom_token_exchange(exchange(f"of {who}"))
 
-    async def by_approval(self, who: str) -> Any:
-        self.tenant.approve_backchannel(who)
+    async def by_approval(self, who: str, *, allow: bool = True) -> Any:
+        self.tenant.approve_backchannel(who, allow=allow)
         return await self.auth0.login_backchannel(hint(who))
 
-    async def by_second_factor(self, who: str) -> Any:
+    async def by_second_factor(self, who: str, **wrong: str) -> Any:
         self.tenant.require_mfa = True
         self.tenant.enroll(who)
         try:
             await self.by_code(who)
         except MfaRequiredError as error:
             shown = {"mfa_token": error.mfa_token, "otp": self.tenant.otp_for(who)}
-            return await self.auth0.mfa.verify({**shown, "persist": True})
+            return await self.auth0.mfa.verify({**shown, "persist": True, **wrong})
         raise AssertionError("no second factor was asked for")
 
 

@@ -1,0 +1,676 @@
+"""Every public method of the SDK, tried; every way in goes through one door."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+import respx
+from auth0_server_python import auth_server as clients
+from auth0_server_python import auth_types as types
+from auth0_server_python import error as sdk
+from flask import Flask
+from pydantic import ValidationError
+
+import auth
+import auth0_flask
+from auth import auth0
+from auth0_flask import Auth0Client, Settings, SetupError
+from auth0_flask.tenant import Fault, Tenant
+from auth0_flask.verification import _tls_context
+from conftest import Clock
+from passkey import Passkey
+from sdk_calls import LEGACY, WAYS, Caller, exchange, hint, path_of, proof
+from servers import ROOT
+from shop import make_shop
+from test_tokens import OwnInterface, flasks_own, in_redis
+
+CLIENTS: dict[str, type[Any]] = {
+    "": clients.ServerClient,
+    "mfa.": clients.MfaClient,
+    "passwordless.": clients.PasswordlessClient,
+    "my_account.": clients.MyAccountClient,
+    "anonymous.": clients.AnonymousClient,
+}
+
+
+def test_the_table_has_every_method_and_option_and_each_row_its_test() -> None:
+    table = (ROOT / "docs" / "sdk.md").read_text()
+    rows = set(re.findall(r"^\| `([\w.]+)` +\| [^|]*\S +\|", table, re.MULTILINE))
+    options = set(re.findall(r"^\| `([\w.]+)=` +\| [^|]*\S +\|", table, re.MULTILINE))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    tried = re.findall(r'"([\w.]+)"', "".join(re.findall(r"mark\.sdk\(([^)]*)", tests)))
+
+    assert rows == {
+        prefix + name
+        for prefix, kind in CLIENTS.items()
+        for name, _ in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert set(tried) == rows
+    assert options == set(inspect.signature(clients.ServerClient).parameters)
+
+
+# Ways in
+
+
+@pytest.mark.sdk("start_interactive_login", "get_user", "get_session", "logout")
+@pytest.mark.sdk("complete_interactive_login", "handle_backchannel_logout")
+def test_the_documented_login(caller: Caller) -> None:
+    caller.login()  # the routes call the first two
+    user, own = caller.ask(auth0.get_user), caller.ask(auth0.get_session)
+
+    assert user == own["user"] == caller.user
+    assert own["session"].items() <= caller.session["session"].items()
+    assert "internal" not in own.keys() | caller.session.keys()
+    token = caller.tenant.logout_token(sid=user["sid"])
+    caller.ask(lambda: auth0.handle_backchannel_logout(token))
+    assert caller.user == {}
+    caller.login()
+    assert "/v2/logout" in caller.ask(auth0.logout)
+    assert caller.ask(auth0.get_user) is None
+
+
+WRONG = (("refused", {403}), ("bug", {500}), ("own", {418}), ("absent", {400, 403}))
+
+
+@pytest.mark.sdk("login_backchannel", "login_with_custom_token_exchange")
+@pytest.mark.sdk("passkey_signup_challenge", "passkey_login_challenge")
+@pytest.mark.sdk("signin_with_passkey", "passwordless.start", "passwordless.verify")
+@pytest.mark.sdk("mfa.verify")
+@pytest.mark.parametrize("way", [*WAYS, "by_link"])
+def test_whichever_way_somebody_comes_in(
+    way: str, caller: Caller, shop: Flask, tenant: Tenant
+) -> None:
+    heard: list[tuple[str, str]] = []
+    wrong: set[str] = set()
+    shop.register_error_handler(LookupError, lambda _: ("no seat", 418))
+
+    def logged_in(sender: Flask, user: Any) -> None:
+        heard.append(("in", user["sub"]))
+        if "refused" in wrong:
+            raise auth.LoginRefused("Not <you>.")
+        if "bug" in wrong:
+            raise ZeroDivisionError
+        if "own" in wrong:  # which the app has a page for
+            raise LookupError
+
+    def logged_out(sender: Flask, user: Any) -> None:
+        heard.append(("out", user["sub"]))
+
+    with (
+        auth.user_logged_in.connected_to(logged_in, shop),
+        auth.user_logged_out.connected_to(logged_out, shop),
+    ):
+        assert caller.come_in(way, "alice").status_code < 400, caller.raised
+        alice, first = caller.user["sub"], caller.session["session"]["id"]
+        assert heard == [("in", alice)]
+        copied = caller.twin()
+        assert caller.come_in(way, "alice").status_code < 400, caller.raised
+        own = caller.session
+        if way != "by_second_factor":  # which makes more of the session there is
+            assert heard == [("in", alice)] * 2
+            assert own["session"]["id"] != first
+            assert copied.client.get("/me").json == {}
+        caller.client.get("/cart")
+
+        for what, status in WRONG:
+            wrong.add(what)
+            if what == "absent":
+                tenant.forge("absent")  # there is no ID token in the answer
+            answer = caller.come_in(way, "bob")
+            wrong.clear()
+            assert answer.status_code in status, (what, answer.text)
+            assert ("Not &lt;you&gt;." in answer.text) == (what == "refused")
+            assert caller.session == own, what
+            assert caller.client.get("/cart").text == "full"
+
+        heard.clear()
+        ceiling = int(time.time()) + 600
+        tenant.forge(claims={"session_expiry": ceiling, "sid": way})
+        assert caller.come_in(way, "bob").status_code < 400, caller.raised
+        bob = caller.session
+        assert heard == [("in", bob["user"]["sub"]), ("out", alice)]
+        assert bob["user"]["sub"] != alice
+        assert bob["session"]["ends_at"] == ceiling - 30
+        assert caller.client.get("/cart").text == "new"
+        token = tenant.logout_token(sub=None, sid=way)
+        shop.test_client().post("/backchannel-logout", data={"logout_token": token})
+        assert caller.user == {}
+
+
+def test_who_has_no_sub_comes_in_no_way(caller: Caller) -> None:
+    for way in WAYS:
+        caller.tenant.forge(claims={"sub": ""})
+        assert caller.come_in(way, "alice").status_code >= 400, way
+        assert caller.user == {}, way
+        caller.tenant.require_mfa = False
+
+
+def test_an_organization_is_checked_whichever_way_somebody_comes_in(
+    tenant: Tenant,
+) -> None:
+    acme = tenant.add_organization("acme")
+    settings = auth.settings.model_copy(update={"organization": acme.org_id})
+    client = Auth0Client(
+        settings, state_store=auth0.sessions, transaction_store=auth0.transactions
+    )
+    shop = auth0_flask.init_app(Flask("shop"), client)
+    shop.register_blueprint(auth0_flask.create_blueprint())
+    shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
+    caller = Caller(shop, tenant, client)
+
+    for way in ("by_code", "by_exchange", "by_approval"):
+        answer = caller.come_in(way, "alice")
+        assert (answer.status_code, caller.user) == (400, {}), way
+        assert "wrong_organization" in answer.text, way
+    caller.login()
+    assert caller.user["org_id"] == acme.org_id
+
+
+@pytest.mark.sdk("mfa.list_authenticators", "mfa.enroll_authenticator")
+@pytest.mark.sdk("mfa.challenge_authenticator", "mfa.decrypt_mfa_token", "mfa.verify")
+@pytest.mark.parametrize("kind", [flasks_own, in_redis])
+def test_a_second_factor_reaches_the_session_and_no_copy_of_it(
+    tenant: Tenant, kind: Any, request: pytest.FixtureRequest
+) -> None:
+    shop = make_shop(auth, **kind(Flask("none"), request))
+    for path, function in {
+        "/vault": auth.login_required(mfa=True)(lambda: "open"),
+        "/me": lambda: dict(auth.auth_user),
+        "/session": lambda: auth0.read_session() or {},
+    }.items():
+        shop.add_url_rule(path, path, function)
+    caller = Caller(shop, tenant)
+    tenant.access_token_lifetime = 45
+    caller.login()
+    own, copied = caller.session, caller.twin()
+    tenant.require_mfa = True
+    assert caller.client.get("/vault").status_code == 302
+    caller.call(partial(auth0.get_access_token, scope="read"))
+    assert isinstance(caller.raised, sdk.MfaRequiredError)
+    shown = {"mfa_token": caller.raised.mfa_token, "factor_type": "otp"}
+    assert auth0.mfa.decrypt_mfa_token(shown["mfa_token"]).audience == "default"
+
+    assert caller.ask(lambda: auth0.mfa.list_authenticators(shown)) == []
+    assert caller.ask(lambda: auth0.mfa.enroll_authenticator(shown)).barcode_uri
+    asked = caller.ask(lambda: auth0.mfa.challenge_authenticator(shown))
+    assert asked.challenge_type == "otp"
+    proved = {**shown, "otp": tenant.otp_for("alice"), "persist": True}
+    tenant.access_token_lifetime = 3600
+    ceiling = int(time.time()) + 600
+    tenant.forge(claims={"session_expiry": ceiling})
+    token = caller.ask(lambda: auth0.mfa.verify(proved)).access_token
+
+    session = caller.session["session"]
+    assert (session["id"], session["ends_at"]) == (own["session"]["id"], ceiling - 30)
+    assert caller.ask(partial(auth0.get_access_token, scope="read")) == token
+    assert copied.client.get("/vault").status_code == 302
+    assert caller.client.get("/vault").text == "open"
+    assert caller.ask(auth0.refresh_user)["amr"] == ["mfa"]
+    assert caller.client.get("/vault").text == "open"
+    caller.client.get("/logout")
+    assert caller.user == {}
+
+
+@pytest.mark.parametrize("sub", ["auth0|bob", "auth0|Alice"])
+def test_who_replaces_somebody_has_none_of_their_tokens(
+    caller: Caller, sub: str
+) -> None:
+    def tokens() -> set[str]:
+        own = caller.session
+        sets = {tokens["access_token"] for tokens in own["token_sets"]}
+        return {own["id_token"], own.get("refresh_token"), *sets} - {None}
+
+    caller.login()
+    caller.ask(partial(auth0.get_access_token, audience="https://a.example/"))
+    alices, first = tokens(), caller.session["session"]["id"]
+    caller.tenant.token_response_extra = {"refresh_token": None}
+    caller.tenant.forge(claims={"sub": sub})
+    caller.come_in("by_second_factor", "alice")
+
+    assert caller.user["sub"] == sub
+    assert caller.session["session"]["id"] != first
+    assert len(alices) == 4
+    assert tokens().isdisjoint(alices)
+
+
+def test_what_came_for_a_session_that_was_replaced_is_dropped(
+    caller: Caller, tenant: Tenant
+) -> None:
+    async def both() -> None:
+        asked = tenant.count("/oauth/token")
+        tenant.fail("token", Fault.slow(0.5))
+        late = asyncio.create_task(auth0.get_access_token_for_connection(OF_GITHUB))
+        while tenant.count("/oauth/token") == asked:  # noqa: ASYNC110 - it has threads
+            await asyncio.sleep(0.01)
+        await caller.by_exchange("bob")
+        await late
+
+    caller.login()
+    caller.ask(both)
+
+    assert caller.user["sub"] == "auth0|bob"
+
+
+@pytest.mark.sdk("request_session_transfer_token", "build_session_transfer_redirect")
+def test_a_session_is_handed_to_another_app(caller: Caller, tenant: Tenant) -> None:
+    tenant.accept_token("ticket 4", "bob", "urn:acme:ticket")
+    ask = partial(auth0.request_session_transfer_token, "ticket 4", "urn:acme:ticket")
+    assert "exchange_refused" in caller.call(ask).text  # nobody acts
+    caller.login()
+    own = caller.session
+
+    token = caller.ask(ask)
+    to = auth0.build_session_transfer_redirect("http://localhost/login", token)
+    assert caller.session == own
+    other = Caller(caller.client.application, tenant)
+    back = httpx.get(other.start(path_of(to)), trust_env=False)
+    other.client.get(path_of(back.headers["Location"]))
+    assert other.user["sub"] == "auth0|bob"
+    assert other.user["act"] == {"sub": "auth0|alice"}
+
+
+# What signs nobody in
+
+
+@pytest.mark.sdk("initiate_backchannel_authentication", "backchannel_authentication")
+@pytest.mark.sdk("backchannel_authentication_grant", "custom_token_exchange")
+@pytest.mark.sdk("get_token_by_refresh_token", "get_token_for_connection")
+def test_what_returns_tokens_signs_nobody_in(caller: Caller, tenant: Tenant) -> None:
+    tenant.approve_backchannel("bob")
+    begun = caller.ask(lambda: auth0.initiate_backchannel_authentication(hint("bob")))
+    grant = partial(auth0.backchannel_authentication_grant, begun["auth_req_id"])
+    assert caller.ask(grant)["id_token"]
+    tenant.approve_backchannel("bob")
+    found = caller.ask(lambda: auth0.backchannel_authentication(hint("bob")))
+    assert found["id_token"]
+    tenant.accept_token("theirs", "bob", LEGACY)
+    asked = types.CustomTokenExchangeOptions(
+        subject_token="theirs", subject_token_type=LEGACY
+    )
+    assert caller.ask(lambda: auth0.custom_token_exchange(asked)).access_token
+    assert caller.user == {}
+
+    caller.login()
+    shown = {"refresh_token": caller.session["refresh_token"], "connection": "github"}
+    assert caller.ask(lambda: auth0.get_token_for_connection(shown))["expires_in"]
+    found = caller.ask(lambda: auth0.get_token_by_refresh_token(shown))
+    assert found.keys() >= {"access_token", "expires_at"}
+    assert caller.ask(auth0.get_access_token)
+    assert tenant.reuse_detected == 0
+
+
+@pytest.mark.sdk("start_link_user", "complete_link_user")
+@pytest.mark.sdk("start_unlink_user", "complete_unlink_user")
+@pytest.mark.parametrize("way", ["link", "unlink"])
+def test_who_links_an_account_keeps_the_session(way: str, caller: Caller) -> None:
+    options = {"connection": "github", "app_state": {"return_to": "/cart"}}
+    start = partial(getattr(auth0, f"start_{way}_user"), options)
+    complete = getattr(auth0, f"complete_{way}_user")
+    caller.login()
+    own = caller.session
+
+    back = caller.confirm(caller.ask(start))
+    assert caller.client.get(back).location == "/cart"
+    assert caller.session == own
+    back = caller.confirm(caller.ask(start))
+    found = caller.ask(lambda: complete(f"http://localhost{back}"))
+    assert found == {"app_state": {"return_to": "/cart"}}
+    assert caller.session == own
+
+    back = caller.confirm(caller.ask(start))
+    caller.username = "bob"
+    caller.login()
+    answer = caller.client.get(back)
+    assert (answer.status_code, caller.user["sub"]) == (400, "auth0|bob")
+    assert "another_user" in answer.text
+    back = caller.confirm(caller.ask(start), "deny")
+    assert "access_denied" in caller.client.get(back).text
+
+
+def test_an_account_that_is_linked_brings_no_replaced_refresh_token_back(
+    caller: Caller, shop: Flask, clock: Clock
+) -> None:
+    shop.session_interface = OwnInterface()  # it writes all of its session anew
+    caller.login()
+    link = partial(auth0.start_link_user, {"connection": "github"})
+    back = f"http://localhost{caller.confirm(caller.ask(link))}"
+    twin, other_tab = Caller(shop, caller.tenant), caller.twin()
+    twin.client = other_tab.client
+
+    async def callback() -> None:
+        await auth0.complete_interactive_login(back)
+        token = partial(auth0.get_access_token, audience="x")
+        await asyncio.to_thread(twin.ask, token)  # at the same moment
+
+    caller.ask(callback)
+    clock.forward(10_000)  # what came of the replaced one is forgotten by now
+    assert caller.ask(partial(auth0.get_access_token, audience="https://b.example/"))
+    assert caller.tenant.reuse_detected == 0
+
+
+GOOGLE = types.ConnectAccountOptions(connection="google-oauth2")
+GOOGLE.app_state = {"return_to": "/cart"}
+
+
+@pytest.mark.sdk("start_connect_account", "list_connected_accounts")
+@pytest.mark.sdk("delete_connected_account", "complete_interactive_login")
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_accounts_are_connected_listed_and_taken_away_within_one_cookie(
+    is_ours: bool, caller: Caller, shop: Flask, tenant: Tenant
+) -> None:
+    if not is_ours:
+        shop.session_interface = OwnInterface()
+    caller.login()
+    for _ in range(2):
+        back = caller.confirm(caller.ask(lambda: auth0.start_connect_account(GOOGLE)))
+        twin = caller.twin()
+        assert caller.client.get(back).location == "/cart"
+        assert twin.client.get(back).location == "/cart"  # at the same moment
+        assert caller.client.get(back).location == "/"  # later: it is used up
+        (account,) = caller.ask(auth0.list_connected_accounts).accounts
+        caller.ask(partial(auth0.delete_connected_account, account.id))
+        assert tenant.accounts("alice") == []
+    kept = [tokens["audience"] for tokens in caller.session["token_sets"]]
+    assert kept == ["default", tenant.my_account]
+    (cookie,) = (caller.client._cookies or {}).values()
+    assert len(cookie.value) < 4000
+
+
+@pytest.mark.sdk("complete_connect_account")
+def test_an_account_is_connected_when_auth0_answers_and_by_its_own_transaction(
+    caller: Caller, tenant: Tenant
+) -> None:
+    caller.login()
+    back = caller.confirm(caller.ask(lambda: auth0.start_connect_account(GOOGLE)))
+    caller.ask(auth0.list_connected_accounts)  # whose token takes that one's place
+    begun = parse_qs(urlsplit(caller.start()).query)["state"][0]
+
+    wrong = f"/callback?connect_code=x&state={begun}"  # that of a login
+    for path in (wrong, back.replace("connect_code", "code")):
+        answer = caller.client.get(path)
+        assert (answer.status_code, "incomplete_callback" in answer.text) == (400, True)
+    tenant.fail("token", Fault.status(503))
+    assert caller.client.get(back).status_code == 502
+    url = f"http://localhost{back}"
+    done = caller.ask(lambda: auth0.complete_connect_account(url))
+    assert (done.connection, done.app_state) == ("google-oauth2", GOOGLE.app_state)
+    assert tenant.accounts("alice") == ["google-oauth2"]
+    assert caller.client.get(back).location == "/"  # it is used up
+
+
+@pytest.mark.sdk("list_connected_account_connections", "my_account.connect_account")
+@pytest.mark.sdk("my_account.complete_connect_account")
+@pytest.mark.sdk("my_account.list_connected_accounts")
+@pytest.mark.sdk("my_account.list_connected_account_connections")
+@pytest.mark.sdk("my_account.delete_connected_account")
+@pytest.mark.sdk("my_account.get_factors", "my_account.list_authentication_methods")
+@pytest.mark.sdk("my_account.enroll_authentication_method")
+@pytest.mark.sdk("my_account.verify_authentication_method")
+@pytest.mark.sdk("my_account.get_authentication_method")
+@pytest.mark.sdk("my_account.update_authentication_method")
+@pytest.mark.sdk("my_account.delete_authentication_method")
+def test_a_user_minds_accounts_and_a_passkey(caller: Caller) -> None:
+    api, key = auth0.my_account, Passkey()
+    verbs = ("create", "read", "update", "delete")
+    scopes = [f"{verb}:me:authentication-methods" for verb in verbs]
+    scopes += [f"{verb}:me:connected_accounts" for verb in verbs if verb != "update"]
+    scope = " ".join(["read:me:factors", *scopes])
+    here: dict[str, Any] = {"redirect_uri": auth.settings.redirect_uri}
+
+    async def mind() -> None:
+        found = await auth0.list_connected_account_connections(take=1)
+        assert [connection.name for connection in found.connections] == ["github"]
+        token = await auth0.get_access_token(audience=api.audience, scope=scope)
+        assert (await api.list_connected_account_connections(token)).connections
+        assert (await api.list_connected_accounts(token)).accounts == []
+        connect = types.ConnectAccountRequest(connection="x", state="s", **here)
+        done = types.CompleteConnectAccountRequest(
+            auth_session="x", connect_code="x", **here
+        )
+        for refused in (
+            api.connect_account(token, connect),
+            api.complete_connect_account(token, done),
+            api.delete_connected_account(token, "x"),
+        ):
+            with pytest.raises(sdk.MyAccountApiError):
+                await refused
+
+        assert (await api.get_factors(token)).factors
+        enroll = types.EnrollAuthenticationMethodRequest(type="passkey")
+        begun = await api.enroll_authentication_method(token, enroll)
+        shown = types.VerifyAuthenticationMethodRequest(
+            auth_session=begun.auth_session,
+            authn_response=key.create(begun.authn_params_public_key),
+        )
+        own = begun.authentication_method_id
+        await api.verify_authentication_method(token, own, shown)
+        name = types.UpdateAuthenticationMethodRequest(name="Phone")
+        await api.update_authentication_method(token, own, name)
+        assert (await api.get_authentication_method(token, own)).name == "Phone"
+        await api.delete_authentication_method(token, own)
+        methods = (await api.list_authentication_methods(token)).authentication_methods
+        assert methods == []
+
+    caller.login()
+    caller.ask(mind)
+    caller.ask(mind)
+    audiences = [tokens["audience"] for tokens in caller.session["token_sets"]]
+    assert audiences == ["default", api.audience]
+
+
+@pytest.mark.sdk("get_access_token", "get_access_token_for_connection")
+def test_a_session_with_tokens_of_many_apis_keeps_the_newest(caller: Caller) -> None:
+    caller.login()
+    apis = [f"https://{number}.example/" for number in range(16)]
+    for api in apis:
+        caller.ask(partial(auth0.get_access_token, audience=api))
+    caller.ask(partial(auth0.get_access_token, None, apis[-1], "openid read"))
+
+    kept = [tokens["audience"] for tokens in caller.session["token_sets"]]
+    assert 4 < len(kept) < 16
+    assert kept == apis[-len(kept) :]
+    assert "id_token" in caller.session
+    caller.ask(auth0.get_access_token)  # it is asked for anew
+    assert "github" in caller.ask(AT_GITHUB)
+
+
+@pytest.fixture
+def elsewhere(tenant: Tenant) -> Any:
+    """What the tenant does not answer; the rest goes to it."""
+    with respx.mock(assert_all_called=False) as router:
+        yield router
+
+
+@pytest.mark.sdk("start_enterprise_login")
+def test_a_login_begins_by_the_domain_of_an_address(
+    caller: Caller, elsewhere: respx.MockRouter
+) -> None:
+    found = elsewhere.get(path="/.well-known/webfinger")
+    elsewhere.route().pass_through()
+    for status, email in ((404, "a@one.example"), (200, "a@two.example")):
+        found.respond(status, json={})
+        options = types.StartEnterpriseLoginOptions(email=email)
+        url = caller.ask(partial(auth0.start_enterprise_login, options))
+        assert (url is None) == (status == 404)
+    assert "login_hint=a%40two.example" in url
+
+
+@pytest.mark.sdk("anonymous.create_session", "anonymous.get_token")
+@pytest.mark.sdk("anonymous.get_session", "anonymous.logout")
+@pytest.mark.sdk("anonymous.exchange_transfer_token_for_injection")
+def test_a_guest_has_a_session_until_they_sign_in(
+    caller: Caller, elsewhere: respx.MockRouter
+) -> None:
+    anonymous, minted = auth0.anonymous, elsewhere.post(path="/anonymous/token")
+    elsewhere.route().pass_through()
+    tokens = {"access_token": "of a guest", "expires_in": 60, "session_token": "guest"}
+    minted.respond(200, json=tokens)
+    caller.ask(lambda: anonymous.create_session(metadata={"cart": 1}))
+    assert caller.ask(anonymous.get_session).metadata == {"cart": 1}
+    assert caller.ask(anonymous.get_token).access_token == "of a guest"
+    assert caller.user == {}
+
+    minted.respond(200, json={"anon_transfer_token": "ticket"})
+    domain = auth.settings.domain
+    mint = partial(anonymous.exchange_transfer_token_for_injection, domain)
+    assert caller.ask(mint) == "ticket"
+    assert "anon_transfer_token=ticket" in caller.start()
+    caller.login()
+    assert caller.ask(anonymous.get_session) is None
+    for status, code in ((403, "request_refused"), (503, "provider_unreachable")):
+        minted.respond(status, json={"error": "invalid_request"})
+        assert code in caller.call(anonymous.create_session).text
+    caller.ask(anonymous.logout)
+
+
+# Refusals and outages
+
+
+OF_GITHUB, OF_NOBODY = {"connection": "github"}, {"connection": "nobody's"}
+AT_GITHUB = partial(auth0.get_access_token_for_connection, OF_GITHUB)
+AT_NOBODYS = partial(auth0.get_access_token_for_connection, OF_NOBODY)
+UNKNOWN = partial(auth0.login_with_custom_token_exchange, exchange("unknown"))
+NotMailed, NotShared = sdk.PasswordlessVerifyError, sdk.AccessTokenForConnectionError
+
+
+def fails(error: str) -> Callable[[Caller], Any]:
+    async def work(caller: Caller) -> None:
+        caller.tenant.fail("token", Fault.body({"error": error}, status=400))
+        await caller.by_code("alice")
+
+    return work
+
+
+Refused = tuple[Callable[[Caller], Any], type[Exception], str]
+REFUSED: list[Refused] = [
+    (fails("access_denied"), NotMailed, "passwordless_refused"),
+    (fails("invalid_client"), NotMailed, "client_refused"),
+    (fails("server_error"), NotMailed, "invalid_response"),
+    (lambda c: c.by_passkey("nobody"), sdk.PasskeyError, "passkey_refused"),
+    (lambda c: c.by_second_factor("bob", otp="x"), sdk.MfaVerifyError, "mfa_refused"),
+    (lambda c: c.by_approval("bob", allow=False), sdk.ApiError, "login_refused"),
+    (lambda _: UNKNOWN(), sdk.CustomTokenExchangeError, "exchange_refused"),
+    (lambda _: auth0.start_link_user({}), sdk.StartLinkUserError, "signed_out"),
+    (lambda _: AT_GITHUB(), NotShared, "signed_out"),
+]
+OF_A_USER: list[Refused] = [
+    (
+        lambda _: auth0.list_connected_accounts(),
+        sdk.MyAccountApiError,
+        "my_account_refused",
+    ),
+    (
+        lambda _: auth0.get_access_token(audience="unknown"),
+        sdk.AccessTokenError,
+        "token_refused",
+    ),
+    (lambda _: AT_NOBODYS(), NotShared, "token_refused"),
+    (
+        lambda _: auth0.list_connected_accounts(take=0),
+        sdk.InvalidArgumentError,
+        "request_refused",
+    ),
+    (
+        lambda _: auth0.delete_connected_account(""),
+        sdk.MissingRequiredArgumentError,
+        "incomplete_callback",
+    ),
+]
+#: What the app or Auth0 does wrong is no refusal.
+FAULTS = {"client_refused": 500, "invalid_response": 502}
+
+
+@pytest.mark.parametrize("refused", [*REFUSED, *OF_A_USER], ids=str)
+def test_a_refusal_reaches_the_app_by_the_sdks_type_and_visitors_as_a_page(
+    refused: Refused, caller: Caller
+) -> None:
+    work, kind, code = refused
+    caller.passkeys["nobody"] = Passkey()
+    caller.tenant.my_account_scopes.clear()
+    caller.tenant.audiences = {"known"}
+    if refused in OF_A_USER:
+        caller.login()
+
+    answer = caller.call(lambda: work(caller))
+
+    assert type(caller.raised) is kind
+    least = FAULTS.get(code, 400)
+    assert least <= answer.status_code < max(least + 1, 500), answer.text
+    assert code in answer.text
+    assert bool(caller.user) == (refused in OF_A_USER)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "ask"),
+    [
+        ("/passwordless/start", "", Caller.by_code),
+        ("/passkey/register", "", Caller.by_passkey),
+        ("/bc-authorize", "", Caller.by_approval),
+        ("/me/v1/connected-accounts/accounts", "", None),
+        ("/oauth/token", "passwordless", Caller.by_code),
+        ("/oauth/token", "webauthn", Caller.by_passkey),
+        ("/oauth/token", "token-exchange", Caller.by_exchange),
+        ("/oauth/token", "ciba", Caller.by_approval),
+        ("/oauth/token", "mfa-otp", Caller.by_second_factor),
+    ],
+)
+def test_an_outage_is_an_outage_whatever_is_asked(
+    path: str, asked: str, ask: Any, caller: Caller, elsewhere: respx.MockRouter
+) -> None:
+    down = elsewhere.route(path=path, content__contains=asked.encode())
+    answer = {"error": "invalid_grant", "title": "x", "status": 400}
+    elsewhere.route().pass_through()
+    caller.login()
+    for status in (429, 503):
+        down.respond(status, json=answer, headers={"Retry-After": "9"})
+        work = partial(ask, caller, "bob") if ask else auth0.list_connected_accounts
+        page = caller.call(work)
+        assert isinstance(caller.raised, sdk.Auth0Error)
+        assert (page.status_code, page.headers["Retry-After"]) == (502, "9"), page.text
+        assert "provider_unreachable" in page.text
+        assert caller.user["sub"] == "auth0|alice"
+        caller.passkeys.clear()  # it came to no sign-up
+
+
+def test_one_tls_context_serves_every_client_that_the_sdk_opens(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    create = ssl.create_default_context
+
+    def count(*args: Any, **options: Any) -> ssl.SSLContext:
+        made.append(args)
+        return create(*args, **options)
+
+    caller.login()  # by a client of the test's own
+    monkeypatch.setattr(ssl, "create_default_context", count)
+    _tls_context.cache_clear()
+    caller.ask(auth0.list_connected_accounts)
+    caller.call(auth0.anonymous.create_session)
+    for way in WAYS:
+        assert caller.come_in(way, "bob").status_code == 200
+    caller.client.get("/logout")
+
+    assert len(made) == 1
+
+
+def test_what_is_for_several_domains_is_refused_at_start() -> None:
+    refused = {"enterprise_connect": True, "use_mtls": True, "mfa_token_ttl": 60}
+    for option, value in refused.items():
+        given: dict[str, Any] = {option: value, "state_store": auth0.sessions}
+        with pytest.raises(SetupError, match=f"not {option}. See docs/sdk.md"):
+            Auth0Client(auth.settings, transaction_store=auth0.transactions, **given)
+    domains: dict[str, Any] = {"domain": lambda context: "tenant.example"}
+    with pytest.raises(ValidationError, match="a valid string"):
+        Settings(**(auth.settings.model_dump() | domains))
