@@ -93,7 +93,10 @@ class Caller(Shopper):
         start = types.StartPasswordlessEmailOptions(email=email)
         await self.auth0.passwordless.start(start)
         code = self.tenant.passwordless_code(email)
-        return await self.auth0.passwordless.verify(proof(email, code))
+        shown = types.VerifyPasswordlessOtpOptions(
+            connection="email", email=email, verification_code=code
+        )
+        return await self.auth0.passwordless.verify(shown)
 
     async def by_passkey(self, who: str) -> Any:
         if key := self.passkeys.get(who):
@@ -107,8 +110,12 @@ class Caller(Shopper):
         return await self.auth0.signin_with_passkey(begun.auth_session, shown)
 
     async def by_exchange(self, who: str) -> Any:
-        self.tenant.accept_token(f"of {who}", who, LEGACY)
-        return await self.auth0.login_with_custom_token_exchange(exchange(f"of {who}"))
+        if who:
+            self.tenant.accept_token(f"of {who}", who, LEGACY)
+        shown = types.LoginWithCustomTokenExchangeOptions(
+            subject_token=f"of {who}", subject_token_type=LEGACY, scope="openid"
+        )
+        return await self.auth0.login_with_custom_token_exchange(shown)
 
     async def by_approval(self, who: str, *, allow: bool = True) -> Any:
         self.tenant.approve_backchannel(who, allow=allow)
@@ -131,18 +138,6 @@ def _cart() -> str:
 
 def path_of(url: str) -> str:
     return str(httpx.URL(url).raw_path, "ascii")
-
-
-def proof(email: str, code: str) -> types.VerifyPasswordlessOtpOptions:
-    return types.VerifyPasswordlessOtpOptions(
-        connection="email", email=email, verification_code=code
-    )
-
-
-def exchange(token: str) -> types.LoginWithCustomTokenExchangeOptions:
-    return types.LoginWithCustomTokenExchangeOptions(
-        subject_token=token, subject_token_type=LEGACY, scope="openid profile"
-    )
 
 
 def hint(who: str) -> dict[str, Any]:

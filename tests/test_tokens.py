@@ -112,6 +112,7 @@ class Customer(Caller):
             "/me": lambda: dict(auth.auth_user),
             "/session": lambda: auth0.read_session() or {},
             "/admin": auth.requires_claim(ROLES, "admin")(lambda: "open"),
+            "/vault": auth.login_required(mfa=True)(lambda: "open"),
             "/fresh": auth.login_required(max_age=300)(lambda: "fresh"),
             "/api": auth.login_required(redirect=False)(auth0.get_access_token),
         }.items():
@@ -254,7 +255,8 @@ async def cart() -> Any:
     return session["cart"]
 
 
-ask_github = partial(auth0.get_access_token_for_connection, {"connection": "github"})
+async def ask_github(name: str = "github") -> str:
+    return await auth0.get_access_token_for_connection({"connection": name})
 
 
 @pytest.mark.parametrize("page", ["reads", "reads after an hour", "is static"])
@@ -768,3 +770,33 @@ def test_nothing_that_was_kept_for_others_is_older_than_the_call(
     assert seen == [*("reader",) * 2, *("writer",) * 2, "owner", *("admin",) * 2]
     assert customer.token(API) != before
     assert tenant.reuse_detected == 0
+
+
+@pytest.mark.parametrize("customer", [flasks_own, in_redis], indirect=True)
+def test_a_second_factor_reaches_the_session_and_no_copy(customer: Customer) -> None:
+    own, copied = customer.session, customer.twin()
+    customer.tenant.require_mfa = True
+    assert customer.client.get("/vault").status_code == 302
+    customer.call(partial(auth0.get_access_token, scope="read"))
+    assert isinstance(customer.raised, MfaRequiredError)
+    shown = {"mfa_token": customer.raised.mfa_token, "factor_type": "otp"}
+    assert auth0.mfa.decrypt_mfa_token(shown["mfa_token"]).audience == "default"
+
+    assert customer.ask(lambda: auth0.mfa.list_authenticators(shown)) == []
+    assert customer.ask(lambda: auth0.mfa.enroll_authenticator(shown)).barcode_uri
+    asked = customer.ask(lambda: auth0.mfa.challenge_authenticator(shown))
+    assert asked.challenge_type == "otp"
+    proved = {**shown, "otp": customer.tenant.otp_for("alice"), "persist": True}
+    ceiling = int(time.time()) + 600
+    customer.tenant.forge(claims={"session_expiry": ceiling})
+    token = customer.ask(lambda: auth0.mfa.verify(proved)).access_token
+
+    session = customer.session["session"]
+    assert (session["id"], session["ends_at"]) == (own["session"]["id"], ceiling - 30)
+    assert customer.ask(partial(auth0.get_access_token, scope="read")) == token
+    assert copied.client.get("/vault").status_code == 302
+    assert customer.client.get("/vault").text == "open"
+    assert customer.ask(auth0.refresh_user)["amr"] == ["mfa"]
+    assert customer.client.get("/vault").text == "open"
+    customer.client.get("/logout")
+    assert customer.user == {}
