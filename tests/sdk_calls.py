@@ -24,12 +24,7 @@ WAYS = ("by_code", "by_passkey", "by_exchange", "by_approval", "by_second_factor
 
 
 class Caller(Shopper):
-    """Somebody at a browser, and what the app's view does for them.
-
-    Attributes:
-        found: What the last call returned.
-        raised: What it raised.
-    """
+    """Somebody at a browser, and what the last call for them returned or raised."""
 
     def __init__(self, app: Flask, tenant: Tenant, client: Auth0Client = auth0) -> None:
         super().__init__(app)
@@ -69,6 +64,11 @@ class Caller(Shopper):
     @property
     def session(self) -> Any:
         return self.client.get("/session").json
+
+    def twin(self, at: Flask | None = None) -> Caller:
+        twin = Caller(at or self.client.application, self.tenant, self.auth0)
+        twin.client = super().twin(at).client
+        return twin
 
     def confirm(self, url: str, action: str = "login") -> str:
         """Allow, at the tenant, what an address of its asks; return the way back."""
