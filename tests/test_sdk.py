@@ -74,14 +74,23 @@ def test_the_documented_login(caller: Caller) -> None:
     caller.ask(lambda: auth0.handle_backchannel_logout(token))
     assert caller.user == {}
     caller.login()
+    issued, token = (
+        caller.tenant.directory.refresh_tokens,
+        caller.session["refresh_token"],
+    )
+    assert issued.grant(token)
     assert "/v2/logout" in caller.ask(auth0.logout)
+    assert issued.grant(token) is None
     assert caller.ask(auth0.get_user) is None
 
 
 @pytest.mark.parametrize("way", [*WAYS, "by_link"])
 def test_whichever_way_somebody_comes_in(
-    way: str, caller: Caller, shop: Flask, tenant: Tenant
+    way: str, caller: Caller, shop: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    create, tenant = Mock(wraps=ssl.create_default_context), caller.tenant
+    monkeypatch.setattr(ssl, "create_default_context", create)
+    _tls_context.cache_clear()
     heard: list[tuple[str, str]] = []
     wrong: list[Exception] = []
     shop.register_error_handler(LookupError, lambda _: ("no seat", 418))
@@ -136,6 +145,7 @@ def test_whichever_way_somebody_comes_in(
         token = tenant.logout_token(sub=None, sid=way)
         shop.test_client().post("/backchannel-logout", data={"logout_token": token})
         assert caller.user == {}
+    assert create.call_count == 1  # for all clients that the SDK opens
 
 
 def test_who_has_no_sub_comes_in_no_way(caller: Caller) -> None:
@@ -550,22 +560,6 @@ def test_an_outage_is_an_outage_whatever_is_asked(
         assert "provider_unreachable" in page.text
         assert caller.user["sub"] == "auth0|alice"
         caller.passkeys.clear()  # it came to no sign-up
-
-
-def test_one_tls_context_serves_every_client_that_the_sdk_opens(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create = Mock(wraps=ssl.create_default_context)
-    caller.login()  # by a client of the test's own
-    monkeypatch.setattr(ssl, "create_default_context", create)
-    _tls_context.cache_clear()
-    caller.ask(auth0.list_connected_accounts)
-    caller.call(auth0.anonymous.create_session)
-    for way in WAYS:
-        assert caller.come_in(way, "bob").status_code == 200
-    caller.client.get("/logout")
-
-    assert create.call_count == 1
 
 
 def test_what_is_for_several_domains_is_refused_at_start() -> None:
