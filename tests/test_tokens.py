@@ -1,4 +1,4 @@
-"""Access tokens and claims: refreshed once, found again, refused and revoked."""
+"""Tokens and claims: refreshed once, found again, refused; and second factors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 import redis
-from auth0_server_python.error import AccessTokenError, MfaRequiredError
-from flask import Flask, Response, session, stream_with_context
+from auth0_server_python.error import AccessTokenError, Auth0Error, MfaRequiredError
+from flask import Flask, Response, request, session, stream_with_context
 from flask.sessions import SecureCookieSessionInterface
 from flask_session import Session
 from werkzeug.test import TestResponse
@@ -38,12 +39,23 @@ from conftest import Clock
 from redis_server import RedisServer
 from sdk_calls import Caller, Work
 from servers import GUNICORN, free_port, serving
+from shop import copy_of_auth, make_shop
 from test_revocations import in_children
-from visitor import Visitor
+from visitor import Shopper, Visitor
 from with_tokens import add_views
 
 WITH_TOKENS = [*GUNICORN[:-1], "--pythonpath", "tests", "with_tokens:create()"]
 API = "https://api.tenant.example/"
+MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
+HTML, JSON = {"Accept": "text/html"}, {"Accept": "application/json"}
+VAULTS: dict[str, dict[str, Any]] = {
+    "/vault": {"mfa": True},
+    "/vault/now": {"mfa": True, "max_age": 300},
+    "/vault/gold": {"acr": "gold"},
+    "/vault/metal": {"acr": "gold silver"},
+    "/vault/api": {"mfa": True, "redirect": False},
+    "/fresh": {"max_age": 300},
+}
 
 
 async def at_once(visitor: Visitor, times: int, path: str = "/token") -> list[str]:
@@ -72,7 +84,6 @@ def in_redis(app: Flask, request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def of_flask_session(app: Flask, request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Keep Flask's session in Redis in the published way."""
     client = redis.Redis.from_url(request.getfixturevalue("redis_server").url)
     request.addfinalizer(client.close)
     app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
@@ -98,14 +109,14 @@ class Customer(Caller):
 
     def __init__(self, app: Flask, tenant: Tenant, clock: Clock) -> None:
         super().__init__(add_views(app), tenant)
-        self.clock = clock
+        self.clock, self.code = clock, lambda: tenant.otp_for("alice")
         for path, function in {
             "/me": lambda: dict(auth.auth_user),
             "/session": lambda: auth0.read_session() or {},
             "/admin": auth.requires_claim(ROLES, "admin")(lambda: "open"),
-            "/vault": auth.login_required(mfa=True)(lambda: "open"),
-            "/fresh": auth.login_required(max_age=300)(lambda: "fresh"),
+            "/github": ask_github,
             "/api": auth.login_required(redirect=False)(auth0.get_access_token),
+            **{p: auth.login_required(**w)(lambda: "open") for p, w in VAULTS.items()},
         }.items():
             app.add_url_rule(path, path, function)
         tenant.change_user("alice", roles=["admin"])
@@ -162,23 +173,19 @@ over_every_kind = pytest.mark.parametrize("customer", KINDS, indirect=True)
 async def test_of_many_requests_at_once_one_refreshes_and_tells_of_it(
     alice: Visitor, tenant: Tenant, app: Flask, rotates: bool
 ) -> None:
-    told: list[str] = []
-
-    def receive(_: object, user: dict[str, str]) -> None:
-        told.append(user["sub"])
-
+    told: list[Any] = []
     tenant.rotate_refresh_tokens = rotates
     await alice.login()
     scope = "&scope=read:things"  # which is not granted
     paths = ["/token?audience=https://a.example/", f"/token?audience={API}{scope}"]
-    with auth.tokens_refreshed.connected_to(receive, app):
+    with auth.tokens_refreshed.connected_to(lambda *_, user: told.append(user), app):
         found = await asyncio.gather(*(at_once(alice, 20, path) for path in paths * 2))
         found += [await at_once(alice, 1, path) for path in paths]  # a replaced one
 
     a, b, *again = map(set, found)
     assert (again, len(a), len(b), len(a | b)) == ([a, b] * 2, 1, 1, 2)
     assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (3, 0)
-    assert told == ["auth0|alice"] * 2
+    assert [user["sub"] for user in told] == ["auth0|alice"] * 2
 
 
 @pytest.mark.parametrize("sessions", ["cookies", "redis"])
@@ -244,9 +251,7 @@ def test_a_late_page_that_only_reads_brings_nothing_old_back(
 
 @pytest.mark.parametrize("work", [write, ask_github])
 @over_every_kind
-def test_a_role_that_was_taken_away_is_gone_and_no_late_page_brings_it_back(
-    customer: Customer, work: Work
-) -> None:
+def test_no_late_page_brings_a_role_back(customer: Customer, work: Work) -> None:
     tokens = {customer.token(), customer.token(API)}
     customer.tenant.change_user("alice", roles=[], name="Alice the Reader")
     assert customer.get("/admin").text == "open"  # nobody has asked Auth0
@@ -322,9 +327,7 @@ async def test_a_thread_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(1, 60), (86_400, 600)])
-async def test_what_replaced_a_refresh_token_is_kept_for_a_time_and_for_nobody_else(
-    clock: Clock, seconds: int, kept: int
-) -> None:
+async def test_what_is_kept_of_a_refresh(clock: Clock, seconds: int, kept: int) -> None:
     store = SharedStore()
     await refresh(store, "a", partial(rotated, seconds=seconds))
 
@@ -434,9 +437,6 @@ def test_a_token_is_refreshed_before_it_ends(customer: Customer) -> None:
     assert len(set(seen)) == 3
 
 
-# What Auth0 may answer
-
-
 OUTAGES = [
     *(Fault.reset(), Fault.status(503), Fault.broken_json()),
     Fault.body({"error": "server_error"}, status=500),
@@ -444,7 +444,7 @@ OUTAGES = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/token", "/token-of/github", "/renewed"])
+@pytest.mark.parametrize("path", ["/token", "/github", "/renewed"])
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_an_outage_is_a_502_and_the_next_try_works(
     customer: Customer, outage: Fault, path: str
@@ -508,8 +508,7 @@ def test_other_refusals_sign_nobody_out(customer: Customer, ask: Work) -> None:
     customer.call(ask)
     assert type(customer.raised) is MfaRequiredError
     customer.tenant.require_mfa = False
-    refusal = Fault.body({"error": "access_denied"}, status=403)
-    customer.tenant.fail("token", refusal)
+    customer.tenant.fail("token", Fault.body({"error": "denied"}, status=403))
     customer.call(ask)
     assert type(customer.raised) is AccessTokenError
     customer.tenant.forge("absent")  # there is no ID token in the answer
@@ -579,16 +578,14 @@ def test_a_refreshed_id_token_that_does_not_hold_changes_nobody(
         assert customer.session[name] == before[name]
 
 
-def test_a_connections_token_is_kept_and_asked_for_with_the_newest_refresh_token(
-    customer: Customer, tenant: Tenant
-) -> None:
-    late = customer.twin()  # an answer that came late brought the old cookie back
-    customer.get("/token")
+def test_a_connections_token_is_asked_for_with_the_newest(customer: Customer) -> None:
+    late, tenant = customer.twin(), customer.tenant
+    customer.get("/token")  # and an answer that comes late brings the old cookie back
 
     found = []
     for browser, seconds in ((late, 0), (customer, 0), (late, 601), (late, 3000)):
         customer.clock.forward(seconds)
-        found.append(browser.client.get("/token-of/github").text)
+        found.append(browser.client.get("/github").text)
 
     assert [found[0] == each for each in found] == [True, True, True, False]
     assert found[0].startswith("github-token-")
@@ -677,3 +674,133 @@ def test_a_second_factor_reaches_the_session_and_no_copy(customer: Customer) -> 
     assert customer.get("/vault").text == "open"
     customer.get("/logout")
     assert customer.user == {}
+
+
+# Step-up: a view that wants more than a login, and what Auth0 wants of its own
+
+PROVED, STALE = {"amr": ["pwd", "mfa"]}, {"auth_time": 1_000_000_000}
+FACTOR = {"acr_values": [MFA]}
+
+
+@pytest.mark.parametrize(
+    ("path", "claims", "asked"),
+    [
+        ("/vault", {"amr": ["pwd"], "acr": "gold"}, FACTOR),
+        ("/vault", {"amr": "mfa", "acr": [MFA]}, FACTOR),
+        ("/vault", PROVED, None),
+        ("/vault", {"acr": MFA}, None),
+        ("/vault/now", {**PROVED, **STALE}, {**FACTOR, "max_age": ["300"]}),
+        ("/vault/gold", {"acr": "silver", **PROVED}, {"acr_values": ["gold"]}),
+        ("/vault/gold", {"acr": 7, "amr": {"mfa": 1}}, {"acr_values": ["gold"]}),
+        ("/vault/metal", {"acr": "silver"}, None),
+        ("/vault/metal", {"acr": "gold silver"}, {"acr_values": ["gold silver"]}),
+    ],
+)
+def test_who_has_not_proved_it_is_asked_for_it(
+    customer: Customer, path: str, claims: dict[str, Any], asked: Any
+) -> None:
+    auth.login_as(customer.client, **claims)
+
+    page, program = customer.get(path, **HTML), customer.get(path, **JSON)
+
+    if asked is None:
+        assert (page.text, program.text) == ("open", "open")
+        return
+    login, code = urlsplit(page.location), "insufficient_user_authentication"
+    assert login.path == "/login"
+    assert parse_qs(login.query) == {"return_to": [path], **asked}
+    assert (program.status_code, (program.json or {})["code"]) == (401, code)
+    challenge, told = program.www_authenticate, {"error": [code], **asked}
+    assert parse_qs(urlsplit(str(challenge["form-action"])).query) == asked
+    assert {name: [challenge[name]] for name in told} == told
+    with pytest.raises(TypeError, match="not both"):
+        auth.login_required(mfa=True, acr="gold")
+
+
+@pytest.mark.parametrize(
+    ("path", "claims"),
+    [("/vault", {"amr": ["pwd"], "acr": None}), ("/vault/gold", {"acr": MFA})],
+)
+def test_a_login_without_what_was_asked_for_ends_on_a_page_and_does_not_go_round(
+    customer: Customer, path: str, claims: dict[str, Any]
+) -> None:
+    before, callback = customer.session, customer.sign_in(path)
+    customer.tenant.forge(claims=claims)
+
+    answer = customer.get(callback, **JSON)
+
+    assert (answer.status_code, (answer.json or {})["code"]) == (400, "not_stepped_up")
+    assert customer.session == before
+    assert customer.get(path).status_code == 302
+
+
+def test_who_is_asked_for_a_second_factor_is_led_there(customer: Customer) -> None:
+    customer.tenant.require_mfa = True
+    for path in ("/vault", "/token?open=1"):
+        login = parse_qs(urlsplit(customer.get(path).location).query)
+        assert login == {"return_to": [path], **FACTOR}
+    for path, headers in (("/token", JSON), ("/api", HTML), ("/vault/api", HTML)):
+        answer = customer.get(path, **headers)
+        assert answer.status_code == 401
+        assert answer.www_authenticate["acr_values"] == MFA
+
+    assert parse_qs(urlsplit(customer.start("/vault")).query)["acr_values"] == [MFA]
+    assert customer.login("/token?open=1").location == "/token?open=1"
+    assert customer.get("/token").status_code == 200
+    assert customer.get("/vault").text == customer.get("/vault/api").text == "open"
+    asked_again = {"error": "mfa_required", "mfa_token": "m" * 40}
+    customer.tenant.fail("token", Fault.body(asked_again, status=403), times=2)
+    path = f"/token?audience={API}"
+    answer = customer.get(path, **JSON)  # another login would not help
+    assert (answer.status_code, (answer.json or {})["code"]) == (403, "mfa_required")
+    customer.clock.forward(61)
+    assert "acr_values" in customer.get(path).location
+
+
+@pytest.mark.parametrize("kind", [MfaRequiredError, Auth0Error, AccessTokenError])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_app_answers_that_itself(
+    tenant: Tenant, clock: Clock, kind: type[Exception], is_first: bool
+) -> None:
+    app = Flask("own")
+    handler = partial(app.register_error_handler, kind, lambda error: ("handled", 418))
+    steps = [handler, partial(auth.init_app, app)]
+    for step in steps if is_first else reversed(steps):
+        step()
+    app.register_blueprint(auth.routes)
+    customer = Customer(app, tenant, clock)
+    tenant.require_mfa = True
+
+    seen = [each.client.get("/token").status_code for each in (customer, Shopper(app))]
+
+    assert seen == ([418, 302] if kind is MfaRequiredError else [302, 418])
+
+
+def test_who_has_no_refresh_token_signs_in(tenant: Tenant, clock: Clock) -> None:
+    own = copy_of_auth({**tenant.environ(), "AUTH0_SCOPE": "openid"})
+    shop, always = make_shop(own), list[bool]()
+
+    @shop.get("/token")
+    async def token() -> str:
+        return str(await own.auth0.get_access_token(audience=request.args.get("for")))
+
+    @shop.before_request
+    async def ask() -> None:
+        if always:
+            await token()
+
+    tenant.access_token_lifetime = 600
+    shopper = Shopper(shop)
+    assert shopper.client.get("/token").location == "/login?return_to=/token"
+    shopper.login("/login?remember=0")
+    assert shopper.client.get("/token").status_code == 200
+    clock.forward(61)
+    # an access token for another API is none that a login brings
+    assert shopper.client.get("/token?for=https://other.example").status_code == 403
+
+    clock.forward(601)
+    assert shopper.client.get("/token", headers=JSON).status_code == 401
+    away = shopper.client.get("/token").location
+    assert away == "/login?return_to=/token&remember=0"
+    always.append(True)  # then nobody could go there
+    assert shopper.client.get("/login").status_code == 403

@@ -14,10 +14,6 @@ def add_views(app: Flask) -> Flask:
         audience, scope = request.args.get("audience"), request.args.get("scope")
         return await auth0.get_access_token(audience=audience, scope=scope)
 
-    @app.get("/token-of/<connection>")
-    async def token_of(connection: str) -> str:
-        return await auth0.get_access_token_for_connection({"connection": connection})
-
     app.add_url_rule("/renewed", "renewed", auth0.refresh_user)
     return app
 
