@@ -66,10 +66,10 @@ def test_the_documented_login(caller: Caller) -> None:
     caller.ask(lambda: auth0.handle_backchannel_logout(token))
     assert caller.user == {}
     caller.login()
-    issued = caller.tenant.directory.refresh_tokens
-    assert issued.grant(token := caller.session["refresh_token"])
+    token, at_auth0 = caller.session["refresh_token"], caller.tenant.directory
+    assert at_auth0.refresh_tokens.grant(token)
     assert "/v2/logout" in caller.ask(auth0.logout)
-    assert issued.grant(token) is None
+    assert at_auth0.refresh_tokens.grant(token) is None
     assert caller.ask(auth0.get_user) is None
 
 
