@@ -11,7 +11,7 @@ from pathlib import Path
 
 from servers import ROOT
 
-PACKAGE, STORES = ROOT / "auth0_flask", ROOT / "stores"
+PACKAGE = ROOT / "auth0_flask"
 
 
 def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
@@ -47,7 +47,7 @@ def test_no_modules_import_each_other_in_a_circle_and_none_needs_the_tenant() ->
 
 
 def test_what_is_installed_or_copied_can_be_read_in_an_evening() -> None:
-    files = [ROOT / "auth.py", *PACKAGE.glob("*.py"), *STORES.glob("*.py")]
+    files = [ROOT / "auth.py", *PACKAGE.glob("*.py"), *(ROOT / "stores").glob("*.py")]
     lines = {file.name: file.read_text().count("\n") for file in files}
     assert lines["auth.py"] <= 80
     assert not {name: count for name, count in lines.items() if count > 400}

@@ -52,11 +52,7 @@ NAMES = "DOMAIN", "CLIENT_ID", "CLIENT_SECRET", "SECRET", "REDIRECT_URI"
     ("words", "wrong", "said"),
     [
         (RUN, None, [f"- AUTH0_{name} " for name in NAMES]),
-        (
-            RUN,
-            {"SSL_CERT_FILE": "x.pem"},
-            ["SSL_CERT_FILE cannot be read. Name a file"],
-        ),
+        (RUN, {"SSL_CERT_FILE": "x.pem"}, ["SSL_CERT_FILE cannot be read. Name a"]),
         (RUN, {"TRUSTED_PROXIES": "all"}, ["TRUSTED_PROXIES is not a number"]),
         (RUN, {"FLASK_SESSION_COOKIE_SAMESITE": "Strict"}, ["is Strict"]),  # would loop
         (CHECK, {"https_proxy": "socks://127.0.0.1:7890"}, [NO_PROXY]),
