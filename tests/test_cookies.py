@@ -278,7 +278,6 @@ def test_a_transaction_that_does_not_fit_leaves_a_long_session_alone() -> None:
 def test_an_app_keeps_its_own_interface_and_is_told_what_does_not_fit(
     request: pytest.FixtureRequest,
 ) -> None:
-    """It has one cookie; that there is Redis as well, does not change it."""
     app = our_app(lambda app: of_the_app(app, request) | in_redis(app, request))
     client = app.test_client()
     for length, status in ((2000, 200), (3700, 500)):
