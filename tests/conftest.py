@@ -24,6 +24,7 @@ from werkzeug.serving import make_server
 from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
 from servers import REVOCATIONS
+from shop import make_shop
 from visitor import Visitor
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ pytest_plugins = ["leaks"]
 
 #: Files that take long: they come first, so that the end does not wait for one of them.
 LONG = {
-    *("test_package.py", "test_soak.py", "test_readme.py", "test_pages.py"),
-    *("test_drop_in.py", "test_browser.py", "test_servers.py"),
-    *("test_same_behaviour.py", "test_redis.py", "test_tenant_in_use.py"),
-    "test_commands.py",
+    *("package", "soak", "readme", "pages", "drop_in", "browser", "servers"),
+    *("same_behaviour", "redis", "tenant_in_use", "commands"),
 }
 
 # each of a hundred processes would compile all anew
@@ -55,17 +54,13 @@ _listener = socket.create_server(("127.0.0.1", 0))
 SITE = f"http://localhost:{_listener.getsockname()[1]}"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Start the tenant before any test imports ``auth``, which reads the settings.
-
-    Hypothesis tries the same in every run, however busy the machine is, unless it is
-    given a seed by ``--hypothesis-seed``.
-    """
+def pytest_configure() -> None:
+    """Start the tenant before any test imports ``auth``, which reads the settings."""
     import hypothesis
 
-    fixed = config.getoption("--hypothesis-seed", None) is None
+    # the same in every run, however busy the machine is
     hypothesis.settings.register_profile(
-        "ours", derandomize=fixed, database=None, deadline=None, print_blob=True
+        "ours", derandomize=True, database=None, deadline=None, print_blob=True
     )
     hypothesis.settings.load_profile("ours")
     # a run in the background of a script ignores Ctrl-C, and so would what it starts
@@ -87,12 +82,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of those files first, whatever order the files are in."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
 
 
 def pytest_unconfigure() -> None:
-    """Stop the tenant."""
     _tenant.stop()
     _listener.close()
 
@@ -121,8 +114,7 @@ def shop() -> Flask:
     """An app made as the README says, with Flask's defaults."""
     import auth
 
-    shop = auth.init_app(Flask("shop"))
-    shop.register_blueprint(auth.routes)
+    shop = make_shop(auth)
     shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
     shop.add_url_rule("/session", "session", lambda: auth.auth0.read_session() or {})
     return shop
@@ -187,7 +179,6 @@ def nothing_discovered() -> None:
 
 @pytest.fixture
 def alice(visitors: Callable[..., Visitor]) -> Visitor:
-    """A visitor who signs in as Alice."""
     return visitors("alice")
 
 
@@ -237,6 +228,5 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the app in this process."""
     monkeypatch.setattr(time, "time", (clock := Clock()).time)
     return clock

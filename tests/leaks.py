@@ -1,11 +1,9 @@
 """Nothing secret is said: what a run issues is held against what it says.
 
-A plugin of pytest. While tests run it notes every code, token and verifier that a
-tenant in this process issues or is sent, every cookie that an app or a server sets and
-the secrets it is set up with; and it reads along what is logged at any level, raised,
-warned and printed, also by programs that tests start, and the app's pages and
-redirects. At the end none of the former may be found in the latter, or the run has
-failed.
+A plugin of pytest. It notes every code, token and verifier that a tenant issues or is
+sent, every cookie that is set and the secrets that an app is set up with; and it reads
+along what is logged, raised, warned and printed, also by programs, and the app's pages
+and redirects. If one of the former is found in the latter, the run has failed.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import re
 import subprocess
 import threading
 import warnings
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -51,58 +48,42 @@ class _Ear(logging.Handler):
             watch.hear_exception(record.exc_info[1])
 
 
-_ear = _Ear()
-_patch = pytest.MonkeyPatch()
-_FOUND = pytest.StashKey[list[str]]()
-_found_by_workers: set[str] = set()
+_found: set[str] = set()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Listen to every logger; what ``caplog`` has stays what it was."""
     config.option.log_level = config.option.log_level or "WARNING"
     logging.getLogger().setLevel(logging.DEBUG)
-    logging.getLogger().addHandler(_ear)
+    logging.getLogger().addHandler(_Ear())
     request_finished.connect(_answered)
-    _overhear(Flask, "handle_user_exception", lambda app, error: error)
-    _overhear(pytest.RaisesExc, "__exit__", lambda raises, kind, error, *_: error)
-    communicate = subprocess.Popen.communicate
-
-    @wraps(communicate)
-    def hear_the_end(*args: Any, **options: Any) -> Any:
-        said = communicate(*args, **options)
-        for text in said:
-            watch.hear_server("what a program said", text)
-        return said
-
-    _patch.setattr(subprocess.Popen, "communicate", hear_the_end)
+    _overhear(Flask, "handle_user_exception")
+    _overhear(pytest.RaisesExc, "__exit__")
+    _overhear(subprocess.Popen, "communicate")
 
 
-def _overhear(owner: type, name: str, error_in: Callable[..., Any]) -> None:
-    """Take in the exceptions that a method is called with, but for a tenant's."""
+def _overhear(owner: type, name: str) -> None:
+    """Take in the errors that a method is given, but for a tenant's, and its texts."""
     method = getattr(owner, name)
 
     @wraps(method)
-    def call(*args: Any) -> Any:
-        if (error := error_in(*args)) and not _is_a_tenant(args[0]):
-            watch.hear_exception(error)
-        return method(*args)
+    def call(*args: Any, **options: Any) -> Any:
+        for error in args:
+            if isinstance(error, BaseException) and not _is_a_tenant(args[0]):
+                watch.hear_exception(error)
+        returned = method(*args, **options)
+        for text in returned if name == "communicate" else ():
+            watch.hear_server("what a program said", text)
+        return returned
 
-    _patch.setattr(owner, name, call)
+    setattr(owner, name, call)
 
 
 def _is_a_tenant(app: object) -> bool:
     return getattr(app, "import_name", "").startswith("auth0_flask.tenant")
 
 
-def pytest_unconfigure() -> None:
-    """Listen no more."""
-    logging.getLogger().removeHandler(_ear)
-    request_finished.disconnect(_answered)
-    _patch.undo()
-
-
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """Remember which test runs."""
     watch.test = nodeid
 
 
@@ -114,7 +95,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
-    """Take in a warning."""
     watch.hear("a warning", str(warning_message.message))
 
 
@@ -122,26 +102,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run where a secret was said."""
     for name in ("AUTH0_SECRET", "AUTH0_CLIENT_SECRET"):
         watch.note(name, os.environ.get(name))
-    found = watch.leaks() | _found_by_workers
+    _found.update(watch.leaks())
     if (told := getattr(session.config, "workeroutput", None)) is not None:
-        told["said"] = sorted(found)
-    session.config.stash[_FOUND] = sorted(found)
-    if found and not session.exitstatus:
+        told["said"] = sorted(_found)
+    if _found and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take over what a process of pytest-xdist found that is through."""
-    _found_by_workers.update(getattr(node, "workeroutput", {}).get("said", ()))
+    _found.update(getattr(node, "workeroutput", {}).get("said", ()))
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what was said, and not the secret itself."""
-    if found := config.stash.get(_FOUND, []):
+    if _found:
         terminalreporter.section("secrets that were said", red=True)
-        for line in found:
-            terminalreporter.line(line, red=True)
+    for line in sorted(_found):
+        terminalreporter.line(line, red=True)
 
 
 def _answered(sender: Flask, response: Response, **_: Any) -> None:

@@ -17,8 +17,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "tests" / "mutants.txt"
@@ -32,8 +32,7 @@ _PYTEST = [
 ]
 
 
-@dataclass(frozen=True)
-class Mutant:
+class Mutant(NamedTuple):
     """A change, the tests that should notice, and why none does, if none does."""
 
     file: str
@@ -47,7 +46,6 @@ class Mutant:
 
 
 def mutants() -> list[Mutant]:
-    """Read the table."""
     found, file = [], ""
     for block in TABLE.read_text().split("\n\n"):
         lines = [line for line in block.splitlines() if line[:1] != "#"]

@@ -49,7 +49,6 @@ class RedisServer:
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
         self._process.send_signal(signal.SIGCONT)
 
     def say(self, command: str) -> bytes:

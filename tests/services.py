@@ -9,10 +9,7 @@ import pytest
 
 
 def path_of(*names: str) -> str:
-    """Return the path of a program, or skip the test and say why.
-
-    With ``REQUIRE_SERVICES`` set, as in CI, a missing program is a failure.
-    """
+    """Return the path of a program, or skip the test; with ``REQUIRE_SERVICES`` fail."""
     for name in names:
         if found := shutil.which(name):
             return found

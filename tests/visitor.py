@@ -5,14 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
-
-if TYPE_CHECKING:
-    from flask import Flask
-    from werkzeug.test import TestResponse
+from flask import Flask
+from werkzeug.test import TestResponse
 
 #: The pages of the tenant are plain http; httpx would read certificates each time.
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -36,13 +34,11 @@ class Visitor:
             response = await self.http.get(response.next_request.url)  # type: ignore[union-attr]
         return response
 
-    async def go(self, path: str) -> httpx.Response:
-        """Ask for a page of the site and follow it to its end."""
+    async def go(self, path: str = "/login") -> httpx.Response:
+        """Ask for a page of the site and follow it to its end, or the tenant's page."""
         return await self.follow(await self.get(path))
 
-    async def start(self, path: str = "/login") -> httpx.Response:
-        """Begin a login; ends on the tenant's login page, or back at the site."""
-        return await self.go(path)
+    start = go
 
     async def choose(self, page: httpx.Response, **fields: str) -> httpx.Response:
         """Fill in the tenant's login page; answers with the way back to the site."""
@@ -56,8 +52,8 @@ class Visitor:
         page = await self.start(path)
         if on_site(page, self.site):
             return page
-        fields = fields or {"username": self.username}
-        return await self.follow(await self.choose(page, **fields))
+        back = await self.choose(page, **(fields or {"username": self.username}))
+        return await self.follow(back)
 
     async def claims(self) -> dict[str, Any] | None:
         """Say who the site takes us for, or None if signed out."""
@@ -66,7 +62,6 @@ class Visitor:
         return response.json() if response.status_code == 200 else None
 
     async def logout(self) -> httpx.Response:
-        """Sign out, here and at the tenant."""
         return await self.go("/logout")
 
     @property
@@ -144,5 +139,4 @@ def code_of(page: httpx.Response) -> str:
 
 
 def on_site(response: httpx.Response, site: str) -> bool:
-    """Tell whether a response is the site's, not the tenant's."""
     return urlsplit(str(response.url)).netloc == urlsplit(site).netloc
