@@ -9,7 +9,7 @@ import pytest
 
 
 def path_of(*names: str) -> str:
-    """Return the path of a program, or skip the test; with ``REQUIRE_SERVICES`` fail."""
+    """Return the path of a program, or skip; with ``REQUIRE_SERVICES`` set, fail."""
     for name in names:
         if found := shutil.which(name):
             return found
