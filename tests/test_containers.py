@@ -130,7 +130,7 @@ def test_its_logging_says_what_becomes_of_logins() -> None:
     assert config["root"]["level"] == "INFO"
 
 
-def test_the_image_is_not_given_what_it_does_not_need_and_runs_as_nobody() -> None:
+def test_the_image_has_no_more_than_it_needs_and_compose_reaches_only_the_app() -> None:
     for path in (
         *(".env", ".env.example", ".git/config", "instance/auth0-revocations.sqlite3"),
         *("auth0_flask/__pycache__/client.cpython-313.pyc", "tests/conftest.py"),
@@ -139,8 +139,6 @@ def test_the_image_is_not_given_what_it_does_not_need_and_runs_as_nobody() -> No
         assert is_held_back(path), path
     assert DOCKERFILE.index(("USER", "app")) < DOCKERFILE.index(("CMD", *said("CMD")))
 
-
-def test_compose_reaches_only_the_app_and_only_from_this_machine() -> None:
     app, redis = COMPOSE["app"], COMPOSE["redis"]
     assert app["ports"] == ["127.0.0.1:8000:8000"]
     assert app["environment"] == {"AUTH0_REDIS_URL": "redis://redis:6379/0"}

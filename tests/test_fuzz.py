@@ -6,7 +6,6 @@ import itertools
 import json
 import random
 import re
-from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -43,14 +42,9 @@ words = [
 #: Sent as logout tokens only, which are secret: no other parameter may say the same.
 tokens = [
     *("", "tk<zq9.tk\"zq9.tk'zq9", "eyJ" * 3000),
-    *(
-        ".".join(urlsafe_b64encode(part.encode()).decode() for part in parts)
-        for parts in (
-            # not spelled as the tenant's, which are secret to their last 16 characters
-            ('{"alg":"none"}', r'{"sub":"\u0061uth0|alice"}', ""),
-            ('{"alg":["RS256"],"kid":{"x":1},"typ":7}', "[]", "x"),
-        )
-    ),
+    # for Alice with alg none, and of odd types; not spelled as the tenant's are
+    "eyJhbGciOiJub25lIn0=.eyJzdWIiOiJcdTAwNjF1dGgwfGFsaWNlIn0=.",
+    "eyJhbGciOlsiUlMyNTYiXSwia2lkIjp7IngiOjF9LCJ0eXAiOjd9.W10=.eA==",
 ]
 parameters = [
     *("return_to", "screen_hint", "connection", "organization", "invitation", "iss"),
@@ -58,10 +52,9 @@ parameters = [
     *("state", "code", "error", "error_description", "acr_values", "lang", "here"),
 ]
 headers = [
-    *("HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_HOST", "HTTP_ORIGIN"),
+    *("HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_HOST", "HTTP_ORIGIN", "HTTP_RANGE"),
     *("HTTP_REFERER", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_PURPOSE", "HTTP_AUTHORIZATION"),
-    *("HTTP_X_REQUESTED_WITH", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO"),
-    *("CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_RANGE", "HTTP_X_FORWARDED_PREFIX"),
+    *("HTTP_X_REQUESTED_WITH", "HTTP_X_FORWARDED_HOST", "CONTENT_TYPE"),
 ]
 methods = [
     *(("of the route",) * 30),
@@ -75,10 +68,8 @@ changes: list[Callable[[str, str], str]] = [
     lambda n, v: f"{n}={v[: len(v) // 2]}",
     lambda n, v: f"{n}={v[:-9]}{'B' if v[-9:-8] == 'A' else 'A'}{v[-8:]}",
     lambda n, v: f"{n}={v}; {n}={v[::-1]}",
-    lambda n, v: f"{n}=x; {n}={v}",
     lambda n, v: f"{n}={v * 9}",
     lambda n, v: f"session_auth0={v}; session_auth0_tx0={v}; session={v}",
-    lambda n, v: f"session_a0_tx.{v[:9]}={v}; session_auth0_tx7={v[:9]}.{v}",
     lambda n, v: f"{n}=2~{v}; {n}.1={v}; {n}.1=x",
     lambda n, v: f"{n}={v}\r\nX-Mk: zq9",
     lambda n, v: f"session_a0_tx.\r\nX-Mk: zq9={v}; session_auth0_tx0=\x00字.{v}\xff",
@@ -152,8 +143,7 @@ def test_a_cookie_whose_name_is_none_of_ours_is_not_answered(
             f"session_auth0_tx0={name}.x; session_auth0.{name}=x"
         )
         for path in (b"/login", b"/logout", b"/callback?state=x"):
-            sent = Sent(path, headers=(("HTTP_COOKIE", cookie),))
-            answer = send(fuzzed, sent, HOST)
+            answer = send(fuzzed, Sent(path, headers=(("HTTP_COOKIE", cookie),)), HOST)
 
             check_headers(answer, tenant)
             assert not any(name in written for written in answer.all("set-cookie"))

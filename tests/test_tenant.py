@@ -5,8 +5,6 @@ Tests of whole logins show the rest, since all of them sign in at it.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import ssl
 import threading
@@ -28,7 +26,7 @@ from visitor import sign_in
 
 CALLBACK = "http://localhost:1/callback"
 VERIFIER = "v" * 43
-CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
+CHALLENGE = "7w_YNF9DSfIdPf_pRjSq646_kPr-2-o9NAl16JGghdM"  # its SHA-256
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
@@ -47,7 +45,7 @@ class Client:
             "response_type": "code",
             "redirect_uri": CALLBACK,
             "scope": "openid profile email offline_access",
-            "code_challenge": CHALLENGE.rstrip(b"=").decode(),
+            "code_challenge": CHALLENGE,
             "code_challenge_method": "S256",
             "state": "s",
         }
@@ -120,14 +118,11 @@ def test_an_organization_is_named_on_the_page_and_in_all_that_is_issued(
     client: Client, tenant: Tenant
 ) -> None:
     tenant.add_organization("acme", org_id="org_1", display_name="Acme <Inc.>")
-    for asked, shown in (
-        ({"organization": "acme"}, "with <strong>Acme &lt;Inc.&gt;</strong>"),
-        ({"invitation": "ticket"}, "You have been invited."),
-        ({"connection": "github"}, "<h1>Continue with github</h1>"),
-        ({"screen_hint": "signup"}, "<h1>Sign up</h1>"),
-    ):
-        page = client.http.get(client.authorize(**asked).headers["location"])
-        assert shown in " ".join(page.text.split())
+    asked = {"organization": "acme", "invitation": "ticket", "screen_hint": "signup"}
+    page = client.http.get(client.authorize(**asked).headers["location"]).text
+    assert "with <strong>Acme &lt;Inc.&gt;</strong>" in " ".join(page.split())
+    assert "You have been invited." in page
+    assert "<h1>Sign up</h1>" in page
 
     for name in ("org_1", "ACME", None):
         tokens = client.login(organization=name, audience="https://api.example/")
@@ -149,10 +144,12 @@ STRANGERS = [
     *("client_id=another", "redirect_uri=https://elsewhere.example/"),
     *("redirect_uri=http://localhost\\@elsewhere.example/", "request_uri=urn:x"),
 ]
+#: What is known only once a browser comes.
+LATER = ["session_transfer_token=unknown", "scope=link_account"]
 OTHER = {"response_type": "unsupported_response_type", "audience": "access_denied"}
 
 
-@pytest.mark.parametrize("mistake", [*MISTAKES, *STRANGERS])
+@pytest.mark.parametrize("mistake", [*MISTAKES, *STRANGERS, *LATER])
 def test_a_mistake_in_a_request_is_told_to_the_app_or_sent_nowhere(
     client: Client, mistake: str
 ) -> None:
@@ -166,7 +163,9 @@ def test_a_mistake_in_a_request_is_told_to_the_app_or_sent_nowhere(
     else:
         assert answer.headers["location"].startswith(f"{CALLBACK}?")
         assert {"error": error, "state": "s"}.items() <= sent_back(answer).items()
-    assert error_of(client.post("par", client.query(**{name: value}))) == (400, error)
+    if mistake not in LATER:
+        pushed = client.post("par", client.query(**{name: value}))
+        assert error_of(pushed) == (400, error)
 
 
 def test_a_pushed_request_is_good_once_for_90_seconds_and_can_be_demanded(
@@ -274,6 +273,7 @@ def test_a_refresh_goes_on_after_a_second_factor_that_is_shown_once(
 ) -> None:
     token, recovery = client.login()["refresh_token"], tenant.enroll("alice")
     tenant.require_mfa = True
+    assert sent_back(client.authorize(prompt="none"))["error"] == "interaction_required"
     refused = client.refresh(token)
     assert error_of(refused) == (403, "mfa_required")
     ways = [{"type": "otp"}, {"type": "recovery-code"}]
@@ -295,6 +295,21 @@ def test_a_refresh_goes_on_after_a_second_factor_that_is_shown_once(
     answer = client.fill_in(client.authorize(prompt="login"), username="alice")
     assert "This code is wrong" in client.fill_in(answer, code=recovery).text
     assert "code" in sent_back(client.fill_in(answer, code=proved["recovery_code"]))
+
+
+def test_a_link_that_was_sent_signs_somebody_new_in_once(
+    client: Client, tenant: Tenant
+) -> None:
+    form = {"connection": "email", "email": "new@example.com", "send": "link"}
+    elsewhere = '{"redirect_uri": "https://elsewhere.example/"}'
+    here = elsewhere.replace("https://elsewhere.example/", CALLBACK)
+    for params, status in ((elsewhere, 400), ("no json", 400), (here, 200)):
+        form["authParams"] = params
+        assert client.post("../passwordless/start", form).status_code == status
+    url = tenant.passwordless_link("new@example.com")
+    claims = claims_of(client.redeem(client.http.get(url).headers["location"]))
+    assert (claims["email"], claims["email_verified"]) == ("new@example.com", True)
+    assert client.http.get(url).status_code == 400
 
 
 def test_a_mistake_of_a_test_is_told_at_once(tenant: Tenant) -> None:
