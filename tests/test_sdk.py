@@ -435,6 +435,7 @@ BY_GUESTS: list[Refused] = [
     (lambda c: c.by_passkey("nobody"), "PasskeyError", "passkey_refused"),
     (lambda c: c.by_second_factor("bob", otp="x"), "MfaVerifyError", "mfa_refused"),
     (lambda c: c.by_approval("bob", allow=False), "ApiError", "login_refused"),
+    (lambda _: auth0.login_backchannel(hint("x")), "ApiError", "login_refused"),
     (lambda c: c.by_exchange(""), "CustomTokenExchangeError", "exchange_refused"),
     (lambda _: auth0.start_link_user({}), "StartLinkUserError", "signed_out"),
     (lambda _: ask_github(), "AccessTokenForConnectionError", "signed_out"),

@@ -269,7 +269,7 @@ def test_no_late_page_brings_a_role_back(customer: Customer, work: Work) -> None
 
 
 @over_every_kind
-def test_neither_the_sdks_own_refresh_nor_a_late_one_loses_the_token_and_clear_does(
+def test_a_session_keeps_its_newest_refresh_token_until_the_app_clears_it(
     customer: Customer, caplog: pytest.LogCaptureFixture
 ) -> None:
     def parts() -> Iterator[str]:
@@ -315,7 +315,7 @@ async def refresh(
     return str((await asyncio.wait_for(work, 10))[0]["answer"]["access_token"])
 
 
-async def test_a_thread_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def cannot(_: threading.Thread) -> None:
         monkeypatch.undo()
         raise RuntimeError("can't start new thread")
@@ -627,7 +627,7 @@ def test_a_view_that_does_both_does_not_bring_it_back(customer: Customer) -> Non
 
 
 @pytest.mark.parametrize("rotates", [True, False])
-def test_nothing_is_older_than_the_call(customer: Customer, rotates: bool) -> None:
+def test_a_renewal_is_no_older_than_its_call(customer: Customer, rotates: bool) -> None:
     tenant = customer.tenant
     tenant.rotate_refresh_tokens = rotates
     before = customer.token(API)
