@@ -30,8 +30,7 @@ from servers import ROOT
 Loop = asyncio.AbstractEventLoop
 Act = Callable[[Loop], Any]
 
-# A hang fails a test after so many seconds; no test waits so long otherwise.
-HANG = 30
+HANG = 30  # seconds after which a hang fails a test; none waits so long otherwise
 
 needs_reuse = pytest.mark.skipif(
     tuple(map(int, importlib.metadata.version("asgiref").split(".")[:2])) < (3, 12),
