@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import AsyncToSync, sync_to_async
 
 from auth0_flask.event_loops import MAX_IDLE, reuse_event_loops
 from servers import ROOT
@@ -32,10 +32,8 @@ Act = Callable[[Loop], Any]
 
 HANG = 30  # seconds after which a hang fails a test; none waits so long otherwise
 
-needs_reuse = pytest.mark.skipif(
-    tuple(map(int, importlib.metadata.version("asgiref").split(".")[:2])) < (3, 12),
-    reason="with asgiref before 3.12 nothing is reused",
-)
+IS_OLD = tuple(map(int, importlib.metadata.version("asgiref").split(".")[:2])) < (3, 12)
+needs_reuse = pytest.mark.skipif(IS_OLD, reason="before asgiref 3.12 nothing is reused")
 
 
 def within_reason(function: Callable[[], Any]) -> Any:
@@ -160,7 +158,7 @@ def test_a_loop_is_closed_between_calls_and_reused_where_no_other_call_has_it() 
         lambda loop: loop.create_task(asyncio.Event().wait()),
         lambda loop: loop.call_later(HANG, print),
         lambda loop: loop.add_reader(os.pipe()[0], print),
-        lambda loop: loop.run_in_executor(ThreadPoolExecutor(1), str),
+        lambda loop: loop.run_in_executor(ThreadPoolExecutor(1), time.sleep, 1),
         lambda loop: setattr(loop, "slow_callback_duration", 60),
     ],
 )
@@ -186,7 +184,7 @@ def test_nothing_of_a_request_is_held_while_idle(is_stopped: bool) -> None:
             await asyncio.sleep(HANG)
 
     def request() -> weakref.ref[set[int]]:
-        body.set(set())
+        body.set({1})
         with suppress(RuntimeError):
             reuse_event_loops(view)(body.get())
         return weakref.ref(body.get())
@@ -296,7 +294,9 @@ def test_a_process_ends_at_once_and_silently_even_while_a_view_runs() -> None:
     assert python(running) == "by Ctrl+C\n"
 
 
-def test_without_asgiref_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_asgiref_and_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (type(reuse_event_loops(asyncio.sleep)) is AsyncToSync) == IS_OLD
+
     for name in [name for name in sys.modules if name.startswith("asgiref")]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, reuse_event_loops.__module__)

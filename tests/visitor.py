@@ -104,7 +104,6 @@ class Shopper:
 
 
 def http_browser() -> httpx.Client:
-    """Return a browser for the tenant's pages."""
     return httpx.Client(**_OPTIONS)
 
 
