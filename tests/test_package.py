@@ -15,7 +15,7 @@ import pytest
 
 import auth0_flask
 from environments import environment_with
-from readme_blocks import blocks, chapter, copy_project
+from readme_blocks import copy_project
 from redis_server import RedisServer
 from servers import BIN, ROOT, clean_environment
 from test_settings import GOOD
@@ -28,7 +28,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 APP = """\
 from flask import Flask
 
-import sso
+from anything import sso
 
 app = Flask("shop")
 sso.init_app(app)
@@ -39,8 +39,36 @@ app.register_blueprint(sso.routes)
 @sso.login_required
 def reports() -> dict[str, object]:
     return dict(sso.auth_user)
+
+
+@app.get("/token")
+@sso.login_required
+async def token() -> str:
+    return await sso.auth0.get_access_token()
 """
-[STORY] = blocks("py", text=chapter("Test your app"))
+STORY = """\
+import time
+
+from auth0_flask.tenant.pytest_plugin import complete_login
+
+from app import app
+
+
+def test_a_login_a_refresh_and_a_logout(auth0_tenant, tenant_user):
+    auth0_tenant.access_token_lifetime = 1
+    tenant_user("dora", roles=["admin"])
+    client = app.test_client()
+    assert client.get("/reports").location == "/login?return_to=/reports"
+
+    signed_in = complete_login(client, "/reports", username="dora")
+    assert signed_in.json["https://example.com/roles"] == ["admin"]
+    before = client.get("/token").text
+    time.sleep(1.1)
+    assert len({before, client.get("/token").text}) == 2
+
+    assert "/v2/logout?" in client.get("/logout").location
+    assert client.get("/reports").status_code == 302
+"""
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> str:
@@ -136,10 +164,12 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Somebody's app, with ``auth.py`` under a name of its own."""
-    shutil.copy(ROOT / "auth.py", tmp_path / "sso.py")
+    """Somebody's app, with ``auth.py`` in a package and under a name of its own."""
+    (tmp_path / "anything").mkdir()
+    (tmp_path / "anything" / "__init__.py").touch()
+    shutil.copy(ROOT / "auth.py", tmp_path / "anything" / "sso.py")
     (tmp_path / "app.py").write_text(APP)
-    (tmp_path / "test_story.py").write_text(STORY.code.replace("/admin", "/reports"))
+    (tmp_path / "test_story.py").write_text(STORY)
     return tmp_path
 
 
@@ -148,6 +178,7 @@ def log_in(installed: Path, project: Path, **more: str) -> None:
     options = ("-q", "-o", "filterwarnings=error", "-p", "no:cacheprovider")
     plugin = ("-p", "auth0_flask.tenant.pytest_plugin")
     command = (installed / "python", "-m", "pytest", *options, *plugin)
+    more["AUTH0_SCOPE"] = "openid profile offline_access"
     assert "1 passed" in run(*command, cwd=project, **more)
 
 
@@ -167,4 +198,4 @@ def test_linters_of_an_app_find_nothing_of_ours(installed: Path, project: Path) 
     run(BIN / "ruff", "format", "--check", "--isolated", "--no-cache", cwd=project)
 
     mypy = (BIN / "mypy", "--python-executable", python, "--cache-dir", os.devnull)
-    run(*mypy, "--strict", "app.py", "sso.py", cwd=project)
+    run(*mypy, "--strict", "app.py", "anything", cwd=project)

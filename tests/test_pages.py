@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Request, expect
 
-from auth0_flask.tenant import Tenant
+from auth0_flask.tenant import Fault, Tenant
 
 MOST_BYTES = 30_000  # of a page with its style and icon
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -32,11 +32,12 @@ class Visit:
         picture = {"body": SVG, "content_type": "image/svg+xml"}
         context.route(PICTURE, lambda route: route.fulfill(**picture))
         self.page.on("request", lambda request: self.requests.append(request))
+        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
         self.page.on("console", self._note)
 
     def goto(self, path: str) -> None:
-        """Go to a page of the app."""
-        self.page.goto(f"{self.site}{path}")
+        """Go to a page of the app, or to another address."""
+        self.page.goto(path if "://" in path else f"{self.site}{path}")
 
     def press(self, button: str, path: str = "/") -> None:
         """Press a button of the tenant's login page, on the way to a page."""
@@ -72,6 +73,20 @@ def _profile(visit: Visit) -> None:
     visit.page.get_by_text("More ways").click()
 
 
+def _out_of_order(visit: Visit) -> None:
+    visit.tenant.fail("token", Fault.status(503))
+    visit.press("Alice")
+
+
+def _signed_in_at_tenant(visit: Visit) -> None:
+    visit.sign_in("/", "Bob")
+    visit.goto(f"https://{visit.tenant.domain}/u/session")
+
+
+def _at_tenant(path: str) -> Callable[[Visit], None]:
+    return lambda visit: visit.goto(visit.tenant.origin + path)
+
+
 #: How somebody comes to each page, and its heading.
 PAGES: dict[str, tuple[Callable[[Visit], None], str]] = {
     "home": (lambda visit: visit.goto("/"), "Sign in. See who you are. Sign out."),
@@ -81,7 +96,13 @@ PAGES: dict[str, tuple[Callable[[Visit], None], str]] = {
     "bare profile": (lambda visit: visit.sign_in("/profile", "nobody"), "Signed in"),
     "accounts": (lambda visit: visit.sign_in("/accounts", "Alice"), "Connected acco"),
     "denied": (lambda visit: visit.press("Deny"), "Sign-in failed"),
+    "out of order": (_out_of_order, "Sign-in failed"),
+    "not found": (lambda visit: visit.goto("/nowhere"), "Not Found"),
     "tenant": (lambda visit: visit.goto("/login?screen_hint=signup"), "Sign up"),
+    "tenant refuses": (_at_tenant("/authorize?client_id=unknown"), "Not allowed"),
+    "tenant, signed out": (_at_tenant("/u/session"), "Not signed in"),
+    "tenant, signed in": (_signed_in_at_tenant, "Signed in"),
+    "tenant, signing out": (_at_tenant("/v2/logout"), "Signed out"),
 }
 
 
