@@ -10,6 +10,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import jwt
 from auth0_server_python import error as sdk
 from auth0_server_python.auth_server import ServerClient
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
@@ -221,7 +222,12 @@ class Auth0Client(ServerClient[Any]):
         answer = await self.backchannel_authentication(options)
         audience = self.settings.audience or self.DEFAULT_AUDIENCE_STATE_KEY
         state = State.update_state_data(audience, None, answer)
-        await self._door.set(STATE_KEY, {**state, "domain": self.settings.domain})
+        try:
+            await self._door.set(STATE_KEY, {**state, "domain": self.settings.domain})
+        except jwt.PyJWTError as error:
+            raise sdk.ApiError(
+                "invalid_token", "Not a valid ID token", error
+            ) from error
         await self._clear_anonymous_session_after_login()
         return {"authorization_details": answer.get("authorization_details")}
 

@@ -181,7 +181,9 @@ class Refresher:
                     raise ValueError("it is another user's")
                 known.refresh = newest  # its claims are newer, too
                 token = newest["answer"]["refresh_token"]
-                self._sessions.save({**state, "refresh_token": token})
+                # access tokens may be older; they can be had again
+                new = {"refresh_token": token, "token_sets": []}
+                self._sessions.save({**state, **new})
         except SessionRejected:  # a newer one may have begun in this browser
             opened[STATE_KEY] = received
         except Exception as error:  # the response itself is good

@@ -110,7 +110,7 @@ def test_whichever_way_somebody_comes_in(
 
         for error, status in (
             *((auth.LoginRefused("Not <you>."), {403}), (ZeroDivisionError(), {500})),
-            *((LookupError(), {418}), ("absent", {400, 403}), (None, {400, 500})),
+            *((LookupError(), {418}), ("absent", {400, 403}), (None, {400})),
         ):
             if isinstance(error, Exception):
                 wrong.append(error)
