@@ -54,13 +54,14 @@ _listener = socket.create_server(("127.0.0.1", 0))
 SITE = f"http://localhost:{_listener.getsockname()[1]}"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Start the tenant before any test imports ``auth``, which reads the settings."""
     import hypothesis
 
-    # the same in every run, however busy the machine is
+    # the same in every run, unless ``--hypothesis-seed`` is given
+    fixed = config.getoption("--hypothesis-seed", None) is None
     hypothesis.settings.register_profile(
-        "ours", derandomize=True, database=None, deadline=None, print_blob=True
+        "ours", derandomize=fixed, database=None, deadline=None, print_blob=True
     )
     hypothesis.settings.load_profile("ours")
     # a run in the background of a script ignores Ctrl-C, and so would what it starts

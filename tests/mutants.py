@@ -78,7 +78,9 @@ def run(tests: Iterable[str], tree: Path, seconds: int) -> tuple[str, str]:
 def outcome(mutant: Mutant) -> tuple[str, str]:
     """Try a change in a copy of the tree."""
     with tempfile.TemporaryDirectory() as folder:
-        tree = shutil.copytree(ROOT, Path(folder, "tree"), ignore=_LEFT_OUT)
+        tree = shutil.copytree(
+            ROOT, Path(folder, "tree"), ignore=_LEFT_OUT, symlinks=True
+        )
         path = tree / mutant.file
         path.write_text(path.read_text().replace(mutant.old, mutant.new))
         return run(mutant.tests, tree, _SECONDS)

@@ -35,6 +35,12 @@ COMMANDS = {
     for block in blocks("sh", page=page)
     if block.is_run and block.code not in FIRST_SCREENS
 }
+NOT_RUN = {
+    "CONTRIBUTING.md": [".ci/run", "pytest @tests", "python3 -m venv"],
+    "README.md": ["pytest"],
+    "docs/production.md": ["docker compose"],
+}
+LANGUAGES = re.compile("sh|python|py|dotenv|diff|sql|js|nginx|text|toml")
 WITH_PYTHON = [page for page in PAGES if blocks("python", page=page)]
 #: In the chapters about tests, blocks are tests.
 TESTS = blocks("python", text=chapter("Test your app"))
@@ -75,6 +81,22 @@ def test_every_view_of_a_page_answers_a_user(
         for who in (alice, bob):
             answer = who.client.get(path)
             assert answer.status_code < 500, f"{path}: {answer.text}"
+            if page == "README.md" and (who, path) == (bob, "/admin"):
+                assert answer.status_code == 403
+
+
+def test_every_block_is_run_or_says_why_not_and_pages_are_short() -> None:
+    for page, text in PAGES.items():
+        found = blocks(page=page)
+        assert all(LANGUAGES.fullmatch(block.language) for block in found), page
+        assert len(found) * 2 == text.count("```"), page
+        kept_back = sorted(b.command for b in blocks("sh", page=page) if not b.is_run)
+        begins = NOT_RUN.get(page, [])
+        assert all(map(str.startswith, kept_back, begins)), kept_back
+        assert len(kept_back) == len(begins), kept_back
+    assert len(README.splitlines()) <= 300
+    assert len(README.encode()) <= 14_000
+    assert (ROOT / "SECURITY.md").stat().st_size <= 8_000
 
 
 @pytest.mark.slow
