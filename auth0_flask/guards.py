@@ -185,11 +185,11 @@ def answer_sdk_error(error: sdk.Auth0Error) -> Any:
     if not needs_factor and any(t["expires_at"] > time.time() for t in tokens):
         return answer_uncaught(error)
     own, user = state["session"], state["user"]
+    if own and not wanted:
+        logger.info("No refresh token: add offline_access to AUTH0_SCOPE.")
     is_new = time.time() < own.get("created_at", 0) + _ROUND_SECONDS
     if is_new and not unproved(user, wanted):
         return answer_uncaught(error)
-    if own and not wanted:
-        logger.info("No refresh token: add offline_access to AUTH0_SCOPE.")
     wanted |= {"organization": user.get("org_id")}
     if own.get("persistent") is False:
         wanted["remember"] = 0

@@ -180,7 +180,6 @@ def test_a_callback_that_is_fetched_twice_signs_in_once(
     assert shopper.client.get("/cart").text == "new"
     shopper.username = "alice"
     callback = shopper.sign_in("/login?return_to=/reports")
-    tenant.requests.clear()
 
     def session_after(shopper: Shopper) -> Any:
         answer = shopper.client.get(callback)
@@ -188,6 +187,9 @@ def test_a_callback_that_is_fetched_twice_signs_in_once(
         assert shopper.client.get("/cart").text == "new"  # Bob's is gone
         return shopper.client.get("/session").json
 
+    tenant.fail("token", Fault.status(503))
+    assert shopper.twin().client.get(callback).status_code == 502  # which is no result
+    tenant.requests.clear()
     tenant.fail("token", Fault.slow(seconds))
     with (
         auth.user_logged_in.connected_to(lambda *_, **__: began.append(1), shop),

@@ -13,7 +13,7 @@ from flask import Flask
 
 import auth
 from auth import auth0
-from auth0_flask import Auth0Client, Settings, SetupError
+from auth0_flask import Auth0Client, LoginError, Settings, SetupError
 from auth0_flask.tenant import Tenant
 from auth0_flask.tenant.keys import stranger
 from conftest import SITE
@@ -48,6 +48,8 @@ async def test_without_settings_every_use_says_so_but_in_tests_none() -> None:
     for use in (client.logout, client.get_user, client.get_session):
         with app.test_request_context(), told():
             await use()
+    with app.test_request_context(), pytest.raises(LoginError, match="not set up"):
+        await client.complete_interactive_login("/callback?state=a&code=b")
     app.testing = True
     with app.test_request_context():
         assert client.read_session() is None

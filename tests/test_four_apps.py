@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from werkzeug.serving import make_server
-from werkzeug.wrappers import Response
 
 from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
-from servers import ROOT
+from servers import ROOT, free_port, serving
 from test_drop_in import copy_example, running
 
 Somebody = Callable[[], Page]
@@ -108,41 +106,33 @@ def test_what_is_cached_is_each_users_own_and_behind_the_guard(
         assert "auth0|bob" in bob.request.get(reports).text()
 
 
-@contextmanager
-def front_end() -> Iterator[str]:
-    """Serve a front end from an origin of its own; yield that."""
-    page = """
-    <p id="said"></p>
-    <script>
-    const site = new URLSearchParams(location.search).get("site");
-    async function ask() {
-      const answer = await fetch(site + "/api/orders", {
-        method: "POST", credentials: "include", body: JSON.stringify({goods: "tea"}),
-        headers: {"Content-Type": "application/json"}});
-      if (answer.status === 401)
-        location.href = site + "/login?return_to=" + encodeURIComponent(location.href);
-      else document.getElementById("said").textContent = await answer.text();
-    }
-    ask();
-    </script>
-    """
-    server = make_server("127.0.0.1", 0, Response(page, mimetype="text/html"))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://localhost:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+PAGE = """
+<p id="said"></p>
+<script>
+const site = new URLSearchParams(location.search).get("site");
+async function ask() {
+  const answer = await fetch(site + "/api/orders", {
+    method: "POST", credentials: "include", body: JSON.stringify({goods: "tea"}),
+    headers: {"Content-Type": "application/json"}});
+  if (answer.status === 401)
+    location.href = site + "/login?return_to=" + encodeURIComponent(location.href);
+  else document.getElementById("said").textContent = await answer.text();
+}
+ask();
+</script>
+"""
 
 
 def test_a_front_end_on_another_origin_and_htmx_are_led_to_login_and_back(
     tmp_path: Path, tenant: Tenant, somebody: Somebody
 ) -> None:
     page, app = somebody(), copy_app("api", tmp_path / "app", "identity.py")
-    with ExitStack() as running_servers:
-        front = running_servers.enter_context(front_end())
-        more = {"FLASK_APP": "service", "AUTH0_ALLOWED_ORIGINS": front}
-        site = running_servers.enter_context(running(app, tenant, **more))
+    (tmp_path / "index.html").write_text(PAGE)
+    files = [sys.executable, "-m", "http.server", "{port}", "-d", str(tmp_path)]
+    port = free_port()
+    front = f"http://localhost:{port}"
+    more = {"FLASK_APP": "service", "AUTH0_ALLOWED_ORIGINS": front}
+    with serving(files, {}, port), running(app, tenant, **more) as site:
         sign_in_and_out(page, site, "/reports")
         page.goto(f"{front}/?site={site}")  # asks the API, is told 401, goes to login
         page.get_by_role("button", name="Alice").click()

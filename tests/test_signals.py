@@ -49,9 +49,13 @@ def test_an_app_hears_of_logins_and_logouts_in_both_manners(
         alice.login()
         told = {"logout_token": tenant.logout_token(sub="auth0|alice")}
         alice.client.post("/backchannel-logout", data=told)
-
-    failures = [("failed", "missing_transaction"), ("failed", "invalid_token")]
-    assert heard == [("out", "auth0|alice"), *failures, ("later", "auth0|alice")]
+        failures = [("failed", "missing_transaction"), ("failed", "invalid_token")]
+        out, later_told = ("out", "auth0|alice"), ("later", "auth0|alice")
+        assert heard == [out, *failures, later_told]
+        alice.login()
+        heard.clear()
+        alice.client.post("/logout/everywhere", headers={"Origin": "http://localhost"})
+    assert heard == [later_told, out]
 
 
 def test_a_receiver_that_only_a_factory_knew_refuses_and_leads_to_another_account(

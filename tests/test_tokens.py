@@ -27,6 +27,7 @@ from werkzeug.test import TestResponse
 
 import auth
 from auth import auth0
+from auth0_flask.errors import ProviderDown
 from auth0_flask.refresh_lock import newest_refresh, refresh_once
 from auth0_flask.stores import SharedStore, SqliteStore
 from auth0_flask.stores import session as session_store
@@ -515,6 +516,9 @@ def test_other_refusals_sign_nobody_out(customer: Customer, ask: Work) -> None:
     customer.tenant.fail("token", Fault.body({"error": "denied"}, status=403))
     customer.call(ask)
     assert type(customer.raised) is AccessTokenError
+    customer.tenant.fail("token", Fault.status(503))
+    customer.call(ask)
+    assert isinstance(customer.raised, ProviderDown)
     customer.tenant.forge("absent")  # there is no ID token in the answer
     customer.call(ask)
     assert isinstance(customer.raised, AccessTokenError) == (ask == auth0.refresh_user)
@@ -715,6 +719,8 @@ def test_who_has_not_proved_it_is_asked_for_it(
     challenge, told = program.www_authenticate, {"error": [code], **asked}
     assert parse_qs(urlsplit(str(challenge["form-action"])).query) == asked
     assert {name: [challenge[name]] for name in told} == told
+    guest = customer.client.application.test_client().get(path, headers=JSON)
+    assert (guest.json or {})["code"] == "signed_out"
     with pytest.raises(TypeError, match="not both"):
         auth.login_required(mfa=True, acr="gold")
 
