@@ -120,8 +120,6 @@ class Auth0Client(ServerClient[Any]):
     ) -> Json:
         return claims_for_sdk(await verify_id_token(self.verifier, token))
 
-    # Login
-
     async def start_interactive_login(
         self,
         options: StartInteractiveLoginOptions | None = None,
@@ -225,6 +223,8 @@ class Auth0Client(ServerClient[Any]):
         try:
             await self._door.set(STATE_KEY, {**state, "domain": self.settings.domain})
         except jwt.PyJWTError as error:
+            if request_state().receiver_error is error:
+                raise
             raise sdk.ApiError(
                 "invalid_token", "Not a valid ID token", error
             ) from error
@@ -386,8 +386,7 @@ class Auth0Client(ServerClient[Any]):
 
     async def get_token_by_refresh_token(self, options: Json) -> Json:
         """Refresh, or wait for the request that refreshes the same token."""
-        ask = super().get_token_by_refresh_token
-        return await self.refresher.refresh(options, ask)
+        return await self.refresher.refresh(options, super().get_token_by_refresh_token)
 
     async def get_token_for_connection(self, options: Json) -> Json:
         """Exchange a refresh token for a connection's access token."""

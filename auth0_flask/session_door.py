@@ -98,6 +98,7 @@ class SessionDoor(StateStore):
             # perhaps from before another call of this request
             connections = data.get("connection_token_sets") or []
             data = {**current, "connection_token_sets": connections}
+        known.brought |= _tokens(data) - _tokens(current)
         if _tokens(data) <= _tokens(current) | brought:
             # at once: parallel calls would be taken for one another
             self._sessions.save(data)

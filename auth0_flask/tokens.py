@@ -181,8 +181,12 @@ class Refresher:
                     raise ValueError("it is another user's")
                 known.refresh = newest  # its claims are newer, too
                 token = newest["answer"]["refresh_token"]
-                # access tokens may be older; they can be had again
-                new = {"refresh_token": token, "token_sets": []}
+                # access tokens from before it are not used again
+                sets = [
+                    t if t["access_token"] in known.brought else {**t, "expires_at": 0}
+                    for t in state["token_sets"]
+                ]
+                new = {"refresh_token": token, "token_sets": sets}
                 self._sessions.save({**state, **new})
         except SessionRejected:  # a newer one may have begun in this browser
             opened[STATE_KEY] = received

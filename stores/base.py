@@ -14,12 +14,11 @@ from typing import Any
 from auth0_server_python.store.abstract import AbstractDataStore
 from flask import request, session
 from pydantic import BaseModel
-from pydantic_core import from_json
 
 from auth0_flask.errors import ConfigurationError, StoreUnavailable
 
 from .cookies import STATE_KEY, is_ours
-from .encryption import DecryptionError, Json, decrypt, encrypt
+from .encryption import DecryptionError, Json, decrypt, encrypt, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +51,7 @@ class RequestState:
     renewing: float | None = None  # it has to be new: when it began, at the earliest
     refreshed = False  # this request asked Auth0 for it
     seen: frozenset[str] = frozenset()  # the tokens of sessions that it replaced
+    brought: frozenset[str] = frozenset()  # the tokens that this request obtained
     # a response
     logout_incomplete = False  # a session was ended in this browser only
     never_redirect = False  # a browser gets 401, too
@@ -175,8 +175,7 @@ def _claims(id_token: Any) -> Any:
     Without the nonce, which has served its purpose and is no claim of the user's.
     """
     try:
-        text = urlsafe_b64decode(id_token.split(".")[1] + "==")
-        claims = from_json(text, cache_strings="keys")
+        claims = read_json(urlsafe_b64decode(id_token.split(".")[1] + "=="))
         claims.pop("nonce", None)
         return claims
     except (AttributeError, IndexError, TypeError, ValueError):

@@ -96,9 +96,7 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
         cipher = _cipher(secret, identifier)
         plain = cipher.decrypt(nonce, ciphertext + tag, header.encode())
         inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-        text = inflate.decompress(plain, _MAX_PLAINTEXT)
-        # three times as fast as `json`; a cache of values would keep tokens
-        data = from_json(text, cache_strings="keys")
+        data = read_json(inflate.decompress(plain, _MAX_PLAINTEXT))
     except (InvalidTag, ValueError, zlib.error) as error:
         raise DecryptionError(
             "it was changed, or encrypted for another purpose"
@@ -108,6 +106,14 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     if not isinstance(data, dict):
         raise DecryptionError("it is not a JSON object")
     return data
+
+
+def read_json(text: bytes) -> Any:
+    """Read JSON, three times as fast as `json`, which reads what is nested deeper."""
+    try:
+        return from_json(text, cache_strings="keys")  # a cache of values has tokens
+    except ValueError:
+        return json.loads(text)
 
 
 @lru_cache(maxsize=256)

@@ -37,10 +37,11 @@ def assert_refused(value: object) -> None:
 
 def test_the_newest_secret_encrypts_and_every_secret_decrypts() -> None:
     of_version_1 = decrypt("session", OF_VERSION_1, [NEW, OLD])
-    encrypted = [encrypt("session", {"name": "A\ud800"}, [NEW, OLD]) for _ in range(99)]
+    data = {"name": "A\ud800", "deep": json.loads("[" * 400 + "]" * 400)}
+    encrypted = [encrypt("session", data, [NEW, OLD]) for _ in range(99)]
 
     assert of_version_1 == {"user": {"sub": "auth0|alice", "name": "Zoë"}}
-    assert decrypt("session", encrypted[0], [NEW]) == {"name": "A?"}  # not Unicode
+    assert decrypt("session", encrypted[0], [NEW]) == {**data, "name": "A?"}
     # a nonce that is used twice gives away both texts, and what authenticates
     assert len({value.split(".")[2] for value in encrypted}) == 99
 

@@ -28,14 +28,12 @@ def somebody(browser: Browser) -> Iterator[Somebody]:
 
 
 def copy_app(name: str, folder: Path, copy: str) -> Path:
-    """Copy an app, and `auth.py` under another name."""
     shutil.copytree(ROOT / "tests" / "apps" / name, folder)
     shutil.copy(ROOT / "auth.py", folder / copy)
     return folder
 
 
 def sign_in(page: Page, url: str, who: str = "Alice") -> None:
-    """Ask for a page, sign in at the tenant and be there."""
     page.goto(url)
     page.get_by_role("button", name=who).click()
     expect(page).to_have_url(url)
@@ -43,10 +41,6 @@ def sign_in(page: Page, url: str, who: str = "Alice") -> None:
 
 def sign_in_and_out(page: Page, site: str, path: str, *left: str) -> None:
     """Do what works in each app, where these cookies are left at the end."""
-    as_program = {"Accept": "application/json"}
-    program = page.request.get(f"{site}{path}", headers=as_program)
-    assert (program.status, program.json()["code"]) == (401, "signed_out")
-
     sign_in(page, f"{site}{path}")
     expect(page.locator("body")).to_contain_text(re.compile("alice", re.IGNORECASE))
     page.goto(f"{site}/logout")
@@ -80,7 +74,7 @@ def test_the_quickstart_and_a_shop_with_blueprints_forms_and_rows(
 def test_what_is_cached_is_each_users_own_and_behind_the_guard(
     tmp_path: Path, tenant: Tenant, somebody: Somebody, redis_server: RedisServer
 ) -> None:
-    alice, bob, copied = somebody(), somebody(), somebody()
+    alice, bob = somebody(), somebody()
     app = copy_app("in_redis", tmp_path / "app", "login.py")
     more = {"FLASK_APP": "main", "REDIS_URL": redis_server.url}
     with running(app, tenant, **more) as site:
@@ -92,17 +86,13 @@ def test_what_is_cached_is_each_users_own_and_behind_the_guard(
                 page.reload()
                 expect(page.get_by_text(f"auth0|{who.lower()}")).to_be_visible()
         assert bob.request.get(f"{site}/made").text() == "1"
-        kept = alice.context.cookies(site)
-        names = {cookie["name"] for cookie in kept}
+        names = {cookie["name"] for cookie in alice.context.cookies(site)}
         assert names == {"session", "auth0_local"}  # the tenant's; the rest is in Redis
 
-        copied.context.add_cookies(kept)  # type: ignore[arg-type]  # a type of its own
         reports = f"{site}/reports"
-        assert copied.request.get(reports, max_redirects=0).status == 200
         alice.goto(f"{site}/logout")
 
-        for page in (alice, copied):
-            assert page.request.get(reports, max_redirects=0).status == 302
+        assert alice.request.get(reports, max_redirects=0).status == 302
         assert "auth0|bob" in bob.request.get(reports).text()
 
 

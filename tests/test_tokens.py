@@ -270,11 +270,21 @@ def test_no_late_page_brings_a_role_back(customer: Customer, work: Work) -> None
         assert new.isdisjoint(tokens)  # which were of the admin
 
     assert customer.get("/admin").status_code == (302 if work is clear else 403)
-    if work is not clear:
-        assert customer.token() not in tokens
+    assert customer.token() not in tokens
     customer.clock.forward(10_000)
     asked = customer.tenant.count("/oauth/token") + 1
     assert customer.goes_on(asked) == (work is not clear)
+
+
+@over_every_kind
+def test_pages_that_want_tokens_of_two_apis_at_once_come_to_have_both(
+    customer: Customer,
+) -> None:
+    before = customer.tenant.count("/oauth/token")
+    for _ in range(4):
+        with customer.during(partial(auth0.get_access_token, audience=API)):
+            customer.token("https://b.example/")
+    assert customer.tenant.count("/oauth/token") - before == 3
 
 
 @over_every_kind
