@@ -120,6 +120,8 @@ class Auth0Client(ServerClient[Any]):
     ) -> Json:
         return claims_for_sdk(await verify_id_token(self.verifier, token))
 
+    # Login
+
     async def start_interactive_login(
         self,
         options: StartInteractiveLoginOptions | None = None,
@@ -225,9 +227,7 @@ class Auth0Client(ServerClient[Any]):
         except jwt.PyJWTError as error:
             if request_state().receiver_error is error:
                 raise
-            raise sdk.ApiError(
-                "invalid_token", "Not a valid ID token", error
-            ) from error
+            raise sdk.ApiError("invalid_token", "Invalid ID token", error) from error
         await self._clear_anonymous_session_after_login()
         return {"authorization_details": answer.get("authorization_details")}
 

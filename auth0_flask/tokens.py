@@ -154,10 +154,8 @@ class Refresher:
                 known.session = None  # the app has cleared `session` since
             elif not known.outage:
                 self._sessions.note_use(known)
-            is_sent = known.refreshed or getattr(
-                opened, "ours_changed", opened.modified
-            )
-            if known.session and is_sent:
+            is_sent = getattr(opened, "ours_changed", opened.modified)
+            if known.session and (known.refreshed or is_sent):
                 self._take_newest_token(known, known.session, opened)
         known.responded = True
         return response
@@ -166,8 +164,8 @@ class Refresher:
         self, known: RequestState, state: Options, opened: SessionMixin
     ) -> None:
         # one that this login began has it, one that an account was linked to need not
-        began, now = state["session"].get("begun_at", 0), known.began or float("inf")
-        if began >= now and not known.refreshed:
+        begun_at = state["session"].get("begun_at", 0)
+        if begun_at >= (known.began or float("inf")) and not known.refreshed:
             return
         received = getattr(opened, "received", {}).get(STATE_KEY)
         try:
