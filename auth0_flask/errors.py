@@ -14,13 +14,14 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator
+from traceback import walk_tb
 from typing import Any, ClassVar, TypeVar
 
 import httpx
 import jwt
 from auth0_server_python import error as sdk
 from authlib.integrations.base_client.errors import OAuthError
-from flask import Response, has_request_context, jsonify, request
+from flask import Response, current_app, has_request_context, request
 from markupsafe import escape
 from werkzeug.exceptions import (
     BadGateway,
@@ -234,16 +235,14 @@ def login_error(error: Exception, *, doing: str = "Login") -> LoginError | None:
 
 def prefers_json() -> bool:
     """Tell whether to answer with JSON, rather than with a page."""
-    headers = request.headers
-    if (
+    headers, json = request.headers, ("application/json", "application/problem+json")
+    return (
         headers.get("Sec-Fetch-Mode", "navigate") != "navigate"
         or headers.get("X-Requested-With") == "XMLHttpRequest"
         or headers.get("Authorization", "").lower().startswith("bearer ")
         or request.is_json
-    ):
-        return True
-    json = ("application/json", "application/problem+json")
-    return request.accept_mimetypes.best_match(["text/html", *json]) in json
+        or request.accept_mimetypes.best_match(["text/html", *json]) in json
+    )
 
 
 def problem(error: HTTPException) -> Response:
@@ -256,9 +255,9 @@ def problem(error: HTTPException) -> Response:
         "code": getattr(error, "error", None),
         "reference": getattr(error, "reference", None),
     }
-    response = jsonify({key: value for key, value in body.items() if value})
-    response.status_code = error.code or 500
-    response.headers.update(error.get_headers())
+    told = {key: value for key, value in body.items() if value}
+    answer = told, error.code or 500, error.get_headers()
+    response = current_app.make_response(answer)
     response.mimetype = "application/problem+json"
     return response
 
@@ -373,8 +372,7 @@ def _by_code(links: list[BaseException]) -> LoginError | None:
     # an error of another kind was raised where the SDK could not read an answer
     is_answer = all(isinstance(link, sdk.Auth0Error) for link in links)
     if is_answer and codes[-1] not in _NO_REFUSALS:
-        for kind, code in _REFUSED_TYPES.items():
-            refused += [code] if _first(links, kind) else []
+        refused += [c for kind, c in _REFUSED_TYPES.items() if _first(links, kind)]
     return ProviderRefused(refused[0]) if refused else _by_oauth(codes[-1])
 
 
@@ -391,8 +389,7 @@ def _described(error: BaseException) -> str:
     """Name an exception and its place; not its text, which may hold a token."""
     name = "code" if isinstance(error, sdk.Auth0Error) else "error"
     code = getattr(error, name, None)
-    frame = error.__traceback__
-    while frame and frame.tb_next:
-        frame = frame.tb_next
-    place = f" at {frame.tb_frame.f_code.co_name}:{frame.tb_lineno}" if frame else ""
+    place = ""
+    for frame, line in walk_tb(error.__traceback__):
+        place = f" at {frame.f_code.co_name}:{line}"
     return f"{type(error).__name__}{f'({code!r:.60})' if code else ''}{place}"
