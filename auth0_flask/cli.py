@@ -216,7 +216,11 @@ def _findings(settings: Settings) -> Iterator[Finding]:
             for name, text in covered_guards(current_app)
         ),
     }
-    if not settings.problems:
+    if settings.problems:
+        left = "tenant, callback, cookies, store: need correct settings first"
+    else:
+        wrong = "client_refused in the log says that they are wrong"
+        left = f"client ID and secret: only a login tries them; {wrong}"
         checks |= {
             "AUTH0_SECRET: does not look guessable": _secrets(settings),
             "tenant: discovery, issuer, keys and clock": _tenant(settings),
@@ -226,11 +230,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         }
     for ok, check in checks.items():
         yield from list(check) or [(OK, ok)]
-    if settings.problems:
-        yield SKIPPED, "tenant, callback, cookies, store: need correct settings first"
-    else:
-        wrong = "client_refused in the log says that they are wrong"
-        yield SKIPPED, f"client ID and secret: only a login tries them; {wrong}"
+    yield SKIPPED, left
 
 
 def _routes() -> Iterator[Finding]:
@@ -256,12 +256,11 @@ def _tenant(settings: Settings) -> Iterator[Finding]:
         yield from _discovery(settings, found)
         yield from _clock(answer)
         _, jwks = _fetch("keys at the jwks_uri of discovery", found.get("jwks_uri"))
+        if not rs256_keys(jwks):
+            where = "the dashboard: Applications, Settings, Advanced Settings, OAuth"
+            yield WRONG, f"keys: none is for RS256. Choose it in {where}."
     except ValueError as error:
         yield WRONG, str(error)
-        return
-    if not rs256_keys(jwks):
-        where = "Applications, Settings, Advanced Settings, OAuth"
-        yield WRONG, f"keys: none is for RS256. Choose it in the dashboard: {where}."
 
 
 def _discovery(settings: Settings, found: Mapping[str, Any]) -> Iterator[Finding]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import httpx
 from flask import Flask, Response, session
 from flask.testing import FlaskClient
 
 from .redirects import extension
 
-if TYPE_CHECKING:
-    import httpx
-
-    Client = FlaskClient | httpx.Client | httpx.AsyncClient
+Client = FlaskClient | httpx.Client | httpx.AsyncClient
 
 #: The claim that `roles` go into; Auth0 requires such names to be addresses.
 ROLES = "https://example.com/roles"

@@ -362,7 +362,7 @@ def claims_for_sdk(claims: dict[str, Any]) -> dict[str, Any]:
 
 def _decode(token: str, key: jwt.PyJWK, audience: str) -> dict[str, Any]:
     try:
-        claims: dict[str, Any] = jwt.decode(
+        return jwt.decode(
             token,
             key.key,
             algorithms=["RS256"],
@@ -377,7 +377,6 @@ def _decode(token: str, key: jwt.PyJWK, audience: str) -> dict[str, Any]:
         if CLOCK_TOLERANCE < abs(ahead) <= _MAX_CLOCK_ERROR:
             raise ClocksDiffer(ahead) from error
         raise
-    return claims
 
 
 def rs256_keys(jwks: Mapping[str, Any], kid: str | None = None) -> list[jwt.PyJWK]:
