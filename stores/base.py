@@ -17,12 +17,10 @@ from pydantic import BaseModel
 
 from auth0_flask.errors import ConfigurationError, StoreUnavailable
 
-from .cookies import STATE_KEY, is_ours
+from .cookies import is_ours
 from .encryption import DecryptionError, Json, decrypt, encrypt, read_json
 
 logger = logging.getLogger(__name__)
-
-_NESTED = (list, dict)
 
 
 class RequestState:
@@ -99,11 +97,11 @@ class EncryptedStore(AbstractDataStore[Json]):
         """Decrypt what was encrypted for this identifier, or raise DecryptionError."""
         return decrypt(identifier, encrypted_data, self._secrets)
 
-    def decrypts(self, encrypted: object) -> bool:
-        """Tell whether a value is a session under one of the secrets, valid or not."""
+    def read(self, key: str) -> Json | None:
+        """Decrypt an entry of ``flask.session``, or return None."""
         with suppress(DecryptionError):
-            return bool(self.decrypt(STATE_KEY, encrypted))
-        return False
+            return self.decrypt(key, session.get(key))
+        return None
 
 
 class SessionTooLarge(ConfigurationError):
@@ -143,10 +141,9 @@ def as_dict(state: Mapping[str, Any] | BaseModel) -> Json:
 def copy_json(value: Any) -> Any:
     """Copy what JSON can hold, several times as fast as `copy.deepcopy`."""
     if isinstance(value, dict):
-        pairs = value.items()
-        return {k: copy_json(v) if isinstance(v, _NESTED) else v for k, v in pairs}
+        return {name: copy_json(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [copy_json(v) if isinstance(v, _NESTED) else v for v in value]
+        return [copy_json(entry) for entry in value]
     return value
 
 

@@ -48,10 +48,7 @@ _TIDY = ("DELETE FROM ended WHERE until <= ?", "DELETE FROM taken WHERE until <=
 _IDENTITY = "SELECT inode, birth FROM identity"
 _ENDED_AFTER = "SELECT number, key, at FROM ended WHERE number > ? AND until > ?"
 _END = "INSERT INTO ended (key, at, until) VALUES (?, ?, ?)"
-_TAKE = """
-    INSERT INTO taken VALUES (?, ?) ON CONFLICT (jti) DO UPDATE
-    SET until = excluded.until WHERE until <= ?
-"""
+_TAKE = "INSERT OR IGNORE INTO taken VALUES (?, ?)"
 _LOCK = """
     INSERT INTO refreshes VALUES (?, ?, NULL, ?) ON CONFLICT (key) DO UPDATE
     SET owner = excluded.owner, result = NULL, until = excluded.until WHERE until <= ?
@@ -59,10 +56,7 @@ _LOCK = """
 _KEEP_RESULT = "INSERT OR REPLACE INTO refreshes VALUES (?, '', ?, ?)"
 _UNLOCK = "DELETE FROM refreshes WHERE key = ? AND owner = ?"
 _RESULT = "SELECT result FROM refreshes WHERE key = ? AND until > ?"
-_REGISTER = """
-    INSERT OR REPLACE INTO devices (id, sid, browser, created_at, used_at, until, owner)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
+_REGISTER = "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)"
 _UNREGISTER = """
     DELETE FROM devices WHERE owner = ? AND id IN (SELECT value FROM json_each(?))
 """
@@ -120,7 +114,7 @@ class SqliteStore(SharedStore):
         self, keys: Sequence[str], *, at: float, until: float, jti: str | None = None
     ) -> bool:
         """See `SharedStore.revoke`."""
-        taken = None if jti is None else (digest(jti), until, time.time())
+        taken = None if jti is None else (digest(jti), until)
         return self._write(_END, [(digest(key), at, until) for key in keys], taken)
 
     def revoked_at(self, keys: Sequence[str]) -> float:
@@ -144,7 +138,7 @@ class SqliteStore(SharedStore):
 
     def register(self, owner: str, device: Device) -> None:
         """See `SharedStore.register`."""
-        self._cache(_REGISTER, *astuple(device), digest(owner))
+        self._cache(_REGISTER, device.id, digest(owner), *astuple(device)[1:])
 
     def unregister(self, owner: str, session_ids: Sequence[str]) -> None:
         """See `SharedStore.unregister`."""
@@ -203,11 +197,11 @@ class SqliteStore(SharedStore):
             _, (_, inode, _) = _identify(sql, self.path)
             sql.execute("PRAGMA synchronous=EXTRA")
             sql.execute("BEGIN IMMEDIATE")
+            for expired in _TIDY:
+                sql.execute(expired, (time.time(),))
             if taken and not sql.execute(_TAKE, taken).rowcount:
                 return False
             sql.executemany(statement, rows)
-            for expired in _TIDY:
-                sql.execute(expired, (time.time(),))
             sql.execute("COMMIT")
             if os.stat(self.path).st_ino != inode:
                 raise FileNotFoundError("deleted or replaced while it was written to")

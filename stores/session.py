@@ -28,7 +28,7 @@ from .base import (
     restore_claims,
 )
 from .cookies import STATE_KEY, is_ours, room_left
-from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
+from .encryption import MAX_CHARACTERS, DecryptionError, Json
 from .shared import Lifetime, SessionRejected, shared_store
 from .transactions import forget_transactions
 
@@ -79,7 +79,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         if identifier == STATE_KEY:
             self.save(as_dict(state))
         else:
-            session[identifier] = encrypt(identifier, as_dict(state), self._secrets)
+            session[identifier] = self.encrypt(identifier, as_dict(state))
 
     async def get(self, identifier: str, options: Json | None = None) -> Json | None:
         """Return a state as a plain dict of the caller's own, or None."""
@@ -92,12 +92,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
                 copied["token_sets"] = []
                 copied["session"]["renewed_at"] = known.renewing
             return copied
-        if identifier not in session:
-            return None
-        try:
-            return decrypt(identifier, session[identifier], self._secrets)
-        except DecryptionError:
-            return None
+        return self.read(identifier)
 
     async def delete(self, identifier: str, options: Json | None = None) -> None:
         """Forget a state; what else is in ``flask.session`` stays."""
@@ -133,7 +128,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
                 return None
             if known.encrypted == encrypted:
                 return known.session
-            found = restore_claims(decrypt(STATE_KEY, encrypted, self._secrets))
+            found = restore_claims(self.decrypt(STATE_KEY, encrypted))
             self.lifetime.check(found)
             data = found
         except DecryptionError as reason:
@@ -153,13 +148,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def load_unchecked(self) -> Json | None:
         """Return the session without asking whether it is over, to end it."""
-        if STATE_KEY not in session:
-            return None
-        try:
-            data = decrypt(STATE_KEY, session[STATE_KEY], self._secrets)
-            return restore_claims(data)
-        except DecryptionError:
-            return None
+        data = self.read(STATE_KEY)
+        return restore_claims(data) if data else None
 
     def save(self, state: Json) -> Json:
         """Keep what the SDK made of a login or a refresh, and return that.
@@ -188,10 +178,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         before = self.load_unchecked()
         if before and before["user"]["sub"] != state["user"]["sub"]:
             self.forget_app_data()
-        if (
-            is_new := before is None
-            or before["session"]["id"] != state["session"]["id"]
-        ):
+        is_new = not before or before["session"]["id"] != state["session"]["id"]
+        if is_new:
             renew_id()
         self._write(state, is_new)
         return state
@@ -313,7 +301,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     def _fit(self, data: Json) -> tuple[str, float]:
         """Put a session into ``flask.session``; return it and the room that is left."""
-        encrypted = encrypt(STATE_KEY, drop_duplicate_claims(data), self._secrets)
+        encrypted = self.encrypt(STATE_KEY, drop_duplicate_claims(data))
         session[STATE_KEY] = encrypted
         return encrypted, min(MAX_CHARACTERS - len(encrypted), room_left())
 

@@ -19,7 +19,7 @@ from .cookies import (
     TRANSACTION_PREFIX,
     room_left,
 )
-from .encryption import DecryptionError, Json, decrypt, encrypt
+from .encryption import Json
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +49,17 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
             SessionTooLarge: There is no room even for this one alone.
         """
         data = {**as_dict(state), "created_at": round(time.time(), 3)}
-        encrypted = encrypt(identifier, data, self._secrets)
+        encrypted = self.encrypt(identifier, data)
         room = min(_MAX_BYTES, room_left() - 2 * SLOT_BYTES)
         if len(encrypted) > max(_USUAL_BYTES, room) and _drop_return_to(data):
-            encrypted = encrypt(identifier, data, self._secrets)
+            encrypted = self.encrypt(identifier, data)
         others = [key for key in self._by_age() if key != identifier]
         while len(others) >= SLOTS:
             del session[others.pop()]
         session[identifier] = encrypted
         while (left := room_left()) < 0 and others:
             del session[others.pop()]
-        if left < 0 and not self.decrypts(session.get(STATE_KEY)):
+        if left < 0 and not self.read(STATE_KEY):
             session.pop(STATE_KEY, None)  # the login replaces it
             left = room_left()
         if left < 0 or len(encrypted) > _MAX_BYTES:
@@ -77,17 +77,15 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
 
     async def delete(self, identifier: str, options: Json | None = None) -> None:
         """Forget a transaction."""
-        if identifier in session:
-            del session[identifier]
+        session.pop(identifier, None)
 
     def load_unchecked(self, identifier: str) -> TransactionData | None:
         """Return a transaction, also one that took too long."""
         if identifier not in session:
             return None
         try:
-            data = decrypt(identifier, session[identifier], self._secrets)
-            return TransactionData.model_validate(data)
-        except (DecryptionError, ValidationError):
+            return TransactionData.model_validate(self.read(identifier))
+        except ValidationError:  # also where it does not decrypt
             logger.info("Transaction rejected: its cookie cannot be decrypted.")
             return None
 
