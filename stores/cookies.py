@@ -16,22 +16,19 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flask import Flask, current_app, request, session
+from flask import Flask, Request, Response, current_app, request, session
 from flask.sessions import (
     SecureCookieSession,
     SecureCookieSessionInterface,
     SessionInterface,
+    SessionMixin,
 )
 from itsdangerous import BadData
+from werkzeug.datastructures import MultiDict
 
 from .encryption import Json
-
-if TYPE_CHECKING:
-    from flask import Request, Response
-    from flask.sessions import SessionMixin
-    from werkzeug.datastructures import MultiDict
 
 logger = logging.getLogger(__name__)
 
@@ -190,17 +187,16 @@ class SplitSession(SecureCookieSession):
     #: Whether ours came in the app's cookie, as version 1.0 wrote them.
     is_legacy: bool
     cookies: OwnCookies
-    _is_touched = False
 
     @property
     def ours(self) -> Json:
         """Our entries."""
-        return {k: v for k, v in self.items() if str(k).startswith(_OURS)}
+        return {k: v for k, v in self.items() if is_ours(k)}
 
     @property
     def ours_changed(self) -> bool:
         """Whether the response will set our cookies."""
-        return (self._is_touched or self.modified) and self.ours != self.received
+        return self.ours != self.received
 
     @property
     def app_part(self) -> Json:
@@ -220,10 +216,7 @@ class SplitSession(SecureCookieSession):
 
     def _owner_of(self, key: str) -> type[Json]:
         """Return whose methods change an entry; those of `dict` set no ``modified``."""
-        if not is_ours(key):
-            return SecureCookieSession
-        self._is_touched = True
-        return dict
+        return dict if is_ours(key) else SecureCookieSession
 
 
 class SplitSessionInterface(SecureCookieSessionInterface):
@@ -244,16 +237,14 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             return None
         cookies = OwnCookies(self, app, request.cookies)
         part = self._app_part(app, request)
-        old = {key: value for key, value in part.items() if is_ours(key)}
-        own = cookies.transactions()
+        opened = SplitSession({**part, **cookies.transactions()})
         if encrypted := self._session(cookies.name, request.cookies):
-            own[STATE_KEY] = encrypted
-        opened = SplitSession({**part, **own})
-        opened.cookies, opened.received = cookies, {**old, **own}
+            opened[STATE_KEY] = encrypted
+        opened.cookies, opened.received = cookies, opened.ours
+        opened.is_legacy = any(map(is_ours, part))
         if part.get("_permanent"):
             lifetime = app.permanent_session_lifetime.total_seconds()
             opened.expires_at = time.time() + lifetime
-        opened.is_legacy = bool(old)
         return opened
 
     def save_session(
@@ -327,8 +318,6 @@ class SplitSessionInterface(SecureCookieSessionInterface):
         return {}
 
     def _session(self, name: str, cookies: MultiDict[str, str]) -> str | None:
-        if name not in cookies:
-            return None
         found = list(itertools.islice(_joined(name, cookies), _MAX_TRIED))
         if len(found) > 1:
             logger.info("A browser sent several cookies named %s.", name)

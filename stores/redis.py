@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import finalize
 
-from flask import Flask, has_request_context
+from flask import Flask, Request, Response, has_request_context
 from flask.sessions import SessionInterface, SessionMixin, session_json_serializer
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
@@ -27,9 +27,6 @@ from .base import is_page, request_state
 from .cookies import STATE_KEY, TOTAL_BYTES, TRANSACTION_PREFIX, OwnCookies
 from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
 from .shared import Device, SharedStore, digest
-
-if TYPE_CHECKING:
-    from flask import Request, Response
 
 #: Seconds to wait for Redis; one repetition must end within 2 seconds together.
 _PATIENCE = 0.8
@@ -372,8 +369,8 @@ class RedisSessionInterface(SessionInterface):
 
     def _encrypted(self, sid: str, session: RedisSession) -> str:
         # ours is encrypted already; without its tag it is no cookie, and fits no other
-        ours, data = session.data.get(STATE_KEY, ""), {**session.data}
-        data.pop(STATE_KEY, None)
+        data = dict(session.data)
+        ours = data.pop(STATE_KEY, "")
         kept = {"session": session_json_serializer.dumps(data), "end": ours[-_END:]}
         kept["of"] = _key("session", sid)
         encrypted = encrypt(_REST, kept, self._secrets)
