@@ -7,11 +7,9 @@ import logging
 import os
 import time
 import zlib
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from string import ascii_letters, digits
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -29,10 +27,6 @@ MAX_CHARACTERS = 60_000
 #: Bytes that a value may decompress to at most.
 _MAX_PLAINTEXT = 1_000_000
 _NONCE_BYTES, _TAG_BYTES = 12, 16  # RFC 7518 section 5.3
-#: What base64url may end with, by length modulo 4: a spare bit is 0, so that there is
-#: one spelling of a value.
-_ENDS = (f"{ascii_letters}{digits}-_", "", "AQgw", "AEIMQUYcgkosw048")
-_FROM_URLSAFE = bytes.maketrans(b"-_+/", b"+/!!")
 _old_secret_logged_at = -60.0
 
 
@@ -63,8 +57,7 @@ def encrypt(identifier: str, data: Mapping[str, Any], secrets: Sequence[str]) ->
     header, nonce = _header(secrets[0]), os.urandom(_NONCE_BYTES)
     both = _cipher(secrets[0], identifier).encrypt(nonce, plain, header.encode())
     parts = nonce, both[:-_TAG_BYTES], both[-_TAG_BYTES:]
-    encoded = b".".join(urlsafe_b64encode(part).rstrip(b"=") for part in parts)
-    return f"{header}..{encoded.decode()}"
+    return ".".join([header, "", *map(_base64url, parts)])
 
 
 def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
@@ -82,16 +75,11 @@ def decrypt(identifier: str, value: object, secrets: Sequence[str]) -> Json:
     if secret is None:
         raise DecryptionError("it was encrypted with another secret")
     try:
-        if any(part[-1:] not in _ENDS[len(part) % 4] for part in encoded):
-            raise ValueError
-        nonce, ciphertext, tag = (
-            a2b_base64(
-                part.encode().translate(_FROM_URLSAFE) + b"=" * (-len(part) % 4),
-                strict_mode=True,
-            )
-            for part in encoded
-        )
-        if (len(nonce), len(tag)) != (_NONCE_BYTES, _TAG_BYTES):
+        decoded = [urlsafe_b64decode(f"{part}==") for part in encoded]
+        nonce, ciphertext, tag = decoded
+        is_of_size = (len(nonce), len(tag)) == (_NONCE_BYTES, _TAG_BYTES)
+        # of all that decode to a value, only one spelling is taken
+        if not is_of_size or [_base64url(part) for part in decoded] != encoded:
             raise ValueError
         cipher = _cipher(secret, identifier)
         plain = cipher.decrypt(nonce, ciphertext + tag, header.encode())
@@ -124,10 +112,13 @@ def _cipher(secret: str, identifier: str) -> AESGCM:
 
 @lru_cache(maxsize=16)
 def _header(secret: str) -> str:
-    kid = urlsafe_b64encode(derive_key(secret, "kid")[:6]).decode()
+    kid = _base64url(derive_key(secret, "kid")[:6])
     header = {"alg": "dir", "enc": "A256GCM", "zip": "DEF", "kid": kid}
-    text = json.dumps(header, separators=(",", ":"))
-    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+    return _base64url(json.dumps(header, separators=(",", ":")).encode())
+
+
+def _base64url(value: bytes) -> str:
+    return urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 def _log_old_secret() -> None:
