@@ -152,11 +152,10 @@ def drop_duplicate_claims(data: Json) -> Json:
     user = data.get("user")
     if user is None or user != _claims(data.get("id_token")):
         return data
-    try:  # encryption would replace a lone surrogate
+    with suppress(UnicodeEncodeError):  # encryption would replace a lone surrogate
         json.dumps(user, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return data
-    return {name: value for name, value in data.items() if name != "user"}
+        return {name: value for name, value in data.items() if name != "user"}
+    return data
 
 
 def restore_claims(data: Json) -> Json:

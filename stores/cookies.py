@@ -258,11 +258,10 @@ class SplitSessionInterface(SecureCookieSessionInterface):
         writes_app = self.should_set_cookie(app, session)
         writes_ours = session.ours_changed or (session.is_legacy and writes_app)
         if was_accessed or writes_ours:
-            varies = response.headers.get("Vary")  # as text: `response.vary` is slow
-            if not varies:
-                response.headers["Vary"] = "Cookie"
-            elif "cookie" not in varies.lower().replace(",", " ").split():
-                response.headers["Vary"] = f"{varies}, Cookie"
+            # as text: `response.vary` is slow
+            varies = response.headers.get("Vary", "")
+            if "cookie" not in varies.lower().replace(",", " ").split():
+                response.headers["Vary"] = f"{varies}, Cookie" if varies else "Cookie"
         if not (writes_app or writes_ours):
             return
         if (left := self.bytes_left(app, session)) < 0:

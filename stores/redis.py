@@ -113,11 +113,9 @@ class RedisStore(SharedStore):
 
     def revoked_at(self, keys: Sequence[str]) -> float:
         """See `SharedStore.revoked_at`; 0.0 if there is none."""
-        if not keys:
-            return 0.0
         names = [_key("revoked", key) for key in keys]
         known = (request_state().ended if has_request_context() else None) or {}
-        if known.keys() >= set(names):  # it came with the session; once
+        if known.keys() >= set(names):  # they came with the session; once
             found = [known.pop(name) for name in names]
         else:
             with _asking(_REVOCATIONS):
@@ -156,18 +154,15 @@ class RedisStore(SharedStore):
     def problems(self) -> Sequence[str]:
         """See `SharedStore.problems`; it tries the commands and scripts of the app."""
         word, until = token_urlsafe(12), time.time() + 10
-        key = _key("check", word)
-        with _asking(_REVOCATIONS):
-            self._redis.set(key, word, px=5_000)
-            if _text(self._redis.get(key)) != word:
-                return ("Redis does not return what was written: is it a cluster?",)
-            self._redis.eval(_FETCH, 1, key)
-            self._redis.delete(key)
-        self.revoke([f"check {word}"], at=time.time(), until=until, jti=word)
         if release := self.lock(word, 5.0):
             release()
         self.keep_result(word, word, 5.0)
-        self.result(word)
+        if self.result(word) != word:
+            return ("Redis does not return what was written: is it a cluster?",)
+        with _asking(_SESSIONS):
+            self._redis.eval(_FETCH, 1, _key("session", word))
+            self._redis.delete(_key("session", word))
+        self.revoke([f"check {word}"], at=time.time(), until=until, jti=word)
         self.revoked_at([f"check {word}"])
         self.register(word, Device(word, word, word, until, until, until))
         self.devices(word)
