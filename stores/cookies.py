@@ -124,18 +124,15 @@ class OwnCookies:
         return {key: encrypted for _, key, encrypted in self._found()}
 
     def write_transactions(
-        self,
-        response: Response,
-        transactions: Mapping[str, str],
-        received: Mapping[str, str],
-        room: int,
+        self, response: Response, transactions: Mapping[str, str], room: int
     ) -> None:
         """Set the cookies of new transactions; delete those of the ones used up."""
+        received = self.transactions()
         taken: set[str] = set()
         for name, key, _ in self._found():
             if key in transactions:
                 taken.add(name)
-            elif key in received:
+            else:
                 response.delete_cookie(name, **self.attributes)
         for key, encrypted in transactions.items():
             if received.get(key) != encrypted:
@@ -336,13 +333,12 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             session.cookies.delete_received(response, old[1:])
 
     def _write_ours(self, session: SplitSession, response: Response) -> None:
-        cookies, names = session.cookies, _names(session.cookies.name)
-        ours, received = session.ours, dict(session.received)
-        encrypted, before = ours.pop(STATE_KEY, None), received.pop(STATE_KEY, None)
+        cookies, ours = session.cookies, session.ours
+        names, encrypted = _names(cookies.name), ours.pop(STATE_KEY, None)
         pieces = _split(encrypted) if encrypted else []
         room = TOTAL_BYTES - sum(map(len, pieces))
-        cookies.write_transactions(response, ours, received, room)
-        if encrypted != before or session.is_legacy:
+        cookies.write_transactions(response, ours, room)
+        if session.is_legacy or encrypted != session.received.get(STATE_KEY):
             age = None
             if session.expires_at is not None:
                 age = max(0, int(session.expires_at - time.time()))

@@ -291,8 +291,8 @@ class RedisSessionInterface(SessionInterface):
         if not isinstance(session, RedisSession):
             return
         if session.transactions != session.received:
-            kept, received = session.transactions, session.received
-            session.cookies.write_transactions(response, kept, received, TOTAL_BYTES)
+            kept = session.transactions
+            session.cookies.write_transactions(response, kept, TOTAL_BYTES)
         try:
             self._save(app, session, response)
         except RedisError as cause:

@@ -37,12 +37,14 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS taken_until ON taken (until)",
     "CREATE TABLE IF NOT EXISTS identity (inode INTEGER, birth REAL)",
 )
-_CACHE_SCHEMA = (
+_CACHE_UPKEEP = (
     """CREATE TABLE IF NOT EXISTS refreshes
     (key TEXT PRIMARY KEY, owner TEXT, result TEXT, until REAL) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS devices (id TEXT PRIMARY KEY, owner TEXT,
     sid TEXT, browser TEXT, created_at REAL, used_at REAL, until REAL) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS devices_owner ON devices (owner)",
+    "DELETE FROM refreshes WHERE until <= :now",
+    "DELETE FROM devices WHERE until <= :now",
 )
 _TIDY = ("DELETE FROM ended WHERE until <= ?", "DELETE FROM taken WHERE until <= ?")
 _IDENTITY = "SELECT inode, birth FROM identity"
@@ -64,10 +66,6 @@ _DEVICES = """
     SELECT id, sid, browser, created_at, used_at, until FROM devices
     WHERE owner = ? AND until > ? ORDER BY used_at DESC
 """
-_TIDY_CACHE = (
-    "DELETE FROM refreshes WHERE until <= ?",
-    "DELETE FROM devices WHERE until <= ?",
-)
 
 #: Tells one state of the file from another: device, inode, time.
 _State = tuple[int, int, int]
@@ -227,10 +225,8 @@ class SqliteStore(SharedStore):
             is_new = not os.stat(self._cache_path).st_size
             if is_new or time.monotonic() - self._tidied_at > 60:
                 sql.execute("BEGIN IMMEDIATE")
-                for create in _CACHE_SCHEMA:
-                    sql.execute(create)
-                for expired in _TIDY_CACHE:
-                    sql.execute(expired, (time.time(),))
+                for upkeep in _CACHE_UPKEEP:
+                    sql.execute(upkeep, {"now": time.time()})
                 sql.execute("COMMIT")
                 self._tidied_at = time.monotonic()
             done = sql.execute(statement, parameters)
