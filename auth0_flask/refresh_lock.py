@@ -57,6 +57,7 @@ async def refresh_once(
     key = (os.getpid(), token, purpose)
     mine: Future[dict[str, Any]] = Future()
     mine.set_running_or_notify_cancel()  # none of those who wait may cancel it
+    mine.add_done_callback(lambda _: _in_flight.pop(key))  # who comes then asks anew
     while (theirs := _in_flight.setdefault(key, mine)) is not mine:
         result = await asyncio.wrap_future(theirs)
         if result["began"] >= since:
@@ -64,21 +65,14 @@ async def refresh_once(
     locked = _LockedExchange(shared, encryption, purpose, exchange, since)
 
     def work() -> None:
-        result = failure = None
         try:
-            result = locked.result(token)
-        except BaseException as error:  # for those who wait
-            failure = error
-        del _in_flight[key]  # first: who comes now asks anew
-        if result is None:
+            mine.set_result(locked.result(token))
+        except BaseException as failure:  # for those who wait
             mine.set_exception(failure)
-        else:
-            mine.set_result(result)
 
     try:
         ThreadOfOpenSSL(target=work, name="auth0-refresh", daemon=True).start()
     except BaseException as error:  # there may be no more threads just now
-        del _in_flight[key]
         mine.set_exception(error)
     result = await asyncio.wrap_future(mine)
     return {**result, "answer": dict(result["answer"])}, "is_new" in result

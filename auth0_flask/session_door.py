@@ -61,12 +61,6 @@ class SessionDoor(StateStore):
         """Forget a state."""
         await self._sessions.delete(identifier)
 
-    async def delete_by_logout_token(
-        self, claims: Json, options: Json | None = None
-    ) -> None:
-        """End what a logout token names."""
-        await self._sessions.delete_by_logout_token(claims)
-
     async def set(
         self,
         identifier: str,
@@ -286,10 +280,9 @@ def _tokens(state: Mapping[str, Any]) -> set[str]:
 
 def _new_tokens_only(state: Json, old: set[str]) -> Json:
     """Return a state without what is another user's."""
-    kept = {k: v for k, v in state.items() if k != "session"}
     sets, refresh = state.get("token_sets") or [], state.get("refresh_token")
     return {
-        **kept,
+        **state,
         "refresh_token": None if refresh in old else refresh,
         "token_sets": [t for t in sets if t["access_token"] not in old],
         "connection_token_sets": [],
