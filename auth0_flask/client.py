@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import suppress
-from contextvars import ContextVar
+from copy import copy
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,7 +30,6 @@ from .verification import HttpxOAuthClient, Verifier, claims_for_sdk, http_optio
 _NONCE = "_auth0_nonce"  # beside an app_state
 _LOGIN_SECONDS = 8.0  # however slowly bytes arrive
 _NO_OPTION = "Auth0Client takes settings and two stores, not {}. See docs/sdk.md."
-_oauth_of_login = ContextVar[HttpxOAuthClient | None]("oauth_of_login", default=None)
 
 
 class Auth0Client(ServerClient[Any]):
@@ -62,7 +61,10 @@ class Auth0Client(ServerClient[Any]):
         self.settings = settings
         self.sessions, self.transactions = state_store, transaction_store
         self.verifier = Verifier(settings, connect)
-        self.refresher = Refresher(settings, state_store, self.verifier, connect)
+        authenticate = self._apply_client_authentication
+        self.refresher = Refresher(
+            settings, state_store, self.verifier, connect, authenticate
+        )
         self._door = SessionDoor(settings, state_store, self.verifier)
         audience = {"audience": settings.audience} if settings.audience else {}
         try:
@@ -91,19 +93,6 @@ class Auth0Client(ServerClient[Any]):
     # Private names of the SDK: it reaches the network through ``_oauth`` in
     # `complete_interactive_login` and through ``_get_http_client`` elsewhere, and
     # verifies through the three below. Nothing public reaches either.
-
-    @property
-    def _oauth(self) -> Any:
-        """The OAuth client of the login that is being completed.
-
-        The SDK has one for all, whose connections and token belong to the last login;
-        Flask runs every async view on an event loop of its own.
-        """
-        return _oauth_of_login.get() or self._oauth_of_the_sdk
-
-    @_oauth.setter
-    def _oauth(self, client: Any) -> None:
-        self._oauth_of_the_sdk = client
 
     def _get_http_client(self, **options: Any) -> httpx.AsyncClient:
         self.settings.require()
@@ -204,13 +193,14 @@ class Auth0Client(ServerClient[Any]):
         return {"state_data": await self.get_session(), "connected_account": account}
 
     async def _with_oauth_client(self, url: str) -> Json:
-        secret = self._oauth_of_the_sdk.client_secret  # None where there is a key
-        client = HttpxOAuthClient(self._get_http_client, self._client_id, secret)  # type: ignore[no-untyped-call]  # of Authlib
-        reset = _oauth_of_login.set(client)
-        try:
-            return dict(await super().complete_interactive_login(url, {}))
-        finally:
-            _oauth_of_login.reset(reset)
+        """Redeem a code with an OAuth client of this login.
+
+        The SDK has one for all, whose connections and token belong to the last login;
+        Flask runs every async view on an event loop of its own.
+        """
+        login, secret = copy(self), self._oauth.client_secret  # None: there is a key
+        login._oauth = HttpxOAuthClient(self._get_http_client, self._client_id, secret)  # type: ignore[assignment, no-untyped-call]  # of Authlib
+        return dict(await super(Auth0Client, login).complete_interactive_login(url, {}))
 
     async def login_backchannel(
         self, options: Json, store_options: Json | None = None
@@ -349,7 +339,7 @@ class Auth0Client(ServerClient[Any]):
         try:
             token: str = await super().get_access_token(None, audience, scope)
         except sdk.AccessTokenError as error:
-            raised = await self.refresher.failed(error, redirects.login_again)
+            raised = await self.refresher.failed(error)
             raise raised from (None if raised is error else error)
         await self.refresher.finish()
         return token

@@ -12,10 +12,6 @@ from typing import Any
 
 import httpx
 import jwt
-from auth0_server_python.auth_schemes.client_assertion import (
-    CLIENT_ASSERTION_TYPE,
-    build_client_assertion,
-)
 from auth0_server_python.error import (
     AccessTokenError,
     AccessTokenErrorCode,
@@ -28,7 +24,8 @@ from flask import Response, has_request_context, session
 from flask.sessions import SessionMixin
 from werkzeug.exceptions import HTTPException
 
-from .errors import OUTAGES, LoginError, StoreUnavailable, login_error
+from .errors import OUTAGES, StoreUnavailable, login_error
+from .redirects import login_again
 from .refresh_lock import EXCHANGE_SECONDS, newest_refresh, refresh_once
 from .settings import Settings
 from .signals import send, tokens_refreshed
@@ -63,9 +60,11 @@ class Refresher:
         sessions: FlaskSessionStateStore,
         verifier: Verifier,
         open_client: Callable[[], httpx.AsyncClient],
+        authenticate: Callable[..., object],
     ) -> None:
         self._settings, self._sessions = settings, sessions
         self._verifier, self._open_client = verifier, open_client
+        self._authenticate = authenticate
 
     async def refresh(self, options: Options, ask: AskAuth0) -> Options:
         """Return the answer to a refresh; one without scope grants what was asked for.
@@ -116,9 +115,7 @@ class Refresher:
             state = self._sessions.load() or {}
             await send(tokens_refreshed, user=state.get("user"))
 
-    async def failed(
-        self, error: AccessTokenError, login_again: Callable[[], HTTPException]
-    ) -> Exception:
+    async def failed(self, error: AccessTokenError) -> Exception:
         """Return what stands for a failed refresh: the error itself for a refusal."""
         if error.code != AccessTokenErrorCode.REFRESH_TOKEN_ERROR:
             return error
@@ -195,28 +192,19 @@ class Refresher:
     async def revoke(self, refresh_token: str) -> None:
         """Revoke a refresh token (RFC 7009); log where that fails."""
         form = {"token": refresh_token, "token_type_hint": "refresh_token"}
-        form |= self._credential()
-        url = f"https://{self._settings.domain}/oauth/revoke"
+        form["client_id"] = self._settings.client_id
+        issuer = f"https://{self._settings.domain}/"
         try:
+            self._authenticate(form, issuer, in_body=True)
             async with (
                 asyncio.timeout(_REVOCATION_SECONDS),
                 self._open_client() as http,
             ):
-                (await http.post(url, data=form)).raise_for_status()
+                answer = await http.post(f"{issuer}oauth/revoke", data=form)
+                answer.raise_for_status()
         except Exception as error:  # whatever it is, nobody stays signed in for it
             kind = type(error).__name__
             logger.error("A refresh token was not revoked at logout: %s", kind)
-
-    def _credential(self) -> dict[str, str]:
-        """Return the client's authentication (RFC 6749 section 2.3.1, RFC 7523)."""
-        settings = self._settings
-        ours = {"client_id": settings.client_id}
-        if key := settings.client_assertion_signing_key:
-            issuer = f"https://{settings.domain}/"
-            assertion = build_client_assertion(key, settings.client_id, issuer)
-            kind = {"client_assertion_type": CLIENT_ASSERTION_TYPE}
-            return {**ours, **kind, "client_assertion": assertion}
-        return {**ours, "client_secret": settings.client_secret or ""}
 
     async def _once(
         self, options: Options, purpose: str, work: AskAuth0, since: float = 0.0
@@ -227,9 +215,8 @@ class Refresher:
 
         if not (token := options.get("refresh_token")):
             raise MissingRequiredArgumentError("refresh_token")
-        store = shared_store()
         return await refresh_once(
-            store, self._sessions, token, purpose, exchange, since
+            shared_store(), self._sessions, token, purpose, exchange, since
         )
 
     async def _refreshed(self, ask: AskAuth0, options: Options) -> Options:
@@ -310,8 +297,6 @@ CONNECTION_ERRORS = (AccessTokenForConnectionError, TypeError, TimeoutError)
 
 def _outage(error: Exception) -> Exception:
     """Return the page for an outage while a token was asked for."""
-    if isinstance(error, HTTPException) and not isinstance(error, LoginError):
-        return error
     found = login_error(error, doing="Getting an access token")
     if found is not None:
         found.title = "That did not work just now"
