@@ -97,10 +97,9 @@ def login_required(
     """
     if mfa and acr:
         raise TypeError("login_required takes either mfa=True or acr=..., not both.")
-    acr_values = MFA if mfa else acr
     wanted = {
         "max_age": max_age,
-        "acr_values": acr_values,
+        "acr_values": MFA if mfa else acr,
         "organization": organization,
     }
     guard = _guard(partial(_require, redirect, **wanted))
@@ -147,7 +146,8 @@ def login_silently(view: Any = None) -> Any:
     tried once an hour, for pages in browsers; if it fails, the user sees the page that
     they wanted, signed out.
     """
-    return _guard(_try_silently)(view) if view else _unless_public(_try_silently, True)
+    guard = _guard(try_silent_login)
+    return guard(view) if view else _unless_public(try_silent_login, also_public=True)
 
 
 def public(view: V) -> V:
@@ -176,7 +176,7 @@ def answer_sdk_error(error: sdk.Auth0Error) -> Any:
         isinstance(error, sdk.AccessTokenError)
         and error.code == sdk.AccessTokenErrorCode.MISSING_REFRESH_TOKEN
     )
-    is_of_login = extension().endpoints.is_of_login(request.endpoint)
+    is_of_login = extension().endpoints.role(request.endpoint)
     if is_of_login or not (needs_factor or has_no_refresh_token):
         return answer_uncaught(error)
     wanted: dict[str, Any] = {"acr_values": MFA} if needs_factor else {}
@@ -202,8 +202,7 @@ def before_view(app: Flask, endpoints: Endpoints) -> Any:
     view = app.view_functions.get(endpoint or "")
     if view is None:
         return None
-    role = getattr(view, "auth0_role", None) or endpoints.role(endpoint)
-    if role and (answer := answer_early(role)):
+    if (role := endpoints.role(endpoint)) and (answer := answer_early(role)):
         return answer
     if getattr(view, "is_passive", False):
         request_state().passive = True
@@ -291,7 +290,7 @@ def _unless_public(check: Check, also_public: bool = False) -> None:
         return
     view = current_app.view_functions[endpoint]
     is_open = getattr(view, "is_public", False) and not also_public
-    if not (is_open or extension().endpoints.is_of_login(endpoint)):
+    if not (is_open or extension().endpoints.role(endpoint)):
         check()
 
 
@@ -299,10 +298,6 @@ def _is_answered_by_flask() -> bool:
     """Tell an OPTIONS that tells methods from one that a view answers itself."""
     by_flask = getattr(request.url_rule, "provide_automatic_options", False)
     return request.method == "OPTIONS" and by_flask
-
-
-def _try_silently() -> None:
-    try_silent_login(current_client().sessions.load)
 
 
 def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:

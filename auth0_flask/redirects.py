@@ -32,7 +32,6 @@ from .errors import (
     ProblemResponse,
     prefers_json,
 )
-from .settings import Settings
 from .stores import request_state
 from .stores.base import RequestState
 from .stores.cookies import OwnCookies
@@ -76,8 +75,7 @@ class Endpoints:
     the role that a view is marked with, or by name.
     """
 
-    def __init__(self, settings: Settings, **given: str | None) -> None:
-        self.settings = settings
+    def __init__(self, **given: str | None) -> None:
         self._names = {role: name for role, name in given.items() if name}
 
     def name(self, role: str) -> str | None:
@@ -92,16 +90,12 @@ class Endpoints:
         return self._names.get(role)
 
     def role(self, endpoint: str | None) -> str | None:
-        """Return the role of an endpoint, or None; before every view, so be quick."""
+        """Return the role of an endpoint, by its name or else its mark, or None."""
         for role in ROLES:
             if endpoint and endpoint == (self._names.get(role) or self.name(role)):
                 return role
-        return None
-
-    def is_of_login(self, endpoint: str | None) -> bool:
-        """Tell the login's own endpoints, also those that have no role here."""
         view = current_app.view_functions.get(endpoint or "")
-        return hasattr(view, "auth0_role") or self.role(endpoint) is not None
+        return getattr(view, "auth0_role", None)
 
     def require(self, role: str) -> str:
         """Return the endpoint of a role; a RuntimeError names what to do."""
@@ -155,7 +149,7 @@ def login_again(**wanted: object) -> HTTPException:
     return HTTPException(response=redirect(login))
 
 
-def try_silent_login(signed_in: Callable[[], object]) -> None:
+def try_silent_login() -> None:
     """Raise what leads a guest to a login that asks nothing, and back; once an hour.
 
     Nothing for all but a browser that shows a page: others could not go there.
@@ -168,7 +162,7 @@ def try_silent_login(signed_in: Callable[[], object]) -> None:
         or is_prefetch()
         or _was_tried()
         or _ROBOTS.search(headers.get("User-Agent", ""))
-        or signed_in()
+        or extension().client.sessions.load()
         or _checked(page := this_page()) != page
     ):
         return
@@ -261,11 +255,11 @@ def _checked(value: str) -> str | None:
         parts = urlsplit(value)
     except ValueError:
         return None
-    own = extension().endpoints
-    if f"{parts.scheme}://{parts.netloc}" in own.settings.allowed_origins:
+    endpoints, settings = extension().endpoints, extension().client.settings
+    if f"{parts.scheme}://{parts.netloc}" in settings.allowed_origins:
         return value
     path = urlunsplit(("", "", *parts[2:]))
-    ours = ("", ""), own.settings.callback[:2]
+    ours = ("", ""), settings.callback[:2]
     if parts[:2] not in ours or not path.startswith("/") or path.startswith("//"):
         return None
     plain, root = normpath(unquote(parts.path)), request.script_root
@@ -273,7 +267,7 @@ def _checked(value: str) -> str | None:
     paths = (plain, f"{plain}/") if plain.startswith(root) else ()
     for inside, method in product(paths, ("GET", "POST")):
         with suppress(HTTPException):  # what has no view leads nowhere
-            if own.is_of_login(adapter.match(inside[len(root) :], method)[0]):
+            if endpoints.role(adapter.match(inside[len(root) :], method)[0]):
                 return None
     return path
 

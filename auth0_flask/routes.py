@@ -115,10 +115,8 @@ def login_options() -> StartInteractiveLoginOptions:
         for name, value in request.args.items()
         if 0 < len(value.strip().encode("utf-8", "replace")) <= _MAX_BYTES
     }
-    organization, own = (
-        asked.get("organization"),
-        extension().endpoints.settings.organization,
-    )
+    organization = asked.get("organization")
+    own = current_client().settings.organization
     if own and organization not in {None, own}:
         raise login_error(refused := CheckFailed("wrong_organization")) or refused
     if not asked.get("max_age", "").isdecimal():
@@ -148,7 +146,7 @@ def logout_options() -> LogoutOptions:
     """
     wanted = safe_return_to(request.args.get("return_to"))
     if wanted.startswith("/"):
-        wanted = f"{extension().endpoints.settings.origin}{home()}"
+        wanted = f"{current_client().settings.origin}{home()}"
     return LogoutOptions(return_to=wanted, federated="federated" in request.args)
 
 
@@ -161,7 +159,7 @@ def refuse_cross_site() -> None:
         CrossSite: It came from elsewhere, or does not say where from.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    ours = {extension().endpoints.settings.origin, request.host_url.rstrip("/")}
+    ours = {current_client().settings.origin, request.host_url.rstrip("/")}
     if not (origin in ours if site is None else site == "same-origin"):
         raise CrossSite
 
@@ -204,7 +202,7 @@ def answer_early(role: str) -> WerkzeugResponse | None:
     if role != "login":
         return None
     with suppress(ValueError):  # the request names no host
-        here, settings = urlsplit(request.host_url), extension().endpoints.settings
+        here, settings = urlsplit(request.host_url), current_client().settings
         there = settings.callback
         is_local = is_loopback(here.hostname) and is_loopback(there.hostname)
         if is_local and here.port == there.port and here.netloc != there.netloc:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import httpx
-import jwt
 from auth0_server_python.error import (
     AccessTokenError,
     AccessTokenErrorCode,
@@ -305,8 +304,6 @@ def _outage(error: Exception) -> Exception:
 
 def _is_outage(error: object) -> bool:
     """Tell whether an answer was none that Auth0 gives on purpose."""
-    if isinstance(error, jwt.PyJWTError):
-        return False
     return not isinstance(error, ApiError) or error.code in OUTAGES
 
 
