@@ -24,7 +24,7 @@ from .stores import FlaskSessionStateStore, FlaskSessionTransactionStore, reques
 from .stores.cookies import STATE_KEY, TRANSACTION_PREFIX
 from .stores.encryption import Json
 from .stores.shared import Device, shared_store
-from .tokens import CONNECTION_ERRORS, Refresher, connection_failure
+from .tokens import CONNECTION_ERRORS, Refresher, connection_failure, revoke
 from .verification import HttpxOAuthClient, Verifier, claims_for_sdk, http_options
 
 _NONCE = "_auth0_nonce"  # beside an app_state
@@ -61,10 +61,7 @@ class Auth0Client(ServerClient[Any]):
         self.settings = settings
         self.sessions, self.transactions = state_store, transaction_store
         self.verifier = Verifier(settings, connect)
-        authenticate = self._apply_client_authentication
-        self.refresher = Refresher(
-            settings, state_store, self.verifier, connect, authenticate
-        )
+        self.refresher = Refresher(state_store, self.verifier)
         self._door = SessionDoor(settings, state_store, self.verifier)
         audience = {"audience": settings.audience} if settings.audience else {}
         try:
@@ -251,7 +248,7 @@ class Auth0Client(ServerClient[Any]):
         if state:
             self._door.end(state)
             if token := state.get("refresh_token"):
-                await self.refresher.revoke(token)
+                await revoke(self, token)
             await signals.send(signals.user_logged_out, user=state["user"])
         if is_loopback((address := urlsplit(url)).hostname):
             # the local tenant serves browsers at a plain http port beside this one

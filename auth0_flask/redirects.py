@@ -82,10 +82,8 @@ class Endpoints:
         """Return the endpoint of a role, or None if the app has none."""
         if role not in self._names:
             views = current_app.view_functions
-            roles = {
-                getattr(v, "auth0_role", None): e for e, v in reversed(views.items())
-            }
-            if (found := roles.get(role, role)) in views:
+            marked = (e for e in views if getattr(views[e], "auth0_role", None) == role)
+            if (found := next(marked, role)) in views:
                 self._names[role] = found
         return self._names.get(role)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import httpx
+from auth0_server_python.auth_server import ServerClient
 from auth0_server_python.error import (
     AccessTokenError,
     AccessTokenErrorCode,
@@ -26,7 +26,6 @@ from werkzeug.exceptions import HTTPException
 from .errors import OUTAGES, StoreUnavailable, login_error
 from .redirects import login_again
 from .refresh_lock import EXCHANGE_SECONDS, newest_refresh, refresh_once
-from .settings import Settings
 from .signals import send, tokens_refreshed
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import RequestState
@@ -53,17 +52,8 @@ _REVOCATION_SECONDS = 2.0
 class Refresher:
     """Refreshes and exchanges tokens, through outages and under load."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        sessions: FlaskSessionStateStore,
-        verifier: Verifier,
-        open_client: Callable[[], httpx.AsyncClient],
-        authenticate: Callable[..., object],
-    ) -> None:
-        self._settings, self._sessions = settings, sessions
-        self._verifier, self._open_client = verifier, open_client
-        self._authenticate = authenticate
+    def __init__(self, sessions: FlaskSessionStateStore, verifier: Verifier) -> None:
+        self._sessions, self._verifier = sessions, verifier
 
     async def refresh(self, options: Options, ask: AskAuth0) -> Options:
         """Return the answer to a refresh; one without scope grants what was asked for.
@@ -188,23 +178,6 @@ class Refresher:
             kind = type(error).__name__
             logger.error("A newer refresh token could not be looked up: %s", kind)
 
-    async def revoke(self, refresh_token: str) -> None:
-        """Revoke a refresh token (RFC 7009); log where that fails."""
-        form = {"token": refresh_token, "token_type_hint": "refresh_token"}
-        form["client_id"] = self._settings.client_id
-        issuer = f"https://{self._settings.domain}/"
-        try:
-            self._authenticate(form, issuer, in_body=True)
-            async with (
-                asyncio.timeout(_REVOCATION_SECONDS),
-                self._open_client() as http,
-            ):
-                answer = await http.post(f"{issuer}oauth/revoke", data=form)
-                answer.raise_for_status()
-        except Exception as error:  # whatever it is, nobody stays signed in for it
-            kind = type(error).__name__
-            logger.error("A refresh token was not revoked at logout: %s", kind)
-
     async def _once(
         self, options: Options, purpose: str, work: AskAuth0, since: float = 0.0
     ) -> tuple[Options, bool]:
@@ -258,6 +231,20 @@ class Refresher:
             kind = type(error).__name__
             logger.error("A refreshed ID token was rejected: %s", kind)
             return None
+
+
+async def revoke(client: ServerClient[Any], refresh_token: str) -> None:
+    """Revoke a refresh token (RFC 7009); log where that fails."""
+    issuer = f"https://{client._domain}/"
+    form = {"token": refresh_token, "token_type_hint": "refresh_token"}
+    form["client_id"], limit = client._client_id, asyncio.timeout(_REVOCATION_SECONDS)
+    try:
+        client._apply_client_authentication(form, issuer, in_body=True)
+        async with limit, client._get_http_client() as http:
+            (await http.post(f"{issuer}oauth/revoke", data=form)).raise_for_status()
+    except Exception as error:  # whatever it is, nobody stays signed in for it
+        kind = type(error).__name__
+        logger.error("A refresh token was not revoked at logout: %s", kind)
 
 
 async def _answer_to(ask: AskAuth0, options: Options) -> Options:
