@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import click
 from auth0_server_python.error import Auth0Error, MfaRequiredError
-from flask import Flask, current_app, has_request_context
+from flask import Flask, has_request_context
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
 
@@ -61,7 +61,6 @@ class Auth0Extension:
     endpoints: Endpoints
     shared_store: SharedStore
     warned_of_mismatch: bool = False
-    looked_at_guards: bool = False
 
 
 def _claims() -> Mapping[str, Any]:
@@ -170,7 +169,7 @@ def init_app(
     app.extensions[KEY] = Auth0Extension(client, endpoints, shared_store)
     _set_defaults(app, client)
     if app.debug:
-        app.before_request(_warn_of_covered_guards)
+        app.before_request(cache(partial(_warn_of_covered_guards, app)))  # once
     # one hook each: Flask asks of every hook of every request whether it is async
     app.before_request(partial(before_view, app, endpoints))
     app.after_request(client.refresher.after_view)
@@ -181,9 +180,7 @@ def init_app(
     app.context_processor(lambda: {"auth_user": auth_user})
     if isinstance(app.json, DefaultJSONProvider):  # jsonify(auth_user), and |tojson
         default = app.json.default  # Flask documents that it can be replaced
-        app.json.default = lambda v: (
-            copy_json(_claims()) if v is auth_user else default(v)
-        )
+        app.json.default = lambda v: _claims() if v is auth_user else default(v)
     app.cli.add_command(auth0_commands)
     return app
 
@@ -301,10 +298,7 @@ def _warn_at_start(app: Flask) -> None:
         )
 
 
-def _warn_of_covered_guards() -> None:
-    """Say once which guards are asked too late."""
-    own = current_app.extensions[KEY]
-    if not own.looked_at_guards:
-        own.looked_at_guards = True
-        for endpoint, text in covered_guards(current_app):
-            logger.warning("View %s: %s", endpoint, text)
+def _warn_of_covered_guards(app: Flask) -> None:
+    """Say which guards are asked too late."""
+    for endpoint, text in covered_guards(app):
+        logger.warning("View %s: %s", endpoint, text)

@@ -216,8 +216,7 @@ def return_to(result: Mapping[str, Any] | LoginError) -> str:
     else:
         app_state, otherwise = result.get("app_state"), None
     wanted = app_state.get("return_to") if isinstance(app_state, dict) else None
-    wanted = wanted if isinstance(wanted, str) else None
-    return safe_return_to(otherwise if wanted is None else wanted)
+    return safe_return_to(wanted if isinstance(wanted, str) else otherwise)
 
 
 def login_url(error: LoginError) -> str | None:

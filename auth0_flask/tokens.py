@@ -120,7 +120,6 @@ class Refresher:
                 if state := self._sessions.load(known):
                     self._sessions.lifetime.end(state)
                     known.encrypted = None
-            with suppress(StoreUnavailable):
                 if self._sessions.load(known) is None:  # it says whose data is left
                     return login_again()
             self._sessions.clear()
