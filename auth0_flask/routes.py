@@ -60,13 +60,12 @@ def create_blueprint() -> Blueprint:
 
     @routes.get("/login")
     async def login() -> WerkzeugResponse:
-        start = current_client().start_interactive_login
-        return redirect(await start(login_options()))
+        return redirect(await current_client().start_interactive_login(login_options()))
 
     @routes.get("/callback")
     async def callback() -> WerkzeugResponse:
-        complete = current_client().complete_interactive_login
-        return redirect(return_to(await complete(request.url)))
+        result = await current_client().complete_interactive_login(request.url)
+        return redirect(return_to(result))
 
     @routes.get("/logout")
     async def logout() -> WerkzeugResponse:

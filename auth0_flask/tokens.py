@@ -37,7 +37,7 @@ from .verification import Verifier, token_responses
 logger = logging.getLogger(__name__)
 
 Options = dict[str, Any]
-AskAuth0 = Callable[[Options], Coroutine[Any, Any, Any]]
+AskAuth0 = Callable[[Options], Coroutine[Any, Any, Any]]  # a method of the SDK's
 
 #: Seconds that an access token is taken to last if the provider does not say.
 _USUAL_LIFE = 3600
@@ -56,10 +56,7 @@ class Refresher:
         self._sessions, self._verifier = sessions, verifier
 
     async def refresh(self, options: Options, ask: AskAuth0) -> Options:
-        """Return the answer to a refresh; one without scope grants what was asked for.
-
-        ``ask`` is the SDK's ``get_token_by_refresh_token``, and its are the options.
-        """
+        """Return the answer; one without scope grants what was asked for."""
         scope = " ".join(sorted((options.get("scope") or "").split()))
         purpose = f"refresh {options.get('audience') or ''} {scope}"
         work = partial(self._refreshed, ask)
@@ -85,10 +82,7 @@ class Refresher:
         return {**answer, "expires_at": int(found["began"]) + answer["expires_in"]}
 
     async def exchange_for_connection(self, options: Options, ask: AskAuth0) -> Options:
-        """Return a connection's access token, with ``expires_in``, which the SDK lacks.
-
-        ``ask`` is the SDK's ``get_token_for_connection``, and its are the options.
-        """
+        """Return the answer, with ``expires_in``, which that of the SDK lacks."""
         purpose = f"connection {options.get('connection')} {options.get('login_hint')}"
         work = partial(self._exchanged, ask)
         found, _ = await self._once(options, purpose, work)
