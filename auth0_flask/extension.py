@@ -164,7 +164,7 @@ def init_app(
         if _is_serving():
             raise SetupError(problems)
         logger.warning(SetupError(problems).message)
-    endpoints = Endpoints(login=login, callback=callback, logout=logout)
+    endpoints = Endpoints(app, login=login, callback=callback, logout=logout)
     shared_store = _choose_stores(app, client, redis)
     app.extensions[KEY] = Auth0Extension(client, endpoints, shared_store)
     _set_defaults(app, client)

@@ -202,7 +202,8 @@ def before_view(app: Flask, endpoints: Endpoints) -> Any:
     view = app.view_functions.get(endpoint or "")
     if view is None:
         return None
-    if (role := endpoints.role(endpoint)) and (answer := answer_early(role)):
+    role = endpoints.role(endpoint)
+    if role and (answer := answer_early(role)):
         return answer
     if getattr(view, "is_passive", False):
         request_state().passive = True

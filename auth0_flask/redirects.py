@@ -12,6 +12,7 @@ from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from flask import (
+    Flask,
     Response,
     abort,
     after_this_request,
@@ -75,13 +76,14 @@ class Endpoints:
     the role that a view is marked with, or by name.
     """
 
-    def __init__(self, **given: str | None) -> None:
+    def __init__(self, app: Flask, **given: str | None) -> None:
+        self._views = app.view_functions
         self._names = {role: name for role, name in given.items() if name}
 
     def name(self, role: str) -> str | None:
         """Return the endpoint of a role, or None if the app has none."""
         if role not in self._names:
-            views = current_app.view_functions
+            views = self._views
             marked = (e for e in views if getattr(views[e], "auth0_role", None) == role)
             if (found := next(marked, role)) in views:
                 self._names[role] = found
@@ -92,13 +94,12 @@ class Endpoints:
         for role in ROLES:
             if endpoint and endpoint == (self._names.get(role) or self.name(role)):
                 return role
-        view = current_app.view_functions.get(endpoint or "")
-        return getattr(view, "auth0_role", None)
+        return getattr(self._views.get(endpoint or ""), "auth0_role", None)
 
     def require(self, role: str) -> str:
         """Return the endpoint of a role; a RuntimeError names what to do."""
         endpoint = self.name(role)
-        if endpoint is None or endpoint not in current_app.view_functions:
+        if endpoint is None or endpoint not in self._views:
             raise RuntimeError(
                 f"The app has no endpoint {endpoint or role!r}. Register auth.routes, "
                 f'or name the endpoint it has: auth.init_app(app, {role}="...")'
