@@ -18,6 +18,7 @@ from dotenv import dotenv_values
 from jinja2 import DictLoader
 
 import auth
+from auth0_flask import errors
 from auth0_flask.settings import Settings, setting_names
 from auth0_flask.tenant import Tenant, pytest_plugin
 from docs import make_reference
@@ -219,6 +220,22 @@ def test_its_table_of_log_lines_has_what_is_logged_with_its_level() -> None:
 def _fits(row: str, line: str) -> bool:
     pattern = re.escape(row).replace("…", ".*").replace("CODE", ".*")
     return re.match(pattern, line) is not None
+
+
+def test_every_code_of_an_error_is_in_its_table() -> None:
+    table = chapter("By code", "docs/troubleshooting.md")
+    stated = {
+        c
+        for row in re.findall(r"^\| (`[^|]+) \|", table, re.M)
+        for c in row[1:-1].split("`, `")
+    }
+    folders = (ROOT / "auth0_flask", ROOT / "stores")
+    code = "".join(path.read_text() for f in folders for path in f.glob("*.py"))
+    others = re.findall(r'^    error = "(\w+)"', code, re.M)
+    others += re.findall(r'"(\w+s_unavailable)"', code)
+
+    assert stated == {*errors._TEXTS, *others}
+    assert len(others) > 4
 
 
 def test_links_lead_to_a_file_and_a_heading_of_it() -> None:
