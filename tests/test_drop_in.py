@@ -267,3 +267,6 @@ def test_the_routes_of_the_docs_under_other_names_and_a_session_that_is_cleared(
     assert alice.client.get(stale).status_code == 400
     alice.login()
     assert alice.client.get("/note").text == "nothing"
+    alice.username = "bob"  # who signs in over her, and stays signed in
+    assert alice.login("/login?return_to=/note").location == "/note"
+    assert alice.client.get("/note?text=bobs").text == "bobs"
