@@ -31,7 +31,8 @@ class Signal(NamedSignal):
 #: Before a session begins; with ``user``, the claims. A receiver that raises signs
 #: nobody in; `LoginRefused` says why on the page.
 user_logged_in = Signal("user-logged-in")
-#: After a session was ended here; with ``user``, the claims.
+#: After a session was ended here, also one that another user signed in over; with
+#: ``user``, the claims.
 user_logged_out = Signal("user-logged-out")
 #: After a login that failed; with ``error``, one of the kinds of `LoginError`.
 login_failed = Signal("login-failed")
