@@ -159,7 +159,7 @@ class LoginError(ProblemResponse):
 
     Attributes:
         error: A stable code for programs.
-        description: A sentence for the visitor.
+        description: A sentence for the user.
         hint: What to do next.
         detail: The provider's own words, or None. Escape them.
         reference: Also in the log line, so that the two can be matched.
@@ -192,7 +192,7 @@ class LoginRefused(LoginError, Forbidden):
     """This app refused the login; for receivers of `user_logged_in` to raise.
 
     Args:
-        message: A sentence for the visitor.
+        message: A sentence for the user.
     """
 
     def __init__(self, message: str) -> None:
