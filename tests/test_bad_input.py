@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,7 +20,7 @@ from auth0_flask.stores.cookies import STATE_KEY
 from auth0_flask.stores.encryption import encrypt
 from auth0_flask.tenant import Fault, Tenant
 from sdk_calls import Caller
-from shop import make_shop
+from shop import copy_of_auth, make_shop
 from test_tokens import flasks_own, in_redis
 from visitor import Shopper, code_of
 
@@ -265,6 +266,23 @@ def test_a_provider_that_fails_signs_nobody_in_and_out(
     assert reference in caplog.text
     tenant.clear_faults()
     assert can_sign_in(alice)
+
+
+def test_a_lock_that_cannot_be_released_does_not_hide_why_a_login_failed(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(tmp_path / "file")})
+    alice, cache = Shopper(make_shop(own)), tmp_path / "file-cache"
+    callback = alice.sign_in()
+
+    def lose_the_locks(*_: object) -> Response:
+        cache.unlink()
+        cache.mkdir()
+        return Response("{}", 503)
+
+    tenant.fail("token", Fault(lose_the_locks))
+    answer = alice.client.get(callback, headers={"Accept": "application/json"})
+    assert (answer.status_code, (answer.json or {})["code"]) == UNREACHABLE
 
 
 def test_a_token_without_end_signs_nobody_in(alice: Shopper, tenant: Tenant) -> None:

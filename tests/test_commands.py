@@ -34,8 +34,6 @@ from servers import (
     ROOT,
     WITH_DOTENV,
     clean_environment,
-    free_port,
-    serving,
 )
 from shop import copy_of_auth, make_shop
 from test_guards import cached
@@ -335,12 +333,6 @@ class Project:
     def asked(self) -> list[str]:
         """What `auth0` was asked."""
         return self.auth0.with_suffix(".asked").read_text().splitlines()
-
-
-def test_the_demo_starts_by_python_app_py_as_well(tenant: Tenant) -> None:
-    command, port = [sys.executable, "app.py", "--port", "{port}"], free_port()
-    with serving(command, tenant.environ(), port) as server:
-        assert "Auth0 + Flask" in httpx.get(server.site).text
 
 
 def assert_tells_no_secret(said: str) -> None:

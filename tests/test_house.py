@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ast
+import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from importlib.util import resolve_name
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from servers import ROOT
 
@@ -28,22 +34,37 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 @cache
-def graph() -> dict[str, set[str]]:
-    """Return the package's modules, and which others of it each imports."""
+def imported() -> dict[str, set[str]]:
+    """Return the package's modules, and what each imports."""
     files = [*PACKAGE.rglob("*.py"), *(PACKAGE / "stores").glob("*.py")]  # a link
     parts = [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in files]
     known = {p.removesuffix(".__init__"): f for p, f in zip(parts, files, strict=True)}
-    return {n: {*imports(n, path, known)} & known.keys() for n, path in known.items()}
+    return {name: {*imports(name, path, known)} for name, path in known.items()}
 
 
 def test_no_modules_import_each_other_in_a_circle_and_none_needs_the_tenant() -> None:
-    found = graph()
+    found = {name: others & imported().keys() for name, others in imported().items()}
     assert "auth0_flask.errors" in found["auth0_flask.stores.session"]
     assert "auth0_flask.stores" in found["auth0_flask.client"]
     TopologicalSorter(found).prepare()  # raises CycleError, which names them
 
     tenant = {name for name in found if name.startswith("auth0_flask.tenant")}
     assert [name for name in found.keys() - tenant if found[name] & tenant] == []
+
+
+def test_every_import_is_of_a_dependency_that_is_declared() -> None:
+    """Else it is there only as long as something else needs it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = sum(project["optional-dependencies"].values(), project["dependencies"])
+    names = {canonicalize_name(Requirement(each).name) for each in declared}
+    names |= {canonicalize_name(project["name"]), "pytest"}  # who has the plugin has it
+    # typeshed's is no package; the other is of pydantic, which needs one version of it
+    ours = {"auth0_flask", "app", "_typeshed", "pydantic_core"}
+    by = packages_distributions()
+    for module, others in imported().items():
+        tops = {name.partition(".")[0] for name in others}
+        for top in tops - ours - sys.stdlib_module_names:
+            assert {*map(canonicalize_name, by[top])} & names, f"{module}: {top}"
 
 
 def test_what_is_installed_or_copied_can_be_read_in_an_evening() -> None:

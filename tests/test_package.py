@@ -139,6 +139,17 @@ def test_from_everywhere_the_same_is_installed_and_logs_in(
         log_in(installed, project, PYTHONPATH=str(folder))
 
 
+def test_an_editable_installation_is_this_tree(
+    checkout: Path, backend: str, tmp_path: Path
+) -> None:
+    python = environment_with(tmp_path)
+    options = ("--no-deps", "--no-build-isolation", "--editable", checkout)
+    pip("--python", python, "install", *options, PYTHONPATH=backend)
+    find = "import importlib.util as u; print(u.find_spec('auth0_flask').origin)"
+    found = run(python, "-c", find, cwd=tmp_path).strip()
+    assert found == str(checkout / "auth0_flask" / "__init__.py")
+
+
 def test_a_checkout_without_links_is_told_so(
     checkout: Path, backend: str, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import jwt
 import pytest
 import respx
 from auth0_server_python import auth_server as clients
@@ -111,6 +112,7 @@ def test_whichever_way_somebody_comes_in(
         for error, status in (
             *((auth.LoginRefused("Not <you>."), {403}), (ZeroDivisionError(), {500})),
             *((LookupError(), {418}), ("absent", {400, 403}), (None, {400})),
+            (jwt.PyJWTError("in a token of the receiver's own"), {500}),
         ):
             if isinstance(error, Exception):
                 wrong.append(error)
@@ -135,6 +137,22 @@ def test_whichever_way_somebody_comes_in(
         shop.test_client().post("/backchannel-logout", data={"logout_token": token})
         assert caller.user == {}
     assert create.call_count == 1  # for all clients that the SDK opens
+
+
+def test_a_receivers_error_reaches_the_view_as_it_is(
+    caller: Caller, shop: Flask
+) -> None:
+    """Of a login on a device also one that could be about its ID token."""
+    own = jwt.ExpiredSignatureError("in a token of the receiver's own")
+
+    def check(sender: Flask, user: Any) -> None:
+        raise own
+
+    with auth.user_logged_in.connected_to(check, shop):
+        caller.come_in("by_approval", "alice")
+
+    assert caller.raised is own
+    assert caller.user == {}
 
 
 def test_an_organization_is_checked_whichever_way(tenant: Tenant) -> None:

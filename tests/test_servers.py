@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import httpx
 import pytest
 
-from auth0_flask.tenant import Tenant
+from auth0_flask.tenant import Fault, Tenant
 from servers import FLASK_RUN, GRANIAN, GUNICORN, flask, free_port, serving
 from visitor import Visitor
 
@@ -18,6 +22,7 @@ from visitor import Visitor
     [
         (FLASK_RUN, signal.SIGINT),
         (FLASK_RUN, signal.SIGTERM),  # as in a container
+        ([sys.executable, "app.py", "--port", "{port}"], signal.SIGINT),
         (GUNICORN, signal.SIGINT),
         (GRANIAN, signal.SIGINT),
     ],
@@ -41,6 +46,41 @@ async def test_many_users_log_in_at_once_and_then_it_ends_at_once(
         await asyncio.gather(*(visitor.http.aclose() for visitor in everybody))
         server.process.send_signal(how)
         server.process.wait(20)  # it took 30 where a thread was waited for
+
+
+@pytest.mark.parametrize("command", [GUNICORN, GRANIAN], ids=["gunicorn", "granian"])
+async def test_a_restart_refuses_no_request_and_a_login_under_way_completes(
+    visitors: Callable[..., Visitor], tenant: Tenant, command: list[str]
+) -> None:
+    """As docs/production.md promises of ``kill -HUP``."""
+    port = free_port()
+    environment = tenant.environ(redirect_uri=f"http://localhost:{port}/callback")
+    # with --preload, gunicorn would go on with the code it has
+    loads_anew = [word for word in command if word != "--preload"]
+    with serving(loads_anew, environment, port) as server:
+        main = server.process.pid
+
+        def workers() -> set[str]:
+            return {*Path(f"/proc/{main}/task/{main}/children").read_text().split()}
+
+        alice, before = visitors(at=server.site), workers()
+        back = await alice.choose(await alice.start(), username="alice")
+        tenant.requests.clear()
+        tenant.fail("token", Fault.slow(1.0))
+        callback = asyncio.create_task(alice.get(back.headers["Location"]))
+        while not tenant.count("/oauth/token"):  # noqa: ASYNC110 - it has threads
+            await asyncio.sleep(0.01)
+        server.process.send_signal(signal.SIGHUP)
+        give_up = time.monotonic() + 30
+        while workers() & before:
+            assert time.monotonic() < give_up, "the old workers are still there"
+            async with httpx.AsyncClient(trust_env=False, timeout=20) as others:
+                assert (await others.get(f"{server.site}/healthz")).text == "ok"
+
+        answer = await callback
+        assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+        assert ((await alice.claims()) or {})["sub"] == "auth0|alice"
+        await alice.http.aclose()  # a server waits for who stays
 
 
 RUN, CHECK = ("run", "--port", "1"), ("auth0", "check")

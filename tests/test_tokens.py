@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import ssl
 import threading
 import time
@@ -794,7 +795,10 @@ def test_an_app_answers_that_itself(
     assert seen == ([418, 302] if kind is MfaRequiredError else [302, 418])
 
 
-def test_who_has_no_refresh_token_signs_in(tenant: Tenant, clock: Clock) -> None:
+def test_who_has_no_refresh_token_signs_in(
+    tenant: Tenant, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     own = copy_of_auth({**tenant.environ(), "AUTH0_SCOPE": "openid"})
     shop, always = make_shop(own), list[bool]()
 
@@ -807,9 +811,15 @@ def test_who_has_no_refresh_token_signs_in(tenant: Tenant, clock: Clock) -> None
         if always:
             await token()
 
-    tenant.access_token_lifetime = 600
     shopper = Shopper(shop)
     assert shopper.client.get("/token").location == "/login?return_to=/token"
+    assert "No refresh token" not in caplog.text  # of a guest that is no wonder
+    tenant.access_token_lifetime = 0
+    shopper.login()
+    assert shopper.client.get("/token").status_code == 403  # another would not help
+    assert "No refresh token: add offline_access to AUTH0_SCOPE" in caplog.text
+
+    tenant.access_token_lifetime = 600
     shopper.login("/login?remember=0")
     assert shopper.client.get("/token").status_code == 200
     clock.forward(61)
