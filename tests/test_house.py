@@ -57,13 +57,13 @@ def test_every_import_is_of_a_dependency_that_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = sum(project["optional-dependencies"].values(), project["dependencies"])
     names = {canonicalize_name(Requirement(each).name) for each in declared}
-    names |= {canonicalize_name(project["name"]), "pytest"}  # who has the plugin has it
-    # typeshed's is no package; the other is of pydantic, which needs one version of it
-    ours = {"auth0_flask", "app", "_typeshed", "pydantic_core"}
+    # who has the plugin has pytest; pydantic needs one version of its core; and the
+    # last is of type checkers
+    given = {"auth0_flask", "app", "pytest", "pydantic_core", "_typeshed"}
     by = packages_distributions()
     for module, others in imported().items():
         tops = {name.partition(".")[0] for name in others}
-        for top in tops - ours - sys.stdlib_module_names:
+        for top in tops - given - sys.stdlib_module_names:
             assert {*map(canonicalize_name, by[top])} & names, f"{module}: {top}"
 
 

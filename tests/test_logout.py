@@ -28,10 +28,8 @@ from werkzeug.test import TestResponse
 import auth
 from app import create_app
 from auth0_flask import SetupError, create_blueprint
-from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Fault, Tenant
 from conftest import SITE, Clock
-from redis_server import RedisServer
 from shop import copy_of_auth, make_shop
 from visitor import Shopper, http_browser, sign_in
 
@@ -124,16 +122,6 @@ def test_a_clock_that_is_behind_ends_what_began_elsewhere(
     clock.forward(30)
 
     assert (who(copy), who(tablet)) == ("nobody", "nobody")
-
-
-def test_a_logout_gets_out_of_the_browser_and_to_auth0_while_redis_is_away(
-    tenant: Tenant, own_redis: RedisServer
-) -> None:
-    alice = signed_in(shop_of(auth, redis=connect(own_redis.url)))
-    own_redis.kill()
-
-    assert "/v2/logout" in alice.client.get("/logout").location
-    assert alice.client.get_cookie("session") is None
 
 
 @pytest.mark.parametrize("is_shared", [True, False])

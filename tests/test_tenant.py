@@ -6,6 +6,7 @@ Tests of whole logins show the rest, since all of them sign in at it.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import threading
 import time
@@ -310,6 +311,23 @@ def test_a_link_that_was_sent_signs_somebody_new_in_once(
     claims = claims_of(client.redeem(client.http.get(url).headers["location"]))
     assert (claims["email"], claims["email_verified"]) == ("new@example.com", True)
     assert client.http.get(url).status_code == 400
+
+
+def test_a_login_on_a_device_waits_until_it_is_approved_in_the_inbox(
+    client: Client, tenant: Tenant
+) -> None:
+    form = {"login_hint": '{"sub": "auth0|bob"}', "binding_message": "Desk 4"}
+    asked = client.post("../bc-authorize", form).json()["auth_req_id"]
+    kind = "urn:openid:params:grant-type:ciba"
+    ask = partial(client.token, grant_type=kind, auth_req_id=asked)
+    assert ask().json()["error"] == "authorization_pending"
+
+    inbox = f"{tenant.origin}/u/inbox"
+    [found] = re.findall(r'name="id" value="([^"]+)"', client.http.get(inbox).text)
+    client.http.post(inbox, data={"id": found, "action": "login"})
+
+    assert claims_of(ask().json())["sub"] == "auth0|bob"
+    assert ask().json()["error"] == "expired_token"  # it is good once
 
 
 def test_a_mistake_of_a_test_is_told_at_once(tenant: Tenant) -> None:

@@ -8,15 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
 
 from auth0_flask.tenant import Tenant
 from servers import ROOT, WITH_DOTENV, clean_environment, free_port
@@ -202,55 +198,3 @@ def test_the_plugin_signs_a_test_client_in_whoever_imports_the_app(
     files = {"pyproject.toml": setup, "conftest.py": EARLY}
     several = [*PYTEST, "-p", "xdist", "-n", "2"]
     assert "3 passed" in run(several, tmp_path, files, 0)
-
-
-def assert_accessible(page: Page) -> None:
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        assert Axe().run(page).response["violations"] == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= 320
-
-
-def test_whoever_is_asked_for_something_can_read_and_answer_it(
-    browser: Browser, tenant: Tenant
-) -> None:
-    context = browser.new_context(viewport={"width": 320, "height": 700})
-    page, inbox = context.new_page(), context.new_page()
-    query = {
-        "client_id": tenant.client_id,
-        "response_type": "code",
-        "redirect_uri": f"{tenant.origin}/u/session",
-        "code_challenge": "x" * 43,
-        "code_challenge_method": "S256",
-        "acr_values": "http://schemas.openid.net/pape/policies/2007/06/multi-factor",
-    }
-    page.goto(f"{tenant.origin}/authorize?{urlencode(query)}")
-    assert_accessible(page)
-    page.get_by_role("button", name="Alice").click()
-    page.get_by_label("Code").fill("000")
-    page.get_by_role("button", name="Continue").click()
-    expect(page.get_by_role("alert")).to_have_text("This code is wrong: try again.")
-    assert_accessible(page)
-    with context.expect_page() as opened:
-        page.get_by_role("link", name="see the code").click()
-    page.get_by_label("Code").fill(opened.value.get_by_role("strong").inner_text())
-    page.get_by_role("button", name="Continue").click()
-    page.wait_for_url("**/u/session?code=*")
-    assert_accessible(page)
-
-    app = {"client_id": tenant.client_id, "client_secret": tenant.client_secret}
-    sent = {**app, "connection": "email", "email": "zoe@example.com"}
-    httpx.post(f"{tenant.origin}/passwordless/start", json=sent)
-    asked = {**app, "login_hint": '{"sub": "auth0|bob"}', "binding_message": "Desk 4"}
-    name = httpx.post(f"{tenant.origin}/bc-authorize", data=asked).json()["auth_req_id"]
-    inbox.goto(f"{tenant.origin}/u/inbox")
-    code = tenant.passwordless_code("zoe@example.com")
-    expect(inbox.get_by_text(code)).to_be_visible()
-    assert_accessible(inbox)
-    grant = {"grant_type": "urn:openid:params:grant-type:ciba", "auth_req_id": name}
-    ask = partial(httpx.post, f"{tenant.origin}/oauth/token", data={**app, **grant})
-    assert ask().json()["error"] == "authorization_pending"
-    inbox.get_by_role("button", name="Approve").click()
-    expect(inbox.get_by_role("button")).to_have_count(0)
-    assert "id_token" in ask().json()
-    assert ask().json()["error"] == "expired_token"

@@ -172,8 +172,10 @@ def test_a_whole_login_goes_through_the_proxy_of_the_environment_and_no_way_arou
     app: Flask, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     Proxy.says, Proxy.asked_for = b"200 OK", []
-    with ThreadingTCPServer(("127.0.0.1", 0), Proxy) as proxy:
+    with ThreadingTCPServer(("127.0.0.1", 0), Proxy) as proxy, ExitStack() as ends:
+        proxy.daemon_threads = True
         threading.Thread(target=proxy.serve_forever).start()
+        ends.callback(proxy.shutdown)
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.setenv(name, "")
         monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.server_address[1]}")
@@ -185,7 +187,6 @@ def test_a_whole_login_goes_through_the_proxy_of_the_environment_and_no_way_arou
         tenant.close_connections()
         Proxy.says = b"503 Closed today"
         see_outage(callback())
-        proxy.shutdown()
 
     assert {*Proxy.asked_for} == {tenant.domain}
     assert 0 < asked < len(Proxy.asked_for)

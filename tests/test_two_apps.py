@@ -1,4 +1,4 @@
-"""Four apps of different shape get the login by the README's words, in a browser."""
+"""Two apps in a browser: one caches in Redis, one answers a front end and htmx."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
 from servers import ROOT, free_port, serving
-from test_drop_in import copy_example, running
+from test_drop_in import running
 
 Somebody = Callable[[], Page]
 
@@ -49,26 +49,6 @@ def sign_in_and_out(page: Page, site: str, path: str, *left: str) -> None:
     assert {cookie["name"] for cookie in page.context.cookies(site)} == {*left}
     page.goto(f"{site}{path}")
     expect(page.get_by_role("button", name="Alice")).to_be_visible()
-
-
-@pytest.mark.parametrize(
-    ("example", "path", "left"),
-    [
-        ("quickstart_shape", "/profile", []),
-        ("existing_app", "/orders/", ["session"]),  # with the token of its forms
-    ],
-)
-def test_the_quickstart_and_a_shop_with_blueprints_forms_and_rows(
-    tmp_path: Path,
-    tenant: Tenant,
-    somebody: Somebody,
-    example: str,
-    path: str,
-    left: list[str],
-) -> None:
-    app = copy_example(f"{example}/after", tmp_path / "app")
-    with running(app, tenant) as site:
-        sign_in_and_out(somebody(), site, path, *left)
 
 
 def test_what_is_cached_is_each_users_own_and_behind_the_guard(
