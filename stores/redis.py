@@ -226,6 +226,7 @@ class RedisSession(SessionMixin):
         self.transactions = dict(self.received)
         self.is_signed_out = self.is_foreign = False
         self.names: list[str] = []  # in Redis, of what may have ended it
+        self.login: str | None = None  # as fetched
         self.is_abandoned = False  # out of reach: the browser is to forget its id
 
     @cached_property
@@ -240,6 +241,7 @@ class RedisSession(SessionMixin):
                 continue
             if found is not None:
                 self.stored_as = self.sid = sid
+                self.login = found.get(STATE_KEY)
                 return found
         return {}
 
@@ -294,13 +296,14 @@ class RedisSessionInterface(SessionInterface):
             kept = session.transactions
             session.cookies.write_transactions(response, kept, TOTAL_BYTES)
         try:
-            self._save(app, session, response)
-        except RedisError as cause:
+            with _asking(_SESSIONS):
+                self._save(app, session, response)
+        except StoreUnavailable as outage:
             name, attributes = self.get_cookie_name(app), session.cookies.attributes
             if session.is_signed_out:  # the browser forgets it whatever Redis says
                 response.delete_cookie(name, **attributes)
             else:
-                _answer_instead(app, response, StoreUnavailable(_SESSIONS, cause))
+                _answer_instead(app, response, outage)
 
     def bytes_left(self, app: Flask, session: RedisSession) -> int:
         """Return how many more bytes fit; negative if too many."""
@@ -352,6 +355,10 @@ class RedisSessionInterface(SessionInterface):
         goes_on = bool(session.stored_as) and session.sid == session.stored_as
         if not goes_on:
             session.sid = token_urlsafe(32)
+        elif session.data.get(STATE_KEY) == session.login:  # others may change it
+            with suppress(DecryptionError):  # of a newer secret
+                newest, session.names = self.fetch(session.sid)
+                session.data |= {STATE_KEY: (newest or {}).get(STATE_KEY)}
         key, value = _key("session", session.sid), self._encrypted(session.sid, session)
         written = self._redis.set(key, value, ex=self._seconds, xx=goes_on)
         if not goes_on:
@@ -365,7 +372,7 @@ class RedisSessionInterface(SessionInterface):
     def _encrypted(self, sid: str, session: RedisSession) -> str:
         # ours is encrypted already; without its tag it is no cookie, and fits no other
         data = dict(session.data)
-        ours = data.pop(STATE_KEY, "")
+        ours = data.pop(STATE_KEY, None) or ""
         kept = {"session": session_json_serializer.dumps(data), "end": ours[-_END:]}
         kept["of"] = _key("session", sid)
         encrypted = encrypt(_REST, kept, self._secrets)

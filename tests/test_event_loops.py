@@ -273,7 +273,8 @@ def test_forks_hang_neither_parent_nor_child() -> None:
     )
 
     found = [line.partition(" in ")[0] for line in said.splitlines()]
-    assert found == ["1 7", "7", "7", "{1} while threads run views"], said
+    # what follows is asyncio's, since Python 3.14, of a loop in a child
+    assert found[:4] == ["1 7", "7", "7", "{1} while threads run views"], said
 
 
 @needs_reuse
@@ -297,7 +298,7 @@ def test_a_process_ends_at_once_and_silently_even_while_a_view_runs() -> None:
 def test_an_old_asgiref_and_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (type(reuse_event_loops(asyncio.sleep)) is AsyncToSync) == IS_OLD
 
-    for name in [name for name in sys.modules if name.startswith("asgiref")]:
+    for name in [name for name in sys.modules if name.startswith("asgiref.")]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, reuse_event_loops.__module__)
 

@@ -90,6 +90,7 @@ def see_outage(answer: TestResponse) -> None:
     assert answer.get_json()["code"] in {"provider_unreachable", "invalid_response"}
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_requests_of_a_process_share_a_connection_while_it_is_open(
     app: Flask, tenant: Tenant
 ) -> None:
