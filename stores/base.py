@@ -79,17 +79,14 @@ def is_page() -> bool:
     return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
 
 
-class EncryptedStore(AbstractDataStore[Json]):
+class EncryptedStore(AbstractDataStore[Any]):
     """Encrypts with our JWE instead of the SDK's; the newest secret comes first."""
 
     def __init__(self, *, secrets: Sequence[str]) -> None:
         super().__init__({"secret": secrets[0]})
         self._secrets = tuple(secrets)
 
-    # the SDK types what is encrypted like what is plain
-    def encrypt(  # type: ignore[override]
-        self, identifier: str, state_data: Mapping[str, Any]
-    ) -> str:
+    def encrypt(self, identifier: str, state_data: Mapping[str, Any]) -> str:
         """Encrypt under the newest secret."""
         return encrypt(identifier, state_data, self._secrets)
 

@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 #: What the SDK's identifiers are in ``flask.session``: the session, transactions.
 STATE_KEY = "_a0_session"
 TRANSACTION_PREFIX = "_a0_tx:"
-_OURS = (STATE_KEY, TRANSACTION_PREFIX)
 #: Bytes of all our cookies in one request; common servers take a line of 8 KB.
 TOTAL_BYTES = 7_500
 #: Bytes of value in one cookie: browsers drop one of more than 4096 bytes silently,
@@ -65,7 +64,7 @@ _slot_numbers = itertools.count()
 
 def is_ours(key: object) -> bool:
     """Tell whether a key of ``flask.session`` is one of the stores'."""
-    return isinstance(key, str) and key.startswith(_OURS)
+    return isinstance(key, str) and key.startswith((STATE_KEY, TRANSACTION_PREFIX))
 
 
 def room_left() -> float:

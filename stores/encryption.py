@@ -37,7 +37,6 @@ class DecryptionError(Exception):
     """
 
 
-@lru_cache(maxsize=256)
 def derive_key(secret: str, purpose: str) -> bytes:
     """Derive a 32-byte key for one purpose by HKDF-SHA256 (RFC 5869)."""
     info = f"auth0-flask {purpose}".encode()

@@ -370,10 +370,9 @@ def _apply_refresh(data: Json, refresh: Mapping[str, Any]) -> None:
             tokens["scope"] = refresh["scope"]
             tokens["expires_at"] = refresh["fresh_until"]
     if claims := refresh.get("claims"):
-        login = {n: data["user"].get(n) for n in _CLAIMS_OF_THE_LOGIN}
-        known = {name: value for name, value in login.items() if value is not None}
         renewed = {n: v for n, v in claims.items() if n not in _CLAIMS_OF_THE_LOGIN}
-        data["user"] = {**renewed, **known}
+        login = {n: v for n, v in data["user"].items() if n in _CLAIMS_OF_THE_LOGIN}
+        data["user"] = renewed | login
         lower_ceiling(data["internal"], claims)
 
 

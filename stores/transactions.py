@@ -67,7 +67,7 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
             raise SessionTooLarge(data, max(-left, len(encrypted) - _MAX_BYTES))
 
     # the SDK reads attributes of it, although it promises a dict
-    async def get(  # type: ignore[override]
+    async def get(
         self, identifier: str, options: Json | None = None
     ) -> TransactionData | None:
         """Return a transaction, or None if there is none that is valid."""
