@@ -15,7 +15,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 from flask import Flask, Request, Response, current_app, request, session
@@ -94,29 +93,25 @@ class OwnCookies:
             the prefix that browsers enforce: no sibling subdomain can plant a
             ``__Host-`` cookie (RFC 6265bis section 4.1.3). It is made from the app's
             own name, so that two apps on one host stay apart.
+        attributes: What all carry: by the app's own settings, but hidden from scripts.
     """
 
     def __init__(
         self, interface: SessionInterface, app: Flask, received: Mapping[str, str]
     ) -> None:
-        self._interface, self._app, self._received = interface, app, received
+        self._received = received
+        found = {n: getattr(interface, f"get_cookie_{n}", None) for n in _ATTRS}
+        # Flask knows of partitioned cookies since 3.1
+        own = {name: get(app) for name, get in found.items() if get}
+        self.attributes: Json = {**own, "httponly": True}
         apps = interface.get_cookie_name(app)
         plain = apps.removeprefix("__Host-").removeprefix("__Secure-")
         self.name = f"{plain}_auth0"
-        if interface.get_cookie_secure(app):
-            path, domain = interface.get_cookie_path(app), interface.get_cookie_domain
-            is_shared = path != "/" or domain(app)
+        if own["secure"]:
+            is_shared = own["path"] != "/" or own["domain"]
             self.name = f"__{'Secure' if is_shared else 'Host'}-{self.name}"
         self._slots = f"{self.name}_tx"
         self._old_prefix = f"{apps}_a0_tx."  # as version 1.0 named them
-
-    @cached_property
-    def attributes(self) -> Json:
-        """What all carry: by the app's own settings, but hidden from scripts."""
-        found = {n: getattr(self._interface, f"get_cookie_{n}", None) for n in _ATTRS}
-        # Flask knows of partitioned cookies since 3.1
-        own = {name: get(self._app) for name, get in found.items() if get}
-        return {**own, "httponly": True}
 
     def transactions(self) -> dict[str, str]:
         """Return encrypted transactions by the keys of ``flask.session``."""
