@@ -163,13 +163,10 @@ def restore_claims(data: Json) -> Json:
 
 
 def _claims(id_token: Any) -> Any:
-    """Return the claims of an ID token, or None (RFC 7519 section 7.2).
-
-    Without the nonce, which has served its purpose and is no claim of the user's.
-    """
+    """Return the claims of an ID token, or None (RFC 7519 section 7.2)."""
     try:
         claims = read_json(urlsafe_b64decode(id_token.split(".")[1] + "=="))
-        claims.pop("nonce", None)
+        claims.pop("nonce", None)  # it is no claim of the user's
         return claims
     except (AttributeError, IndexError, TypeError, ValueError):
         return None

@@ -46,7 +46,7 @@ CLOCK_TOLERANCE = 60
 #: Seconds that a transaction's cookie lives; longer than the transaction is valid,
 #: so that a login that took too long still leads to the page it was started for.
 _TRANSACTION_COOKIE_SECONDS = 14_400
-#: Bytes of the one cookie that an interface of somebody else's may write.
+#: Bytes of the one cookie that an interface of somebody else's may write, likewise.
 _SINGLE_BYTES = 3_950
 #: Bytes of Set-Cookie in one response that common proxies may not take.
 _LONG_HEADERS = 3_500
@@ -67,11 +67,7 @@ def is_ours(key: object) -> bool:
 
 
 def room_left() -> float:
-    """Return how many bytes the session may still grow by; negative if too large.
-
-    An interface of somebody else's that signs cookies has one cookie, and a browser
-    drops it silently when it grows too long.
-    """
+    """Return how many bytes the session may still grow by; negative if too large."""
     interface = current_app.session_interface
     if (left := getattr(interface, "bytes_left", None)) is not None:
         return float(left(current_app, session))

@@ -214,10 +214,7 @@ class SqliteStore(SharedStore):
         return _use(self.path, write)
 
     def _cache(self, statement: str, *parameters: object) -> tuple[list[Any], int]:
-        """Execute a statement in the second file; return rows, and how many changed.
-
-        A file that cannot be read is replaced.
-        """
+        """Execute a statement in the second file; return rows, and how many changed."""
 
         def work(sql: sqlite3.Connection) -> tuple[list[Any], int]:
             sql.execute("PRAGMA synchronous=OFF")
@@ -235,7 +232,7 @@ class SqliteStore(SharedStore):
         try:
             return _use(self._cache_path, work)
         except StoreUnavailable as error:
-            if type(error.__cause__) is sqlite3.DatabaseError:  # malformed
+            if type(error.__cause__) is sqlite3.DatabaseError:  # it cannot be read
                 with suppress(OSError):
                     os.unlink(self._cache_path)
             self._tidied_at = -60.0  # it may be a file without our tables

@@ -285,7 +285,7 @@ class Lifetime:
             return False
         with suppress(StoreUnavailable):  # what is left by id, since clocks may differ
             if ids := [d.id for d in (self.devices(sub) if sub and not sid else [])]:
-                shared.revoke_eventually([f"id {i}" for i in ids], until=until)
+                self.end_devices(ids)
                 shared.unregister(key, ids)
         return True
 
