@@ -83,16 +83,16 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 
     async def get(self, identifier: str, options: Json | None = None) -> Json | None:
         """Return a state as a plain dict of the caller's own, or None."""
-        if identifier == STATE_KEY:
-            known = request_state()
-            if (data := self.load(known)) is None:
-                return None
-            copied: Json = copy_json(data)
-            if known.renewing:  # whatever tokens there are, are old
-                copied["token_sets"] = []
-                copied["session"]["renewed_at"] = known.renewing
-            return copied
-        return self.read(identifier)
+        if identifier != STATE_KEY:
+            return self.read(identifier)
+        known = request_state()
+        if (data := self.load(known)) is None:
+            return None
+        copied: Json = copy_json(data)
+        if known.renewing:  # whatever tokens there are, are old
+            copied["token_sets"] = []
+            copied["session"]["renewed_at"] = known.renewing
+        return copied
 
     async def delete(self, identifier: str, options: Json | None = None) -> None:
         """Forget a state; what else is in ``flask.session`` stays."""
