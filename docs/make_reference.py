@@ -16,11 +16,22 @@ import auth
 from auth0_flask import Auth0Client, Settings, SetupError, StoreUnavailable
 from auth0_flask.cli import auth0_commands
 from auth0_flask.event_loops import reuse_event_loops
-from auth0_flask.tenant import pytest_plugin
+from auth0_flask.stores.shared import Device
+from auth0_flask.tenant import Tenant, provider, pytest_plugin
+from auth0_flask.tenant.faults import Fault
 
 PAGE = Path(__file__).with_name("reference.md")
 ROOT = PAGE.parents[1]
 SOURCES = [ROOT / "auth.py", *sorted((ROOT / "auth0_flask").glob("*.py"))]
+# fmt: off
+#: What tests change at the local tenant, besides its settings.
+_CONTROLS = (
+    "add_user", "change_user", "add_organization", "enroll", "otp_for",
+    "passwordless_code", "passwordless_link", "approve_backchannel", "logout_token",
+    "finish_backchannel", "revoke_refresh_tokens", "rotate_keys", "forge", "fail",
+    "count",
+)
+# fmt: on
 _LISTS = ("Args:", "Attributes:", "Raises:", "Returns:")
 _INTRODUCTION = """\
 # Reference
@@ -48,13 +59,15 @@ def _parts() -> Iterator[str]:
         if not name.startswith("_") and inspect.isfunction(method):
             yield _entry(f"auth0.{name}", method, without="self")
     yield "## Other names in the package\n"
-    for thing in (Settings, SetupError, StoreUnavailable, reuse_event_loops):
-        module = thing.__module__ if thing is reuse_event_loops else "auth0_flask"
-        yield _entry(f"{module}.{thing.__name__}", thing)
+    for thing in (Settings, SetupError, StoreUnavailable):
+        yield _entry(f"auth0_flask.{thing.__name__}", thing)
+    yield _entry("auth0_flask.stores.shared.Device", Device)
+    yield _entry("auth0_flask.event_loops.reuse_event_loops", reuse_event_loops)
     yield "## For tests: `auth0_flask.tenant.pytest_plugin`\n"
     for name in ("auth0_tenant", "tenant_user", "complete_login"):
         thing = getattr(pytest_plugin, name)
         yield _entry(name, inspect.unwrap(thing))
+    yield from _tenant()
     yield "## Commands\n"
     for name, command in auth0_commands.commands.items():
         options = [f"- `{o.opts[0]}`: {o.help}" for o in command.params]
@@ -62,9 +75,27 @@ def _parts() -> Iterator[str]:
         yield f"### `flask auth0 {name}`\n\n{text}\n"
 
 
+def _tenant() -> Iterator[str]:
+    yield "## For tests: the local tenant, `auth0_tenant`\n"
+    yield "Settings, which every test finds as they are here:\n"
+    source = inspect.getsource(provider.Settings)
+    setting = r"((?:^    # .*\n)*)^    (\w+): .* = (.*?)(?:  # (.*))?$"
+    for above, name, default, beside in re.findall(setting, source, re.M):
+        text = beside or " ".join(line.strip(" #") for line in above.splitlines())
+        usual = "" if default.startswith("field") else f" = {default}"
+        about = _markdown(f": {text}") if text else ""
+        yield f"- `auth0_tenant.{name}{usual}`{about}"
+    yield ""
+    for name in _CONTROLS:
+        yield _entry(f"auth0_tenant.{name}", getattr(Tenant, name), without="self")
+    for name, fault in vars(Fault).items():
+        if isinstance(fault, staticmethod):
+            yield _entry(f"auth0_flask.tenant.Fault.{name}", fault.__func__)
+
+
 def _entry(name: str, thing: Any, without: str = "") -> str:
     """Return a name with its signature and its text."""
-    shown = name
+    shown = f"await {name}" if inspect.iscoroutinefunction(thing) else name
     if inspect.isfunction(thing):
         parameters = inspect.signature(thing).parameters.values()
         kept = [p.replace(annotation=p.empty) for p in parameters if p.name != without]
