@@ -77,9 +77,8 @@ def _claims() -> Mapping[str, Any]:
 def _is_caught_by_flask(traceback: TracebackType | None) -> bool:
     """Tell an error that Flask handles, perhaps in an async handler, from others."""
     frames = islice(walk_tb(traceback), 2)
-    names = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
-    names = [name for name in names if not name.startswith("asgiref.")]
-    return names[:1] == ["flask.app"]
+    names = (str(frame.f_globals.get("__name__")) for frame, _ in frames)
+    return next((n for n in names if not n.startswith("asgiref.")), "") == "flask.app"
 
 
 class _AuthUser(Mapping[str, Any]):

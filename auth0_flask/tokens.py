@@ -191,7 +191,6 @@ class Refresher:
         granted = found.get("scope")
         granted = granted if granted and isinstance(granted, str) else scope
         answer = {**found, "expires_in": life, "scope": granted}
-        answer.pop("expires_at", None)
         if not answer.get("refresh_token"):
             answer.pop("refresh_token", None)  # that which there is goes on
         claims = await self._claims_of(answer)
