@@ -30,7 +30,7 @@ LOCK_SECONDS = 10.0
 EXCHANGE_SECONDS = 8.0
 #: Seconds that somebody waits for a lock, and between two looks.
 _MAX_WAIT, _POLL = 30.0, 0.02
-#: Seconds that the result for a replaced refresh token is kept, at least and at most.
+#: Seconds that what replaces a token or claims is kept, at least and at most.
 _MIN_KEPT, _MAX_KEPT = 60.0, 600.0
 
 Exchange = Callable[[str], dict[str, Any]]
@@ -79,14 +79,19 @@ async def refresh_once(
 
 
 def newest_refresh(
-    shared: SharedStore, encryption: EncryptedStore, token: str
+    shared: SharedStore, encryption: EncryptedStore, token: str, since: float = 0.0
 ) -> dict[str, Any] | None:
-    """Return the last result of what replaced a refresh token, or None."""
+    """Return the last result of what replaced a refresh token, or None.
+
+    Where the token stays the same, it is the last one with claims, if after ``since``.
+    """
     newest, seen = None, set[str]()  # should a provider hand out an old one again
-    while token not in seen and (replaced := _kept(shared, encryption, token)):
-        seen.add(token)
-        newest, token = replaced, replaced["answer"]["refresh_token"]
-    return newest
+    last = token
+    while last not in seen and (found := _kept(shared, encryption, last)):
+        seen.add(last)
+        newest, last = found, found["answer"].get("refresh_token", last)
+    is_known = newest and last == token and newest["began"] <= since
+    return None if is_known else newest
 
 
 @dataclass
@@ -103,18 +108,17 @@ class _LockedExchange:
         give_up, seen = time.monotonic() + _MAX_WAIT, set[str]()
         again: tuple[str, ...] = ()
         while time.monotonic() < give_up:
-            if release := self._shared.lock(_name(token, *again), LOCK_SECONDS):
-                return self._locked(token, release)
-            # others exchange it, or there is what replaced it
             if replaced := _kept(self._shared, self._encryption, token):
                 if self._serves(replaced):
                     return replaced
                 if token not in seen:
                     seen.add(token)
-                    token = replaced["answer"]["refresh_token"]
+                    token = replaced["answer"].get("refresh_token", token)
                     continue
-                # a provider hands out an old one again
+                # it stays the same, or a provider hands out an old one again
                 again = ("after", str(replaced["began"]))
+            if release := self._shared.lock(_name(token, *again), LOCK_SECONDS):
+                return self._locked(token, release)
             time.sleep(_POLL)
         raise TimeoutError("another request's refresh did not finish in time")
 
@@ -127,10 +131,10 @@ class _LockedExchange:
             about = {"purpose": self._purpose, "began": self._shared.now()}
             result = {**self._exchange(token), **about}
             is_rotated = result["answer"].get("refresh_token") not in {None, token}
-            if is_rotated:
-                self._keep(result, _MIN_KEPT, token)
-            else:
+            if not is_rotated:
                 self._keep(result, 0.0, token, self._purpose)
+            if is_rotated or result.get("claims"):
+                self._keep(result, _MIN_KEPT, token)
             return {**result, "is_new": True}
         finally:
             if not is_rotated:  # else the result is in place of the lock
@@ -144,22 +148,24 @@ class _LockedExchange:
         return bool(is_current and is_same and result["began"] >= self._since)
 
     def _keep(self, result: dict[str, Any], at_least: float, *about: str) -> None:
-        """Keep a result; where that fails, only this request has it."""
+        """Keep a result; where that fails, only this process has it at first."""
         left, name = max(result["fresh_until"] - time.time(), at_least), _name(*about)
         if left <= 0:
             return
         encrypted = self._encryption.encrypt(name, result)
         try:
-            self._shared.keep_result(name, encrypted, min(left, _MAX_KEPT))
+            self._shared.keep_eventually(name, encrypted, min(left, _MAX_KEPT))
         except StoreUnavailable:
-            logger.error("A refreshed token could not be shared with other workers.")
+            logger.error(
+                "A refreshed token could not be shared with other workers yet."
+            )
 
 
 def _kept(
     shared: SharedStore, encryption: EncryptedStore, *about: str
 ) -> dict[str, Any] | None:
     name = _name(*about)
-    encrypted = shared.result(name)
+    encrypted = shared.kept_result(name)
     return None if encrypted is None else encryption.decrypt(name, encrypted)
 
 

@@ -28,7 +28,7 @@ from .redirects import login_again
 from .refresh_lock import EXCHANGE_SECONDS, newest_refresh, refresh_once
 from .signals import send, tokens_refreshed
 from .stores import FlaskSessionStateStore, request_state
-from .stores.base import RequestState
+from .stores.base import RequestState, SessionTooLarge
 from .stores.cookies import STATE_KEY
 from .stores.session import apply_expiry_margin
 from .stores.shared import SessionRejected, shared_store
@@ -60,20 +60,25 @@ class Refresher:
         scope = " ".join(sorted((options.get("scope") or "").split()))
         purpose = f"refresh {options.get('audience') or ''} {scope}"
         work = partial(self._refreshed, ask)
-        is_request = has_request_context()
+        is_request, since = has_request_context(), 0.0
         known = request_state() if is_request else RequestState()
-        since = (known.session or {}).get("session", {}).get("renewed_at", 0.0)
+        mine: set[str] = set()
+        if state := self._sessions.load() if is_request else None:
+            since = state["session"].get("renewed_at", 0.0)
+            # and what another call of this request has replaced
+            mine = {state.get("refresh_token", ""), *known.seen}
         if known.renewing:
             since = max(known.renewing, since + 1e-6)
         found, is_new = await self._once(options, purpose, work, since)
-        state, claims = self._sessions.load() if is_request else None, found["claims"]
-        # OpenID Connect Core section 12.2
-        if claims and state and claims.get("sub") != state["user"]["sub"]:
-            raise AccessTokenError(
-                AccessTokenErrorCode.REFRESH_TOKEN_ERROR,
-                "The refresh brought the tokens of another user.",
-            )
-        known.refresh, known.refreshed = found, is_new
+        if options["refresh_token"] in mine:
+            state, claims = self._sessions.load(), found["claims"]
+            # OpenID Connect Core section 12.2
+            if claims and state and claims.get("sub") != state["user"]["sub"]:
+                raise AccessTokenError(
+                    AccessTokenErrorCode.REFRESH_TOKEN_ERROR,
+                    "The refresh brought the tokens of another user.",
+                )
+            known.refresh, known.refreshed = found, is_new
         if known.renewing:
             known.renewing = found["began"]
             if not found["claims"]:
@@ -150,21 +155,25 @@ class Refresher:
         try:
             if received and known.began is None:
                 self._sessions.lifetime.check(state)
+            since = state["session"].get("renewed_at", 0.0)
             if (token := state.get("refresh_token")) and (
-                newest := newest_refresh(shared_store(), self._sessions, token)
+                newest := newest_refresh(shared_store(), self._sessions, token, since)
             ):
                 claims = newest.get("claims") or {}
                 if claims.get("sub", state["user"]["sub"]) != state["user"]["sub"]:
                     raise ValueError("it is another user's")
                 known.refresh = newest  # its claims are newer, too
-                token = newest["answer"]["refresh_token"]
+                token = newest["answer"].get("refresh_token", token)
                 # access tokens from before it are not used again
                 sets = [
                     t if t["access_token"] in known.brought else {**t, "expires_at": 0}
                     for t in state["token_sets"]
                 ]
                 new = {"refresh_token": token, "token_sets": sets}
-                self._sessions.save({**state, **new})
+                try:
+                    self._sessions.save({**state, **new})
+                except SessionTooLarge:  # with the new claims; without them it may fit
+                    self._sessions.save({**state, **new})
         except SessionRejected:  # a newer one may have begun in this browser
             opened[STATE_KEY] = received
         except Exception as error:  # the response itself is good

@@ -8,6 +8,7 @@ from asyncio import Timeout
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -113,8 +114,10 @@ class SessionTooLarge(ConfigurationError):
     def __init__(self, state: Mapping[str, Any], excess: float) -> None:
         super().__init__("session_too_large")
         parts = {f"claim {n}": v for n, v in (state.get("user") or {}).items()}
-        for tokens in state.get("token_sets", []):
-            parts[f"access token for {tokens['audience']}"] = tokens.get("access_token")
+        sets = state.get("token_sets", []), state.get("connection_token_sets", [])
+        for tokens in chain(*sets):
+            name = tokens.get("connection") or tokens["audience"]
+            parts[f"access token for {name}"] = tokens.get("access_token")
         parts |= {n: state.get(n) for n in ("id_token", "refresh_token", "app_state")}
         parts |= {f"session[{k!r}]": v for k, v in session.items() if not is_ours(k)}
         sizes = [(n, len(json.dumps(v, default=str))) for n, v in parts.items() if v]

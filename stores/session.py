@@ -91,7 +91,6 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         copied: Json = copy_json(data)
         if known.renewing:  # whatever tokens there are, are old
             copied["token_sets"] = []
-            copied["session"]["renewed_at"] = known.renewing
         return copied
 
     async def delete(self, identifier: str, options: Json | None = None) -> None:
@@ -163,7 +162,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         else:  # a response without ID token takes none away
             kept = (known.session or {}).get("id_token")
             data["id_token"] = data.get("id_token") or kept
-        data["session"] = {**own, "used_at": round(time.time(), 3)}
+        used = {"used_at": round(time.time(), 3)}
+        data["session"] = {**used, **own} if known.passive else {**own, **used}
         _fix_sdk_state(data, self._scope, known.refresh, is_new=is_new)
         known.refresh = None
         if not self._keep_id_token:
@@ -269,8 +269,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         """Write a session; where it is too large, without what it can do without."""
         before = session.get(STATE_KEY)
         encrypted, left = self._fit(data)
-        while left < 0 and data.get("refresh_token") and len(data["token_sets"]) > 1:
-            data = {**data, "token_sets": data["token_sets"][1:]}  # can be had again
+        while left < 0 and (name := _surplus(data)):
+            data = {**data, name: data[name][1:]}
             encrypted, left = self._fit(data)
         if left < 0:
             forget_transactions()  # they can be started again
@@ -309,6 +309,12 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
 def _app_keys() -> list[str]:
     """Return the keys of what the app keeps in ``flask.session``."""
     return [key for key in session if not is_ours(key) and key != "_permanent"]
+
+
+def _surplus(data: Json) -> str | None:
+    """Name a list of several tokens that can be had again, or None."""
+    names = ("connection_token_sets", "token_sets") if data.get("refresh_token") else ()
+    return next((name for name in names if len(data[name]) > 1), None)
 
 
 def renew_id() -> None:
@@ -355,8 +361,11 @@ def _fix_sdk_state(
             kept = {k: t for k, t in kept.items() if k[0] != audience or k[1] - kind[1]}
             kept[kind] = tokens | {"audience": audience, "scope": " ".join(scopes)}
     data["token_sets"] = list(kept.values())
-    for tokens in data.setdefault("connection_token_sets", []):
-        tokens["audience"] = tokens.get("audience") or _DEFAULT_AUDIENCE
+    data["connection_token_sets"] = [
+        {**tokens, "audience": tokens.get("audience") or _DEFAULT_AUDIENCE}
+        for tokens in data.get("connection_token_sets", [])
+        if tokens["expires_at"] > now
+    ]
 
 
 def _apply_refresh(data: Json, refresh: Mapping[str, Any]) -> None:
@@ -373,6 +382,7 @@ def _apply_refresh(data: Json, refresh: Mapping[str, Any]) -> None:
         renewed = {n: v for n, v in claims.items() if n not in _CLAIMS_OF_THE_LOGIN}
         login = {n: v for n, v in data["user"].items() if n in _CLAIMS_OF_THE_LOGIN}
         data["user"] = renewed | login
+        data["session"]["renewed_at"] = refresh["began"]
         lower_ceiling(data["internal"], claims)
 
 

@@ -96,7 +96,7 @@ class SharedStore:
 
     def __init__(self) -> None:
         self._unwritten: dict[str, float] = {}
-        self._pending: SimpleQueue[tuple[list[str], float]] = SimpleQueue()
+        self._pending: SimpleQueue[tuple[Callable[[], object], float]] = SimpleQueue()
         self._retrying_in = 0
         self._results: dict[str, tuple[str | None, float]] = {}  # None: a lock
 
@@ -119,24 +119,30 @@ class SharedStore:
             self.revoke(keys, at=until, until=until)
         except StoreUnavailable:
             self._unwritten |= dict.fromkeys(keys, until)
-            self._pending.put((list(keys), until))
-            if self._retrying_in != os.getpid():  # a fork leaves threads behind
-                self._retrying_in = os.getpid()
-                name = "auth0-revocations"
-                threading.Thread(target=self._retry, name=name, daemon=True).start()
+            self._try_on(lambda: self._revoke_unwritten(keys, until), until)
             raise
+
+    def _revoke_unwritten(self, keys: Sequence[str], until: float) -> None:
+        self.revoke(keys, at=until, until=until)
+        for key in keys:
+            self._unwritten.pop(key, None)
+
+    def _try_on(self, work: Callable[[], object], until: float) -> None:
+        self._pending.put((work, until))
+        if self._retrying_in != os.getpid():  # a fork leaves threads behind
+            self._retrying_in = os.getpid()
+            name = "auth0-retries"
+            threading.Thread(target=self._retry, name=name, daemon=True).start()
 
     def _retry(self) -> None:
         while True:
-            keys, until = self._pending.get()
-            while time.time() < until:
+            work, until = self._pending.get()
+            if time.time() < until:
                 try:
-                    self.revoke(keys, at=until, until=until)
-                    break
+                    work()
                 except StoreUnavailable:
+                    self._pending.put((work, until))
                     time.sleep(_RETRY_SECONDS)
-            for key in keys:
-                self._unwritten.pop(key, None)
 
     def ended_at(self, keys: Sequence[str]) -> float:
         """Return what `revoked_at` does; what waits to be written counts here, too."""
@@ -202,6 +208,27 @@ class SharedStore:
             if until <= now:
                 self._results.pop(name, None)
         self._results[key] = (encrypted, now + seconds)
+
+    def keep_eventually(self, key: str, encrypted: str, seconds: float) -> None:
+        """Keep a result, now or when it works; until then this process has it.
+
+        If it does not work now, it raises, and is tried on while this process lives.
+        """
+        try:
+            self.keep_result(key, encrypted, seconds)
+        except StoreUnavailable:
+            SharedStore.keep_result(self, key, encrypted, seconds)
+            until = time.time() + seconds
+            self._try_on(lambda: self._keep_unwritten(key, encrypted, until), until)
+            raise
+
+    def _keep_unwritten(self, key: str, encrypted: str, until: float) -> None:
+        self.keep_result(key, encrypted, until - time.time())
+        self._results.pop(key, None)
+
+    def kept_result(self, key: str) -> str | None:
+        """Return what `result` does; what waits to be written counts here, too."""
+        return SharedStore.result(self, key) or self.result(key)
 
 
 class Lifetime:

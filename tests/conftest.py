@@ -68,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # what one test left unwritten is tried on while others read their logs
     errors = logging.getLogger("auth0_flask.errors")
-    errors.addFilter(lambda record: record.threadName != "auth0-revocations")
+    errors.addFilter(lambda record: record.threadName != "auth0-retries")
     _tenant.start()
     os.environ.update(_tenant.environ(redirect_uri=f"{SITE}/callback"))
     os.environ["AUTH0_REVOCATIONS_PATH"] = REVOCATIONS

@@ -268,6 +268,17 @@ def test_a_provider_that_fails_signs_nobody_in_and_out(
     assert can_sign_in(alice)
 
 
+def test_new_keys_behind_a_broken_discovery_are_an_outage(
+    alice: Shopper, tenant: Tenant
+) -> None:
+    alice.login()
+    callback = alice.sign_in()
+    tenant.rotate_keys()
+    tenant.fail("discovery", Fault.broken_json())
+
+    assert result(alice.client.get(callback)) == NONSENSE
+
+
 def test_a_lock_that_cannot_be_released_does_not_hide_why_a_login_failed(
     tenant: Tenant, tmp_path: Path
 ) -> None:

@@ -231,8 +231,8 @@ def test_what_returns_tokens_signs_nobody_in(caller: Caller, tenant: Tenant) -> 
     grant = partial(auth0.backchannel_authentication_grant, begun["auth_req_id"])
     assert caller.ask(grant)["id_token"]
     tenant.approve_backchannel("bob")
-    found = caller.ask(lambda: auth0.backchannel_authentication(hint("bob")))
-    assert found["id_token"]
+    bobs = caller.ask(lambda: auth0.backchannel_authentication(hint("bob")))
+    assert bobs["id_token"]
     tenant.accept_token("theirs", "bob", LEGACY)
     theirs: Any = {"subject_token": "theirs", "subject_token_type": LEGACY}
     asked = types.CustomTokenExchangeOptions(**theirs)
@@ -245,6 +245,15 @@ def test_what_returns_tokens_signs_nobody_in(caller: Caller, tenant: Tenant) -> 
     found = caller.ask(lambda: auth0.get_token_by_refresh_token(shown))
     assert found.keys() >= {"access_token", "expires_at"}
     assert caller.ask(auth0.get_access_token)
+    own = caller.session
+
+    async def refresh_bobs() -> None:
+        assert (await auth0.get_token_by_refresh_token(bobs))["access_token"]
+        await ask_github()  # changes the session
+
+    caller.ask(refresh_bobs)
+    for name in ("user", "refresh_token"):
+        assert caller.session[name] == own[name]
     assert tenant.reuse_detected == 0
 
 

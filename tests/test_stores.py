@@ -281,12 +281,15 @@ def test_what_is_too_large_is_refused_and_named(
     client.post("/own", json={"user": noise(1500)})  # as Authlib's quickstart leaves
     groups = {"https://example.com/groups": noise(90_000)}
 
-    answer = client.post("/state", json=alices(**groups, nickname=noise(500)))
+    github = {"connection": "github", "access_token": noise(500), "expires_at": 4e9}
+    state = {**alices(**groups), "connection_token_sets": [github]}
+
+    answer = client.post("/state", json=state)
 
     assert answer.status_code == 500
     for part in (
         "claim https://example.com/groups (90002 bytes)",
-        *("session['user'] (1502 bytes)", "claim nickname (502 bytes)"),
+        *("session['user'] (1502 bytes)", "access token for github (502 bytes)"),
     ):
         assert part in caplog.text
     assert "AUTH0_REDIS_URL" in caplog.text

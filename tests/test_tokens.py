@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from secrets import token_hex, token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,7 +31,7 @@ import auth
 from auth import auth0
 from auth0_flask.errors import ProviderDown
 from auth0_flask.refresh_lock import newest_refresh, refresh_once
-from auth0_flask.stores import SharedStore, SqliteStore
+from auth0_flask.stores import SharedStore, SqliteStore, shared
 from auth0_flask.stores import session as session_store
 from auth0_flask.stores.encryption import DecryptionError
 from auth0_flask.stores.redis import RedisStore, connect
@@ -111,12 +112,14 @@ class Customer(Caller):
     def __init__(self, app: Flask, tenant: Tenant, clock: Clock) -> None:
         super().__init__(add_views(app), tenant)
         self.clock, self.code = clock, lambda: tenant.otp_for("alice")
+        api = auth.login_required(redirect=False)(auth0.get_access_token)
         for path, function in {
             "/me": lambda: dict(auth.auth_user),
             "/session": lambda: auth0.read_session() or {},
             "/admin": auth.requires_claim(ROLES, "admin")(lambda: "open"),
             "/github": ask_github,
-            "/api": auth.login_required(redirect=False)(auth0.get_access_token),
+            "/api": api,
+            "/poll": auth.passive(api),
             **{p: auth.login_required(**w)(lambda: "open") for p, w in VAULTS.items()},
         }.items():
             app.add_url_rule(path, path, function)
@@ -259,15 +262,23 @@ def test_a_late_page_that_only_reads_brings_nothing_old_back(
     assert customer.goes_on(3)
 
 
+async def ask_another() -> str:
+    return await auth0.get_access_token(audience="https://another.example/")
+
+
 @pytest.mark.parametrize(
-    ("customer", "work"),
+    ("customer", "work", "rotates"),
     [
-        *[(kind, only_write) for kind in (flasks_own, in_redis)],
-        *[(kind, work) for kind in KINDS for work in (write, ask_github, clear)],
+        *[(kind, only_write, True) for kind in (flasks_own, in_redis)],
+        *[(kind, work, True) for kind in KINDS for work in (write, ask_github, clear)],
+        *[(kind, work, False) for kind in KINDS for work in (ask_github, ask_another)],
     ],
     indirect=["customer"],
 )
-def test_no_late_page_brings_a_role_back(customer: Customer, work: Work) -> None:
+def test_no_late_page_brings_a_role_back(
+    customer: Customer, work: Work, rotates: bool
+) -> None:
+    customer.tenant.rotate_refresh_tokens = rotates
     tokens = {customer.token(), customer.token(API)}
     customer.tenant.change_user("alice", roles=[], name="Alice the Reader")
     assert customer.get("/admin").text == "open"  # nobody has asked Auth0
@@ -286,15 +297,18 @@ def test_no_late_page_brings_a_role_back(customer: Customer, work: Work) -> None
     assert customer.goes_on(asked) == (work is not clear)
 
 
+@pytest.mark.parametrize("rotates", [True, False])
 @over_every_kind
 def test_pages_that_want_tokens_of_two_apis_at_once_come_to_have_both(
-    customer: Customer,
+    customer: Customer, rotates: bool
 ) -> None:
+    customer.tenant.rotate_refresh_tokens = rotates
     before = customer.tenant.count("/oauth/token")
     for _ in range(4):
         with customer.during(partial(auth0.get_access_token, audience=API)):
             customer.token("https://b.example/")
-    assert customer.tenant.count("/oauth/token") - before == 3
+        customer.clock.forward(700)  # what is kept of a refresh is forgotten by now
+    assert customer.tenant.count("/oauth/token") - before <= 3  # Redis forgets later
 
 
 @over_every_kind
@@ -321,6 +335,14 @@ def test_a_session_keeps_its_newest_refresh_token_until_the_app_clears_it(
     customer.clock.forward(10_000)  # however long it was unused
     customer.ask(clear)
     assert customer.user == {}
+
+
+def test_a_refresh_with_too_many_claims_loses_no_token(customer: Customer) -> None:
+    for groups, status in ([token_hex(20) for _ in range(300)], 500), ([], 200):
+        customer.tenant.change_user("alice", groups=groups)
+        assert customer.get("/token").status_code == status
+        customer.clock.forward(700)  # the result is forgotten by now
+    assert customer.goes_on(4)
 
 
 # What is kept of a refresh
@@ -366,6 +388,28 @@ async def test_what_is_kept_of_a_refresh(clock: Clock, seconds: int, kept: int) 
         if left > 0:  # but handed out while it is good only
             token = await refresh(store, "a")
             assert token == ("of a" if seconds > kept else "of a'")
+
+
+def test_what_cannot_be_shared_at_once_is_not_lost_and_shared_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "_RETRY_SECONDS", 0.05)
+    store, cache, asked = SqliteStore(tmp_path / "a"), tmp_path / "a-cache", list[str]()
+
+    def exchange(token: str) -> dict[str, Any]:
+        asked.append(token)
+        cache.unlink()
+        cache.mkdir()
+        return rotated(token)
+
+    for _ in range(2):
+        assert asyncio.run(refresh(store, "unshared", exchange)) == "of unshared"
+    cache.rmdir()
+    give_up = time.monotonic() + 5
+    while not newest_refresh(SqliteStore(store.path), auth0.sessions, "unshared"):
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    assert asked == ["unshared"]
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
@@ -439,6 +483,14 @@ def test_a_token_is_refreshed_before_it_ends(customer: Customer) -> None:
 
     assert (seen[0], seen[2]) == (seen[1], seen[3])
     assert len(set(seen)) == 3
+
+
+def test_polling_for_tokens_keeps_no_session_alive(customer: Customer) -> None:
+    customer.tenant.access_token_lifetime, seen = 3600, []
+    for _ in range(4):
+        customer.clock.forward(auth.settings.session_idle_seconds * 0.3)
+        seen.append(customer.get("/poll").status_code)
+    assert seen == [200, 200, 200, 401]
 
 
 OUTAGES = [
@@ -597,6 +649,19 @@ def test_a_connections_token_is_asked_for_with_the_newest(customer: Customer) ->
     assert [found[0] == each for each in found] == [True, True, True, False]
     assert found[0].startswith("github-token-")
     assert (tenant.count("/oauth/token"), tenant.reuse_detected) == (4, 0)
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(3000, 0), (30, 3600)])
+def test_a_session_keeps_no_connections_token_that_is_too_much_or_expired(
+    customer: Customer, size: int, seconds: int
+) -> None:
+    for name in ("google-oauth2", "github"):
+        token = {"access_token": token_urlsafe(size), "expires_in": 60}
+        customer.tenant.token_response_extra = token
+        assert customer.ask(partial(ask_github, name)) == token["access_token"]
+        customer.clock.forward(seconds)
+    kept = customer.session["connection_token_sets"]
+    assert [tokens["connection"] for tokens in kept] == ["github"]
 
 
 def test_a_caller_who_gives_up_does_not_lose_the_answer(customer: Customer) -> None:
