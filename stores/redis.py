@@ -31,8 +31,6 @@ from .shared import Device, SharedStore, digest
 #: Seconds to wait for Redis; one repetition must end within 2 seconds together.
 _PATIENCE = 0.8
 _PREFIX = "auth0-flask"
-_SESSIONS, _REVOCATIONS = "sessions_unavailable", "revocations_unavailable"
-_REFRESHES = "refreshes_unavailable"
 _OF_A_PAGE = "Location Cache-Control Expires ETag Content-Encoding Content-Disposition"
 _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 _REST, _END = "the rest of a session in Redis", 22  # characters of a tag
@@ -79,11 +77,11 @@ def connect(url: str) -> Redis:
 
 
 @contextmanager
-def _asking(error: str) -> Iterator[None]:
+def _asking(about: str) -> Iterator[None]:
     try:
         yield
     except RedisError as cause:
-        raise StoreUnavailable(error, cause) from cause
+        raise StoreUnavailable(f"{about}_unavailable", cause) from cause
 
 
 class RedisStore(SharedStore):
@@ -108,7 +106,7 @@ class RedisStore(SharedStore):
         if jti is not None:
             names.append(_key("seen", jti))
             word = token_urlsafe(12)
-        with _asking(_REVOCATIONS):
+        with _asking("revocations"):
             return bool(self._revoke(names, [repr(at), int(until * 1000), word]))
 
     def revoked_at(self, keys: Sequence[str]) -> float:
@@ -118,32 +116,32 @@ class RedisStore(SharedStore):
         if known.keys() >= set(names):  # they came with the session; once
             found = [known.pop(name) for name in names]
         else:
-            with _asking(_REVOCATIONS):
+            with _asking("revocations"):
                 found = self._redis.mget(names)
         return max((float(at) for at in found if at), default=0.0)
 
     def now(self) -> float:
         """See `SharedStore.now`; the clocks of machines differ by seconds."""
-        with _asking(_REVOCATIONS):
+        with _asking("revocations"):
             seconds, microseconds = self._redis.time()
         return float(seconds) + float(microseconds) / 1e6
 
     def register(self, owner: str, device: Device) -> None:
         """See `SharedStore.register`."""
         name = _key("devices", owner)
-        with _asking(_REVOCATIONS):
+        with _asking("revocations"):
             self._redis.hset(name, device.id, json.dumps(asdict(device)))
             until = max([device.until, *[d.until for d in self.devices(owner)]])
             self._redis.expireat(name, int(until) + 1)
 
     def unregister(self, owner: str, session_ids: Sequence[str]) -> None:
         """See `SharedStore.unregister`."""
-        with _asking(_REVOCATIONS):
+        with _asking("revocations"):
             self._redis.hdel(_key("devices", owner), *session_ids)
 
     def devices(self, owner: str) -> list[Device]:
         """See `SharedStore.devices`."""
-        with _asking(_REVOCATIONS):
+        with _asking("revocations"):
             found = self._redis.hvals(_key("devices", owner))
         devices = [Device(**json.loads(entry)) for entry in found]
         if over := [d.id for d in devices if d.until <= time.time()]:
@@ -159,13 +157,12 @@ class RedisStore(SharedStore):
         self.keep_result(word, word, 5.0)
         if self.result(word) != word:
             return ("Redis does not return what was written: is it a cluster?",)
-        with _asking(_SESSIONS):
+        with _asking("sessions"):
             self._redis.eval(_FETCH, 1, _key("session", word))
             self._redis.delete(_key("session", word))
         self.revoke([f"check {word}"], at=time.time(), until=until, jti=word)
         self.revoked_at([f"check {word}"])
         self.register(word, Device(word, word, word, until, until, until))
-        self.devices(word)
         self.unregister(word, [word])
         found = {}
         with suppress(RedisError):  # many a provider does not allow the question
@@ -182,28 +179,28 @@ class RedisStore(SharedStore):
         """See `SharedStore.lock`."""
         name, word = f"{_PREFIX}:refresh:{key}", f"locked {token_urlsafe(12)}"
         lock = Lock(self._redis, name, seconds, blocking=False, thread_local=False)
-        with _asking(_REFRESHES):
+        with _asking("refreshes"):
             # or where the answer was lost, and it was asked again
             if not lock.acquire(token=word) and _text(self._redis.get(name)) != word:
                 return None
 
         def release() -> None:
             # an error of the lock itself means that it has expired meanwhile
-            with _asking(_REFRESHES), suppress(LockError):
+            with _asking("refreshes"), suppress(LockError):
                 lock.do_release(word)
 
         return release
 
     def result(self, key: str) -> str | None:
         """See `SharedStore.result`."""
-        with _asking(_REFRESHES):
+        with _asking("refreshes"):
             found = _text(self._redis.get(f"{_PREFIX}:refresh:{key}"))
         return None if found is None or found.startswith("locked ") else found
 
     def keep_result(self, key: str, encrypted: str, seconds: float) -> None:
         """See `SharedStore.keep_result`."""
         milliseconds = max(1, int(seconds * 1000))
-        with _asking(_REFRESHES):
+        with _asking("refreshes"):
             self._redis.set(f"{_PREFIX}:refresh:{key}", encrypted, px=milliseconds)
 
 
@@ -296,7 +293,7 @@ class RedisSessionInterface(SessionInterface):
             kept = session.transactions
             session.cookies.write_transactions(response, kept, TOTAL_BYTES)
         try:
-            with _asking(_SESSIONS):
+            with _asking("sessions"):
                 self._save(app, session, response)
         except StoreUnavailable as outage:
             name, attributes = self.get_cookie_name(app), session.cookies.attributes
@@ -322,7 +319,7 @@ class RedisSessionInterface(SessionInterface):
         When it was ended is asked at the same time, and noted for this request.
         """
         key = _key("session", sid)
-        with _asking(_SESSIONS):
+        with _asking("sessions"):
             found = self._redis.eval(_FETCH, 1, key)
         if not found[0]:
             return None, []
