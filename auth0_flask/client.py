@@ -248,7 +248,7 @@ class Auth0Client(ServerClient[Any]):
         if state:
             self._door.end(state)
             if token := state.get("refresh_token"):
-                await revoke(self, token)
+                await revoke(self.settings, self._get_http_client, token)
             await signals.send(signals.user_logged_out, user=state["user"])
         if is_loopback((address := urlsplit(url)).hostname):
             # the local tenant serves browsers at a plain http port beside this one

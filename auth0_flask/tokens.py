@@ -10,7 +10,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from auth0_server_python.auth_server import ServerClient
+import httpx
+from auth0_server_python.auth_schemes.client_assertion import (
+    CLIENT_ASSERTION_TYPE,
+    build_client_assertion,
+)
 from auth0_server_python.error import (
     AccessTokenError,
     AccessTokenErrorCode,
@@ -26,6 +30,7 @@ from werkzeug.exceptions import HTTPException
 from .errors import OUTAGES, StoreUnavailable, login_error
 from .redirects import login_again
 from .refresh_lock import EXCHANGE_SECONDS, newest_refresh, refresh_once
+from .settings import Settings
 from .signals import send, tokens_refreshed
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import RequestState, SessionTooLarge
@@ -234,14 +239,19 @@ class Refresher:
             return None
 
 
-async def revoke(client: ServerClient[Any], refresh_token: str) -> None:
+async def revoke(
+    settings: Settings, open_client: Callable[[], httpx.AsyncClient], token: str
+) -> None:
     """Revoke a refresh token (RFC 7009); log where that fails."""
-    issuer = f"https://{client._domain}/"
-    form = {"token": refresh_token, "token_type_hint": "refresh_token"}
-    form["client_id"], limit = client._client_id, asyncio.timeout(_REVOCATION_SECONDS)
+    client_id, issuer = settings.client_id, f"https://{settings.domain}/"
+    form = {"token": token, "token_type_hint": "refresh_token", "client_id": client_id}
     try:
-        client._apply_client_authentication(form, issuer, in_body=True)
-        async with limit, client._get_http_client() as http:
+        if key := settings.client_assertion_signing_key:  # RFC 7523 section 2.2
+            form["client_assertion_type"] = CLIENT_ASSERTION_TYPE
+            form["client_assertion"] = build_client_assertion(key, client_id, issuer)
+        else:
+            form["client_secret"] = settings.client_secret or ""
+        async with asyncio.timeout(_REVOCATION_SECONDS), open_client() as http:
             (await http.post(f"{issuer}oauth/revoke", data=form)).raise_for_status()
     except Exception as error:  # whatever it is, nobody stays signed in for it
         kind = type(error).__name__
