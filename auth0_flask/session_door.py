@@ -29,7 +29,7 @@ from .errors import (
 )
 from .redirects import after_silent_login, login_url
 from .settings import Settings
-from .signals import login_failed, send, user_logged_in, user_logged_out
+from .signals import Signal, login_failed, send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import RequestState, as_dict
 from .stores.cookies import STATE_KEY
@@ -115,11 +115,11 @@ class SessionDoor(StateStore):
 
     async def _begin(self, state: Json, known: RequestState) -> None:
         """Begin a session: user and ``sid`` are those of the verified ID token."""
+        if not known.transaction:  # a callback noted it before it asked Auth0
+            known.began = shared_store().now()
         claims = await self._claims_of(state, known)
         if missing := unproved(claims, known.wanted):
             raise CheckFailed(missing)
-        if (wanted := self._settings.organization) and not known.transaction:
-            validate_org_claims(claims, wanted)  # the SDK does so after a redirect only
         internal = dict(state.get("internal") or {})
         internal["sid"] = claims.get("sid") or internal.get("sid")
         lower_ceiling(internal, claims)
@@ -130,7 +130,7 @@ class SessionDoor(StateStore):
         try:
             if previous and previous["user"]["sub"] != claims["sub"]:
                 self._sessions.forget_app_data()
-            await _welcome(claims)
+            await _tell(user_logged_in, claims)
             state = self._sessions.save(state)
             # perhaps a logout came while the login was being completed
             self._sessions.lifetime.check(state, known.transaction)
@@ -151,14 +151,21 @@ class SessionDoor(StateStore):
                     "The session before a login could not be ended, see above."
                 )
             if replaced["user"]["sub"] != claims["sub"]:
-                await send(user_logged_out, user=replaced["user"])
+                kept = dict(session)
+                try:
+                    await _tell(user_logged_out, replaced["user"])
+                finally:  # it is the next user's by now
+                    self._sessions.rollback(kept)
 
     async def _claims_of(self, state: Json, known: RequestState) -> Json:
         if not (id_token := state.get("id_token")):
             words = "No ID token, so nobody was signed in. Add openid to the scope."
             raise ApiError("missing_id_token", words)
         claims = known.verified.get(id_token)
-        return claims or await verify_id_token(self._verifier, id_token)
+        claims = claims or await verify_id_token(self._verifier, id_token)
+        if (wanted := self._settings.organization) and not known.transaction:
+            validate_org_claims(claims, wanted)  # the SDK does so after a redirect only
+        return claims
 
     async def once(
         self, url: str, work: Callable[[str], Coroutine[Any, Any, Json]]
@@ -258,14 +265,14 @@ async def verify_id_token(verifier: Verifier, id_token: str) -> Json:
     return dict(claims)
 
 
-async def _welcome(user: Json) -> None:
-    """Ask the app's receivers, however long they take; one that raises refuses."""
+async def _tell(signal: Signal, user: Json) -> None:
+    """Tell the app's receivers, however long they take; what they raise is theirs."""
     known = request_state()
     with suppress(RuntimeError):  # it was that of another login
         if known.timeout:
             known.timeout.reschedule(None)
     try:
-        await send(user_logged_in, user=user)
+        await send(signal, user=user)
     except Exception as error:
         if not isinstance(error, HTTPException):
             known.receiver_error = error

@@ -133,6 +133,8 @@ class Refresher:
     def after_view(self, response: Response) -> Response:
         """Note the use of a session, and take over its newest refresh token.
 
+        One that is over by now is not written, nor what the app keeps with it.
+
         Where a slow response's cookie brought the old one back, it would be refused
         later, and its user signed out (RFC 9700 section 4.14.2).
         """
@@ -143,8 +145,8 @@ class Refresher:
                 known.session = None  # the app has cleared `session` since
             elif not known.outage:
                 self._sessions.note_use(known)
-            is_sent = getattr(opened, "ours_changed", opened.modified)
-            if known.session and (known.refreshed or is_sent):
+            is_written = opened.modified or getattr(opened, "ours_changed", False)
+            if known.session and (known.refreshed or is_written):
                 self._take_newest_token(known, known.session, opened)
         known.responded = True
         return response
@@ -154,14 +156,16 @@ class Refresher:
     ) -> None:
         # one that this login began has it, one that an account was linked to need not
         begun_at = state["session"].get("begun_at", 0)
-        if begun_at >= (known.began or float("inf")) and not known.refreshed:
+        is_new = begun_at >= (known.began or float("inf"))
+        if is_new and not known.refreshed:
             return
-        received = getattr(opened, "received", {}).get(STATE_KEY)
+        received = getattr(opened, "received", opened)  # with Redis without a session
         try:
-            if received and known.began is None:
+            if STATE_KEY in received and not is_new:
                 self._sessions.lifetime.check(state)
             since = state["session"].get("renewed_at", 0.0)
-            if (token := state.get("refresh_token")) and (
+            is_sent = known.refreshed or getattr(opened, "ours_changed", True)
+            if (token := state.get("refresh_token") if is_sent else None) and (
                 newest := newest_refresh(shared_store(), self._sessions, token, since)
             ):
                 claims = newest.get("claims") or {}
@@ -180,7 +184,7 @@ class Refresher:
                 except SessionTooLarge:  # with the new claims; without them it may fit
                     self._sessions.save({**state, **new})
         except SessionRejected:  # a newer one may have begun in this browser
-            opened[STATE_KEY] = received
+            opened[STATE_KEY], opened.modified = received[STATE_KEY], False
         except Exception as error:  # the response itself is good
             kind = type(error).__name__
             logger.error("A newer refresh token could not be looked up: %s", kind)

@@ -72,14 +72,6 @@ def request_state() -> RequestState:
     return state
 
 
-def is_page() -> bool:
-    """Tell whether a browser goes to a page, so that its cookies may be deleted.
-
-    The late answer to a script of another tab would delete those of a newer session.
-    """
-    return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
-
-
 class EncryptedStore(AbstractDataStore[Any]):
     """Encrypts with our JWE instead of the SDK's; the newest secret comes first."""
 

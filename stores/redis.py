@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from auth0_flask.errors import StoreUnavailable
 
-from .base import is_page, request_state
+from .base import request_state
 from .cookies import STATE_KEY, TOTAL_BYTES, TRANSACTION_PREFIX, OwnCookies
 from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
 from .shared import Device, SharedStore, digest
@@ -221,7 +221,7 @@ class RedisSession(SessionMixin):
         self.stored_as = self.sid = sids[0] if sids else ""
         self.received = cookies.transactions()
         self.transactions = dict(self.received)
-        self.is_signed_out = self.is_foreign = False
+        self.is_signed_out = False
         self.names: list[str] = []  # in Redis, of what may have ended it
         self.login: str | None = None  # as fetched
         self.is_abandoned = False  # out of reach: the browser is to forget its id
@@ -234,7 +234,6 @@ class RedisSession(SessionMixin):
             try:
                 found, self.names = self._interface.fetch(sid)
             except DecryptionError:  # perhaps another machine has a newer secret
-                self.is_foreign = True
                 continue
             if found is not None:
                 self.stored_as = self.sid = sid
@@ -339,8 +338,7 @@ class RedisSessionInterface(SessionInterface):
             response.delete_cookie(name, **attributes)
         if session.is_abandoned or not session.was_used:
             return
-        is_gone = session.sid and not session.is_foreign and is_page()
-        if not session.data and (session.modified or is_gone):
+        if not session.data and session.modified:
             self._delete(session.stored_as)
             response.delete_cookie(name, **attributes)
         elif self.should_set_cookie(app, session) and self._store(session):

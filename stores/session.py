@@ -23,7 +23,6 @@ from .base import (
     as_dict,
     copy_json,
     drop_duplicate_claims,
-    is_page,
     request_state,
     restore_claims,
 )
@@ -40,7 +39,7 @@ _DEFAULT_AUDIENCE = "default"  # what the SDK calls a token without audience
 #: Seconds before its end that a token is not used any more, or a tenth of its life.
 _MARGIN = 30
 #: What an ID token says of the login; a refresh does not change it.
-_CLAIMS_OF_THE_LOGIN = ("acr", "amr", "auth_time", "sid")
+_CLAIMS_OF_THE_LOGIN = ("acr", "amr", "auth_time", "org_id", "org_name", "sid")
 
 
 class FlaskSessionStateStore(EncryptedStore, StateStore):
@@ -134,10 +133,9 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             # perhaps another machine's, which has a newer secret: it stays
             logger.info("Session ignored: %s.", reason)
         except SessionRejected as reason:
+            # it stays: it says whose the app's data is, and the late answer to a page
+            # that was left would take a newer session away
             logger.info("Session rejected: %s.", reason)
-            if is_page() and not _app_keys():  # else it says whose these are
-                self.clear()
-                return None
         except StoreUnavailable as outage:
             known.outage = outage
             raise

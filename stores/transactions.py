@@ -7,7 +7,7 @@ import time
 
 from auth0_server_python.auth_types import TransactionData
 from auth0_server_python.store import TransactionStore
-from flask import session
+from flask import current_app, session
 from pydantic import BaseModel, ValidationError
 
 from .base import EncryptedStore, SessionTooLarge, as_dict
@@ -59,8 +59,10 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
         session[identifier] = encrypted
         while (left := room_left()) < 0 and others:
             del session[others.pop()]
-        if left < 0 and not self.read(STATE_KEY):
-            session.pop(STATE_KEY, None)  # the login replaces it
+        sessions = current_app.extensions["auth0"].client.sessions
+        if left < 0 and STATE_KEY in session and not sessions.load():
+            session.clear()  # the app's data was that user's; the login replaces it
+            session[identifier] = encrypted
             left = room_left()
         if left < 0 or len(encrypted) > _MAX_BYTES:
             del session[identifier]

@@ -75,6 +75,7 @@ def test_every_cookie_is_one_that_browsers_keep_and_none_stays(
     client.post("/state", json=alices(bio=noise(6500)))
     clock.forward(DAY)
     assert user_of(client) is None
+    client.get("/logout")
     assert cookies_of(client) == {}
 
 
@@ -279,7 +280,7 @@ def test_a_transaction_that_does_not_fit_leaves_a_long_session_alone() -> None:
 
 
 def test_an_app_keeps_its_own_interface_and_is_told_what_does_not_fit(
-    request: pytest.FixtureRequest,
+    request: pytest.FixtureRequest, clock: Clock
 ) -> None:
     app = our_app(lambda app: of_the_app(app, request) | in_redis(app, request))
     client = app.test_client()
@@ -289,6 +290,12 @@ def test_an_app_keeps_its_own_interface_and_is_told_what_does_not_fit(
         assert client.post("/transaction/one").status_code == status
         assert all(len(n) + len(v) < 4093 for n, v in cookies_of(client).items())
     assert list(cookies_of(client)) == ["session"]
+    client = signed_in(app, bio=noise(3000))
+    client.post("/own", json={"own": noise(100)})
+    assert client.post("/transaction/one").status_code == 500
+    clock.forward(DAY)
+    assert client.post("/transaction/one").status_code == 200
+    assert (user_of(client), own_of(client)) == (None, {})
     assert app.extensions["auth0"].shared_store.remembers
 
 

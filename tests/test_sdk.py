@@ -20,7 +20,7 @@ import respx
 from auth0_server_python import auth_server as clients
 from auth0_server_python import auth_types as types
 from auth0_server_python import error as sdk
-from flask import Flask
+from flask import Flask, session
 from pydantic import ValidationError
 
 import auth
@@ -92,6 +92,11 @@ def test_whichever_way_somebody_comes_in(
 
     def logged_out(sender: Flask, user: Any) -> None:
         heard.append(("out", user["sub"]))
+        session.clear()
+
+    def end_at_auth0(sender: Flask, user: Any) -> None:
+        form = {"logout_token": tenant.logout_token(sub=user["sub"])}
+        shop.test_client().post("/backchannel-logout", data=form)
 
     with (
         auth.user_logged_in.connected_to(logged_in, shop),
@@ -136,6 +141,9 @@ def test_whichever_way_somebody_comes_in(
         token = tenant.logout_token(sub=None, sid=way)
         shop.test_client().post("/backchannel-logout", data={"logout_token": token})
         assert caller.user == {}
+    with auth.user_logged_in.connected_to(end_at_auth0, shop):
+        caller.come_in(way, "bob")
+    assert caller.user == {}
     assert create.call_count == 1  # for all clients that the SDK opens
 
 
@@ -167,7 +175,8 @@ def test_an_organization_is_checked_whichever_way(tenant: Tenant) -> None:
         assert (answer.status_code, caller.user) == (400, {}), way
         assert "wrong_organization" in answer.text, way
     caller.login()
-    assert caller.user["org_id"] == acme.org_id
+    answer = caller.come_in("by_second_factor", "alice")
+    assert (answer.status_code, caller.user["org_id"]) == (400, acme.org_id)
 
 
 @pytest.mark.parametrize("sub", ["auth0|bob", "auth0|Alice"])

@@ -10,6 +10,7 @@ import threading
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from flask import Flask, g
 
@@ -101,6 +102,9 @@ def test_a_receiver_is_called_in_the_thread_of_its_request_and_may_raise_anythin
         g.db.execute("SELECT 1")
         threads.add(threading.get_ident())
 
+    def out_of_reach(sender: Flask, user: Any) -> None:
+        raise httpx.ConnectError("no route")
+
     with (
         auth.user_logged_in.connected_to(keep, shop),
         auth.user_logged_out.connected_to(keep, shop),
@@ -110,6 +114,11 @@ def test_a_receiver_is_called_in_the_thread_of_its_request_and_may_raise_anythin
     assert threads == {threading.get_ident()}
 
     shopper.login()
+    shopper.username = "bob"
+    # a service of the app's is out of reach, not Auth0
+    with auth.user_logged_out.connected_to(out_of_reach, shop):
+        assert shopper.login().status_code == 500
+    assert (shopper.client.get("/me").json or {})["sub"] == "auth0|bob"
     # what ends an iteration keeps nobody waiting
     with auth.user_logged_out.connected_to(lambda *_, **__: next(iter([])), shop):
         assert shopper.client.get("/logout").status_code == 500
