@@ -363,7 +363,7 @@ def test_an_id_made_up_or_ended_meanwhile_is_not_taken_over(app_for: AppFor) -> 
         session["note"] = 1
         copy_of(client, app).delete("/state")
         app.process_response(app.make_response("late"))
-    assert user_of(client) is None
+    assert (user_of(client), own_of(client)) == (None, {})
 
 
 def record_of(client: FlaskClient) -> str:
