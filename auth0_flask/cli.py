@@ -35,6 +35,7 @@ from .settings import (
     Settings,
     SetupError,
     given_settings,
+    is_dotenv_disabled,
     misspelled_settings,
     read_dotenv,
 )
@@ -62,7 +63,7 @@ auth0_commands = AppGroup("auth0", help="Set up and check the login, and end ses
 @click.option("--dry-run", is_flag=True, help="Show what it would do, and do nothing.")
 def setup(name: str | None, tenant: str | None, dry_run: bool) -> None:
     """Create an application at Auth0, add what .env lacks, and check."""
-    if os.environ.get("PYTHON_DOTENV_DISABLED"):
+    if is_dotenv_disabled():
         raise click.ClickException("PYTHON_DOTENV_DISABLED is set: .env is not read.")
     path, (dotenv, problems) = find_dotenv(usecwd=True) or ".env", read_dotenv()
     given = given_settings({**dotenv, **os.environ})

@@ -84,6 +84,7 @@ _TEXTS = {
         "one it signs in at, or a clock is wrong. Then wait a minute and try again.",
     ),
     "session_over": ("Your session had expired before it began.", _AGAIN),
+    "no_refresh_token": ("This site cannot get an access token for you.", _OPERATOR),
     "another_user": ("This was started for another user.", _AGAIN),
     "signed_out": ("Sign in to see this.", _AGAIN),
     "mfa_required": ("Auth0 requires a second factor.", _AGAIN),

@@ -24,7 +24,7 @@ from flask import (
 from werkzeug.exceptions import Forbidden
 
 from .client import current_client
-from .errors import ProblemResponse
+from .errors import ConfigurationError, ProblemResponse
 from .redirects import Endpoints, extension, login_again, try_silent_login
 from .routes import answer_early
 from .session_door import answer_uncaught
@@ -93,16 +93,18 @@ def login_required(
         redirect: False answers 401 to browsers, too, as an API does.
 
     Raises:
-        TypeError: Both ``mfa`` and ``acr`` are given.
+        TypeError: Both ``mfa`` and ``acr`` are given, or an empty string.
     """
     if mfa and acr:
         raise TypeError("login_required takes either mfa=True or acr=..., not both.")
+    if "" in (acr, organization):  # such as a setting: it would let everybody in
+        raise TypeError("login_required: acr and organization must not be empty.")
     wanted = {
         "max_age": max_age,
         "acr_values": MFA if mfa else acr,
         "organization": organization,
     }
-    guard = _guard(partial(_require, redirect, **wanted))
+    guard = _guard(partial(_require, redirect, **wanted), redirect)
     is_plain = redirect and not any(v is not None for v in wanted.values())
     return guard(view) if view is not None or is_plain else guard
 
@@ -120,7 +122,7 @@ def requires_claim(name: str, *values: str | int | float | bool) -> Callable[...
     """
     if not isinstance(name, str):
         raise TypeError("requires_claim: the name of a claim is a string.")
-    if not all(isinstance(value, str | int | float | bool) for value in values):
+    if not all(isinstance(v, str | int | float | bool) and v != "" for v in values):
         raise TypeError(
             "requires_claim: give the values one by one, not as a list: "
             'requires_claim("https://example.com/roles", "admin", "editor")'
@@ -130,7 +132,7 @@ def requires_claim(name: str, *values: str | int | float | bool) -> Callable[...
         user = _require()
         claim = user.get(name)
         found = claim if isinstance(claim, list) else [claim]
-        if claim and (not values or any(value in found for value in values)):
+        if any(value in found for value in values) if values else claim:
             return
         state = "had another value" if name in user else "was absent"
         logger.info("Refused %r: the claim %s %s.", request.path, name, state)
@@ -169,30 +171,28 @@ def answer_sdk_error(error: sdk.Auth0Error) -> Any:
     """Answer what the SDK raised and no view caught: with a login where that helps.
 
     That is where Auth0 wants a second factor, and where no token is left and there is
-    no refresh token; not where such a login has just been made.
+    no refresh token; not where such a login has just been made, nor where there is a
+    token for another API.
     """
     needs_factor = isinstance(error, sdk.MfaRequiredError)
-    has_no_refresh_token = (
-        isinstance(error, sdk.AccessTokenError)
-        and error.code == sdk.AccessTokenErrorCode.MISSING_REFRESH_TOKEN
-    )
+    code = getattr(error, "code", None)
+    has_no_refresh_token = code == sdk.AccessTokenErrorCode.MISSING_REFRESH_TOKEN
     is_of_login = extension().endpoints.role(request.endpoint)
     if is_of_login or not (needs_factor or has_no_refresh_token):
         return answer_uncaught(error)
-    wanted: dict[str, Any] = {"acr_values": MFA} if needs_factor else {}
-    state = current_client().load_session() or {"user": {}, "session": {}}
-    tokens = state.get("token_sets", [])
-    if not needs_factor and any(t["expires_at"] > time.time() for t in tokens):
-        return answer_uncaught(error)
-    own, user = state["session"], state["user"]
-    if own and not wanted:
-        logger.info("No refresh token: add offline_access to AUTH0_SCOPE.")
-    is_new = time.time() < own.get("created_at", 0) + _ROUND_SECONDS
-    if is_new and not unproved(user, wanted):
-        return answer_uncaught(error)
-    wanted |= {"organization": user.get("org_id")}
-    if own.get("persistent") is False:
-        wanted["remember"] = 0
+    wanted = {"acr_values": MFA} if needs_factor else {}
+    if state := current_client().load_session():
+        now, began = time.time(), state["session"].get("created_at", 0)
+        helps = now >= began + _ROUND_SECONDS or unproved(state["user"], wanted)
+        if has_no_refresh_token:
+            logger.warning("No refresh token: add offline_access to AUTH0_SCOPE.")
+            helps = helps and all(t["expires_at"] <= now for t in state["token_sets"])
+        if not helps and needs_factor:
+            return answer_uncaught(error)
+        if not helps:
+            wrong = ConfigurationError("no_refresh_token")
+            wrong.title, wrong.__cause__ = "That did not work just now", error
+            return answer_uncaught(wrong)
     return current_app.handle_user_exception(login_again(**wanted))
 
 
@@ -237,8 +237,9 @@ def _views(app: Flask) -> Iterator[tuple[str, Any]]:
             yield endpoint, getattr(view_class, name.lower(), None)
 
 
-def _guard(check: Check) -> Callable[..., Any]:
+def _guard(check: Check, redirect: bool = True) -> Callable[..., Any]:
     """Make of a check what decorates a view, and serves ``before_request`` as well."""
+    mark = {} if redirect else {"never_redirects": True}  # what login_again looks for
 
     def guard(view: Any = None) -> Any:
         if view is None:  # `before_request` calls it so, or it had empty parentheses
@@ -261,6 +262,7 @@ def _guard(check: Check) -> Callable[..., Any]:
                 return view(*args, **kwargs)
 
         _guarded[wrapper] = view
+        vars(wrapper).update(mark)
         # a guard that a request makes closes nothing for later ones; methods are equal
         # without being the same, and no route has registered the one given here
         inner = None if has_request_context() or ismethod(view) else view
@@ -270,6 +272,7 @@ def _guard(check: Check) -> Callable[..., Any]:
                 inner = _guarded.get(inner)
         return wrapper
 
+    vars(guard).update(mark)
     return guard
 
 

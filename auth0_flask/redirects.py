@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import product
+from itertools import chain, product
 from posixpath import normpath
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -31,6 +31,7 @@ from .errors import (
     LoginError,
     LoginRefused,
     ProblemResponse,
+    StoreUnavailable,
     prefers_json,
 )
 from .stores import request_state
@@ -45,7 +46,7 @@ ROLES = ("login", "callback", "logout")
 #: Bytes of a ``return_to``; it travels in a cookie.
 MAX_RETURN_TO = 2_048
 #: What browsers drop from an address or read as a slash, and what names a host.
-_UNSAFE = re.compile(r"[\\\x00-\x20\x7f]|^//")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f]|^//|^[^?#]*\\")
 #: Logins within so many seconds after each of which nobody was signed in.
 _MAX_ROUNDS, _ROUND_SECONDS = 3, 60
 _ROUNDS = "_rounds"  # ends the name of the cookie that counts them
@@ -135,10 +136,18 @@ def login_again(**wanted: object) -> HTTPException:
     """Return what leads to login and back: the one place that decides how.
 
     A browser is redirected. A program gets 401, and htmx a 401 whose ``HX-Redirect``
-    it follows. ``wanted`` is what the login is asked for, such as ``max_age``.
+    it follows. ``wanted`` is what the login is asked for, such as ``max_age``; who is
+    signed in keeps their organization, and a session that ends with the browser.
     """
+    known, settings = request_state(), extension().client.settings
+    if state := known.session:
+        if not (wanted.get("organization") or settings.organization):
+            wanted["organization"] = state["user"].get("org_id")
+        if state["session"].get("persistent") is False:
+            wanted["remember"] = 0
     is_htmx = request.headers.get("HX-Request") == "true"
-    if request_state().never_redirect or (prefers_json() and not is_htmx):
+    never = known.never_redirect or _is_of_api()
+    if never or (prefers_json() and not is_htmx):
         return signed_out(**wanted)
     shown = request.headers.get("HX-Current-URL")
     page = safe_return_to(shown) if is_htmx else this_page()
@@ -146,6 +155,14 @@ def login_again(**wanted: object) -> HTTPException:
     if is_htmx:
         return HTTPException(response=Response("", 401, {"HX-Redirect": login}))
     return HTTPException(response=redirect(login))
+
+
+def _is_of_api() -> bool:
+    """Tell whether a guard with ``redirect=False`` is yet to come."""
+    app = current_app
+    funcs = [app.before_request_funcs.get(name, ()) for name in request.blueprints]
+    view = app.view_functions.get(request.endpoint or "")
+    return any(getattr(f, "never_redirects", False) for f in (view, *chain(*funcs)))
 
 
 def try_silent_login() -> None:
@@ -161,13 +178,14 @@ def try_silent_login() -> None:
         or is_prefetch()
         or _was_tried()
         or _ROBOTS.search(headers.get("User-Agent", ""))
-        or extension().client.sessions.load()
-        or _checked(page := this_page()) != page
     ):
         return
-    note_silent_login()
-    login = extension().endpoints.path("login", return_to=page, prompt="none", silent=1)
-    abort(redirect(login))
+    own = extension()
+    with suppress(StoreUnavailable):  # not in an outage: the page may need no session
+        if not own.client.sessions.load() and _checked(page := this_page()) == page:
+            note_silent_login()
+            login = own.endpoints.path("login", return_to=page, prompt="none", silent=1)
+            abort(redirect(login))
 
 
 def note_silent_login() -> None:

@@ -102,6 +102,7 @@ def login_options() -> StartInteractiveLoginOptions:
     The login keeps ``return_to`` (checked), ``remember`` (``0`` ends the session when
     the browser closes), ``max_age`` and ``acr_values``, which it has to prove, and
     ``silent``, with which a failure leads to ``return_to``, too.
+    With ``session_transfer_token`` it replaces no session of another user.
     It sends Auth0 ``organization``, ``invitation``, ``screen_hint``, ``connection``,
     ``login_hint``, ``prompt``, ``max_age``, ``acr_values``, ``session_transfer_token``
     and ``ui_locales`` (by default from Accept-Language); nothing else.
@@ -130,6 +131,7 @@ def login_options() -> StartInteractiveLoginOptions:
             "max_age": int(asked["max_age"]) if "max_age" in asked else None,
             "acr_values": asked.get("acr_values"),
             "silent": silent,
+            "transferred": "session_transfer_token" in asked,
         },
         authorization_params={n: v for n in _PASSED_ON if (v := passed_on.get(n))},
         organization=organization,

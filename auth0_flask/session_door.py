@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 from .errors import (
     CallbackError,
     CheckFailed,
+    LoginError,
     ProviderDown,
     StoreUnavailable,
     error_chain,
@@ -126,6 +127,9 @@ class SessionDoor(StateStore):
         state = {**state, "user": claims, "internal": internal, "session": None}
         previous = self._sessions.load_unchecked()
         replaced = self._sessions.load() if previous else None
+        is_other = replaced and replaced["user"]["sub"] != claims["sub"]
+        if is_other and known.wanted.get("transferred"):
+            raise CheckFailed("another_user")  # who followed that link chose nobody
         before = dict(session)
         try:
             if previous and previous["user"]["sub"] != claims["sub"]:
@@ -297,7 +301,7 @@ def _new_tokens_only(state: Json, old: set[str]) -> Json:
     }
 
 
-def answer_uncaught(error: Auth0Error) -> Any:
+def answer_uncaught(error: Auth0Error | LoginError) -> Any:
     """Answer what the SDK raised, or wrapped, and no view caught."""
     if own := _of_receiver(error):
         return current_app.handle_user_exception(own)

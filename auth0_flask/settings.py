@@ -311,9 +311,13 @@ def read_dotenv() -> tuple[dict[str, str], tuple[str, ...]]:
         return {}, ("The file .env cannot be read. Correct its permissions.",)
 
 
+def is_dotenv_disabled() -> bool:
+    """Tell whether ``PYTHON_DOTENV_DISABLED`` is set to what python-dotenv obeys."""
+    return os.environ.get("PYTHON_DOTENV_DISABLED", "").lower() in _TRUE
+
+
 def _dotenv() -> str:
-    disabled = os.environ.get("PYTHON_DOTENV_DISABLED", "").lower() in _TRUE
-    return "" if disabled else find_dotenv(usecwd=True)
+    return "" if is_dotenv_disabled() else find_dotenv(usecwd=True)
 
 
 def _sentence(problem: ErrorDetails) -> str:

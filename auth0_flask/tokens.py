@@ -119,15 +119,15 @@ class Refresher:
             logger.info(
                 "Refresh token revoked or expired (invalid_grant); session ended."
             )
-            known = request_state()
+            known, again = request_state(), login_again()  # by the session that ends
             with suppress(StoreUnavailable):  # this copy is gone in any case
                 if state := self._sessions.load(known):
                     self._sessions.lifetime.end(state)
                     known.encrypted = None
                 if self._sessions.load(known) is None:  # it says whose data is left
-                    return login_again()
+                    return again
             self._sessions.clear()
-            return login_again()
+            return again
         return _outage(error) if _is_outage(cause) else error
 
     def after_view(self, response: Response) -> Response:

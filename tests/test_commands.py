@@ -449,8 +449,13 @@ def test_what_may_go_wrong_is_told_and_the_next_try_completes_it(
 
 
 def test_nothing_is_made_before_what_is_there_is_right(project: Project) -> None:
+    is_read = {"PYTHON_DOTENV_DISABLED": "0"}
     for before, more, said in (
-        (b"AUTH0_REDIRECT_URI=nowhere", {}, "AUTH0_REDIRECT_URI is not an address"),
+        (
+            b"AUTH0_REDIRECT_URI=nowhere",
+            is_read,
+            "AUTH0_REDIRECT_URI is not an address",
+        ),
         (b"\xff\xfeA\x00", {}, "not in UTF-8"),
         (b"", {"PYTHON_DOTENV_DISABLED": "1"}, ".env is not read"),
     ):

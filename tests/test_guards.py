@@ -95,9 +95,11 @@ def app() -> Flask:
         "/acme": auth.login_required(organization="acme")(shows("acme")),
         "/admin": admins(shows("admin")),
         "/verified": auth.requires_claim("email_verified", True)(lambda: "verified"),
+        "/unlocked": auth.requires_claim("locked", False)(lambda: "unlocked"),
         "/template": template,
         "/own-caching": auth.login_required(lambda: ("", {"Cache-Control": cached})),
         "/stale": stale(shows("of the view")),
+        "/within": lambda: stale(lambda: "of the guard within")(),
         "/object": Page("an object"),
         "/own-object": auth.login_required(Page("my own")),
         "/empty": auth.login_required()(shows("seen")),
@@ -174,6 +176,8 @@ THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
         (ADMIN, "DELETE /comments", HTML, 200, "deleted"),
         (ALICE, "/verified", JSON, 403, PROBLEM),
         ({**ALICE, "email": "a@example.com"}, "/verified", HTML, 200, "verified"),
+        ({**ALICE, "locked": False}, "/unlocked", HTML, 200, "unlocked"),
+        (ALICE, "/unlocked", HTML, 403, PAGE),
         (NOBODY, "/template", HTML, 200, "nobody"),
         (NOBODY, "/object", HTML, 200, "an object"),
         (NOBODY, "/own-object", HTML, 302, "/own-object"),
@@ -219,8 +223,11 @@ def test_who_asks_for_what_and_where_they_end_up(
 
 
 def test_a_form_and_htmx_come_back_to_the_page_they_are_on(client: FlaskClient) -> None:
-    pages = {f"{SITE}/new?x=1": "/new?x%3D1", "https://evil.example.com/": "/"}
-    for page, back in pages.items():
+    for page, back in (
+        (f"{SITE}/new?x=1", "/new?x%3D1"),
+        (f"{SITE}/new?x=C:\\1", "/new?x%3DC:%5C1"),
+        ("https://evil.example.com/", "/"),
+    ):
         answer = client.post("/comments", headers={**HTML, "Referer": page})
         assert answer.status_code == 302
         assert answer.location == f"/login?return_to={back}"
@@ -233,11 +240,15 @@ def test_a_form_and_htmx_come_back_to_the_page_they_are_on(client: FlaskClient) 
     assert client.get("/fresh", headers=htmx).text == "fresh"
 
 
+@pytest.mark.parametrize("is_guarded", [False, True])
 def test_an_api_answers_401_to_whoever_asks_and_never_redirects(
-    client: FlaskClient,
+    app: Flask, is_guarded: bool
 ) -> None:
-    for path, who in (("/api/", NOBODY), ("/stale", STALE)):
-        enter(client, who)
+    if is_guarded:  # by a guard that is asked first, and redirects other views
+        app.before_request(auth.login_required)
+    stale = *(("/stale", who) for who in (NOBODY, STALE)), ("/within", STALE)
+    for path, who in (("/api/", NOBODY), *stale):
+        client = enter(app.test_client(), who)
         for headers in (HTML, {"HX-Request": "true"}):
             answer = client.get(path, headers=headers)
             assert answer.status_code == 401, headers
@@ -344,11 +355,15 @@ def test_routes_of_other_names_are_found_and_missing_ones_told_with_a_cure() -> 
 
 def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made() -> None:
     values: Any  # the parentheses were forgotten for the first
-    for values in ((who,), (ROLES, ["admin"]), (ROLES, "admin", None)):
+    for values in ((who,), (ROLES, ["admin"]), (ROLES, "admin", None), (ROLES, "")):
         with pytest.raises(TypeError, match="requires_claim: "):
             auth.requires_claim(*values)
     with pytest.raises(TypeError, match="To ask for a role, use requires_claim"):
         auth.login_required("admin")  # type: ignore[call-overload]  # the point
+    for empty in ("organization", "acr"):  # such as a setting that is missing
+        values = {empty: ""}
+        with pytest.raises(TypeError, match="must not be empty"):
+            auth.login_required(**values)
 
 
 def test_polling_by_a_passive_view_keeps_no_session_alive(clock: Clock) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import ssl
 import threading
 import time
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_hex, token_urlsafe
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 import pytest
@@ -126,9 +125,9 @@ class Customer(Caller):
         tenant.change_user("alice", roles=["admin"])
         self.sign_in_for_a_moment()
 
-    def sign_in_for_a_moment(self) -> None:
+    def sign_in_for_a_moment(self, path: str = "/login") -> None:
         self.tenant.access_token_lifetime = 0
-        assert self.login().status_code == 302
+        assert self.login(path).status_code == 302
         self.tenant.access_token_lifetime = 86_400
 
     def get(self, path: str, **headers: str) -> TestResponse:
@@ -554,7 +553,7 @@ def test_an_odd_answer_is_of_use(customer: Customer, odd: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("path", "accept", "told"),
     [
-        ("/token", "text/html", "/login?return_to=/token"),
+        ("/token", "text/html", "/login?return_to=/token&remember=0"),
         ("/renewed", "application/json", "application/problem+json"),
         ("/api", "text/html", "text/html; charset=utf-8"),  # which never redirects
     ],
@@ -562,6 +561,7 @@ def test_an_odd_answer_is_of_use(customer: Customer, odd: dict[str, Any]) -> Non
 def test_a_revoked_refresh_token_ends_the_session(
     customer: Customer, path: str, accept: str, told: str
 ) -> None:
+    customer.sign_in_for_a_moment("/login?remember=0")
     copied = customer.twin()
     customer.tenant.revoke_refresh_tokens("auth0|alice")
 
@@ -823,10 +823,11 @@ def test_a_login_without_what_was_asked_for_ends_on_a_page_and_does_not_go_round
 
 
 def test_who_is_asked_for_a_second_factor_is_led_there(customer: Customer) -> None:
+    customer.sign_in_for_a_moment("/login?remember=0")
     customer.tenant.require_mfa = True
     for path in ("/vault", "/token?open=1"):
         login = parse_qs(urlsplit(customer.get(path).location).query)
-        assert login == {"return_to": [path], **FACTOR}
+        assert login == {"return_to": [path], **FACTOR, "remember": ["0"]}
     for path, headers in (("/token", JSON), ("/api", HTML), ("/vault/api", HTML)):
         answer = customer.get(path, **headers)
         assert answer.status_code == 401
@@ -843,6 +844,23 @@ def test_who_is_asked_for_a_second_factor_is_led_there(customer: Customer) -> No
     assert (answer.status_code, (answer.json or {})["code"]) == (403, "mfa_required")
     customer.clock.forward(61)
     assert "acr_values" in customer.get(path).location
+
+
+@pytest.mark.parametrize(
+    ("given", "query"), [("acme", ""), ("", "?organization=acme")], ids=str
+)
+def test_a_step_up_keeps_the_organization(
+    tenant: Tenant, clock: Clock, given: str, query: str
+) -> None:
+    acme = tenant.add_organization("acme")
+    own = copy_of_auth({"AUTH0_ORGANIZATION": given})
+    customer = Customer(make_shop(own), tenant, clock)
+    customer.sign_in_for_a_moment(f"/login{query}")
+    tenant.require_mfa = True
+
+    for path in ("/vault", "/token"):
+        asked = parse_qs(urlsplit(customer.start(path)).query)
+        assert asked["organization"] == [given or acme.org_id]
 
 
 @pytest.mark.parametrize("kind", [MfaRequiredError, Auth0Error, AccessTokenError])
@@ -864,15 +882,17 @@ def test_an_app_answers_that_itself(
     assert seen == ([418, 302] if kind is MfaRequiredError else [302, 418])
 
 
-def test_who_has_no_refresh_token_signs_in(
+def test_who_has_no_refresh_token_signs_in_where_that_helps(
     tenant: Tenant, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
     own = copy_of_auth({**tenant.environ(), "AUTH0_SCOPE": "openid"})
     shop, always = make_shop(own), list[bool]()
 
     @shop.get("/token")
     async def token() -> str:
+        if name := request.args.get("of"):
+            asked = {"connection": name}
+            return str(await own.auth0.get_access_token_for_connection(asked))
         return str(await own.auth0.get_access_token(audience=request.args.get("for")))
 
     @shop.before_request
@@ -881,20 +901,20 @@ def test_who_has_no_refresh_token_signs_in(
             await token()
 
     shopper = Shopper(shop)
-    assert shopper.client.get("/token").location == "/login?return_to=/token"
+    for path in ("/token", "/token?of=github"):
+        away = shopper.client.get(path).location
+        assert unquote(away) == f"/login?return_to={path}"
     assert "No refresh token" not in caplog.text  # of a guest that is no wonder
-    tenant.access_token_lifetime = 0
-    shopper.login()
-    assert shopper.client.get("/token").status_code == 403  # another would not help
-    assert "No refresh token: add offline_access to AUTH0_SCOPE" in caplog.text
-
-    tenant.access_token_lifetime = 600
-    shopper.login("/login?remember=0")
-    assert shopper.client.get("/token").status_code == 200
+    for seconds, status in ((0, 500), (600, 200)):  # another login would not help
+        tenant.access_token_lifetime = seconds
+        shopper.login("/login?remember=0")
+        assert shopper.client.get("/token").status_code == status
     clock.forward(61)
     # an access token for another API is none that a login brings
-    assert shopper.client.get("/token?for=https://other.example").status_code == 403
-
+    for path in ("/token?for=https://other.example", "/token?of=github"):
+        answer = shopper.client.get(path, headers=JSON)
+        assert (answer.status_code, "no_refresh_token" in answer.text) == (500, True)
+    assert "add offline_access to AUTH0_SCOPE" in caplog.text
     clock.forward(601)
     assert shopper.client.get("/token", headers=JSON).status_code == 401
     away = shopper.client.get("/token").location
