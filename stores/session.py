@@ -242,10 +242,11 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             return None
         if known.copy is None:
             copied = {name: v for name, v in data.items() if name != "internal"}
-            known.copy = copied = copy_json(copied)
+            copied = copy_json(copied)
             idle_until = data["session"]["used_at"] + self.lifetime.idle_seconds
             ends_at = min(self.lifetime.expires_at(data), idle_until)
             copied["session"]["ends_at"] = float(ends_at)
+            known.copy = copied  # last, since a view may have threads
         return known.copy
 
     def _begin(self) -> Json:

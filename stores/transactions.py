@@ -101,7 +101,7 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
 def transaction_keys() -> list[str]:
     """Return the keys of this browser's transactions, without asking Redis."""
     held = getattr(session, "transactions", session)
-    return [key for key in held if key.startswith(TRANSACTION_PREFIX)]
+    return [key for key in held if str(key).startswith(TRANSACTION_PREFIX)]
 
 
 def forget_transactions() -> list[str]:

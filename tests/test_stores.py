@@ -20,6 +20,7 @@ from flask.testing import FlaskClient
 from auth0_flask import user_logged_out
 from auth0_flask.stores.cookies import PIECE_BYTES
 from auth0_flask.stores.encryption import Json, encrypt
+from auth0_flask.stores.transactions import forget_transactions
 from auth0_flask.tenant import Tenant
 from conftest import Clock
 from redis_server import RedisServer
@@ -272,6 +273,12 @@ def test_transactions_are_there_until_used_or_an_hour_old_and_the_newest_stay(
     assert kept == list(range(30 - len(kept), 30))
     assert 3 <= len(kept) <= 8
     assert sum(len(name) + len(v) for name, v in cookies_of(client).items()) < 4093
+
+
+def test_a_login_starts_beside_keys_that_are_no_strings(app_for: AppFor) -> None:
+    with app_for().test_request_context():
+        session[1] = "as Flask allows"  # type: ignore[index]
+        assert forget_transactions() == []
 
 
 def test_what_is_too_large_is_refused_and_named(
