@@ -110,8 +110,7 @@ def check() -> None:
         click.echo("\nFor https://manage.auth0.com, Applications, yours, Settings:")
         for name, value in _dashboard_addresses(settings).items():
             click.echo(f"  {name + ':':<25} {value}")
-    if wrong:
-        click.get_current_context().exit(1)
+    sys.exit(int(wrong))
 
 
 @auth0_commands.command("revoke")
@@ -127,12 +126,15 @@ def revoke(sub: str | None, sid: str | None, everybody: bool) -> None:
     if not shared_store().remembers:
         cure = "Name a file there, or change AUTH0_SECRET to end all sessions."
         raise click.ClickException(f"AUTH0_REVOCATIONS_PATH is none. {cure}")
+    lifetime, known = client.sessions.lifetime, "not known how many"
+    with suppress(StoreUnavailable):  # the list of devices decides nothing
+        known = f"{len(lifetime.devices(sub))} known" if sub else known
     try:
-        client.sessions.lifetime.end_all(sub=sub, sid=sid)
+        lifetime.end_all(sub=sub, sid=sid)
     except StoreUnavailable as error:
         raise click.ClickException(f"Nothing was ended: {error.__cause__}") from None
     whose = f"of {sub}" if sub else f"with the sid {sid}" if sid else "of everybody"
-    click.echo(f"Ended: all sessions {whose} that began before now.")
+    click.echo(f"Ended: all sessions {whose} that began before now ({known}).")
 
 
 def _local_callback() -> str:
@@ -324,10 +326,11 @@ def _callback(settings: Settings) -> Iterator[Finding]:
         rules = " or ".join(r.rule for r in current_app.url_map.iter_rules(endpoint))
         told = f"AUTH0_REDIRECT_URI is not the app's, which is {rules}. Correct it"
         yield WARNING, f"callback: the path of {told}, unless a proxy changes paths."
-    elif prefix not in {"", current_app.config["APPLICATION_ROOT"].rstrip("/")}:
-        told = f"{prefix!r} in AUTH0_REDIRECT_URI is unknown to the app. A proxy that"
-        cure = "strips it has to send X-Forwarded-Prefix, for ProxyFix (x_prefix=1)."
-        yield WARNING, f"callback: {told} {cure}"
+    elif prefix and not getattr(current_app.wsgi_app, "x_prefix", 0):
+        told = f"{prefix!r} in AUTH0_REDIRECT_URI is the app's only if its server sets"
+        ways = "SCRIPT_NAME, or a proxy X-Forwarded-Prefix, for ProxyFix (x_prefix=1)."
+        is_known = prefix == current_app.config["APPLICATION_ROOT"].rstrip("/")
+        yield SKIPPED if is_known else WARNING, f"callback: {told} {ways}"
 
 
 def _mounted(settings: Settings) -> tuple[MapAdapter, str | None]:

@@ -162,7 +162,8 @@ def init_app(
     if problems and not app.testing:
         if _is_serving():
             raise SetupError(problems)
-        logger.warning(SetupError(problems).message)
+        told = "The command flask auth0 check says what is missing or wrong."
+        logger.warning(SetupError((told,)).message)
     endpoints = Endpoints(app, login=login, callback=callback, logout=logout)
     shared_store = _choose_stores(app, client, redis)
     app.extensions[KEY] = Auth0Extension(client, endpoints, shared_store)

@@ -12,7 +12,6 @@ import jwt
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.error import Auth0Error, BackchannelLogoutError
 from flask import Blueprint, Response, current_app, redirect, request
-from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -86,10 +85,10 @@ def create_blueprint() -> Blueprint:
     for view in views:
         view.auth0_role = view.__name__  # what Endpoints and the guards look for
 
-    @routes.record
-    def exempt(state: BlueprintSetupState) -> None:
+    @routes.url_value_preprocessor  # before all hooks, whoever was registered first
+    def exempt(*_: object) -> None:
         # Flask-WTF's protection: these see by themselves where a request comes from
-        if exempt := getattr(state.app.extensions.get("csrf"), "exempt", None):
+        if exempt := getattr(current_app.extensions.get("csrf"), "exempt", None):
             for view in views:
                 exempt(view)
 

@@ -39,6 +39,8 @@ _WORDS = {  # by pydantic's types of errors
     "int_parsing": "is not a whole number such as 86400",
     "bool_parsing": "is neither true nor false",
 }
+_NO_ADDRESS = "is not an address such as http://localhost:5000/callback"
+_NO_ORIGINS = "is not a list of origins such as https://www.example.com"
 _PLACEHOLDERS = {
     *("", "your-tenant.eu.auth0.com", "your-client-id", "your-client-secret"),
     "your-secret-of-32-bytes-or-more",
@@ -103,11 +105,11 @@ def _url(value: str) -> httpx.URL:
         return httpx.URL()
 
 
-def _address(value: str) -> str:
+def _address(value: str, *, said: str = _NO_ADDRESS) -> str:
     url = _url(value)
     is_web = url.scheme in {"http", "https"} and url.host
     if not is_web or url.userinfo or url.fragment:
-        raise ValueError("is not an address such as http://localhost:5000/callback")
+        raise ValueError(said)
     if url.scheme == "http" and not is_loopback(url.host):
         raise ValueError("must begin with https://, except on localhost")
     # as it was written, which Auth0 compares, but for capitals and umlauts in the host
@@ -115,9 +117,9 @@ def _address(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    origin = _address(value).rstrip("/")
+    origin = _address(value, said=_NO_ORIGINS).rstrip("/")
     if origin.count("/") > 2 or "?" in origin:
-        raise ValueError("is not a list of origins such as https://www.example.com")
+        raise ValueError(_NO_ORIGINS)
     return origin
 
 

@@ -23,6 +23,7 @@ import respx
 from click.testing import Result
 from dotenv import dotenv_values
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from auth0_flask import SetupError
 from auth0_flask.redirects import ROLES
@@ -86,9 +87,15 @@ def assert_said(result: Result, status: str, text: str) -> None:
 def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
     check: Check,
 ) -> None:
+    def behind_a_proxy(auth: Any) -> Flask:
+        shop = make_shop(auth)
+        vars(shop)["wsgi_app"] = ProxyFix(shop.wsgi_app, x_prefix=1)
+        return shop
+
+    sub = {"AUTH0_REDIRECT_URI": "http://localhost:5000/sub/callback"}
     result = check(
-        APPLICATION_ROOT="/sub",
-        AUTH0_REDIRECT_URI="http://localhost:5000/sub/callback",
+        behind_a_proxy,
+        **sub,
         AUTH0_ALLOWED_ORIGINS="https://www.example.com https://m.example.com",
         AUTH0_PUSHED_AUTHORIZATION_REQUESTS="true",
     )
@@ -104,6 +111,8 @@ def test_all_is_fine_and_the_addresses_for_the_dashboard_are_those_of_the_app(
         f"  Allowed Logout URLs:      http://localhost:5000/sub/, {front_ends}",
         "  Back-Channel Logout URI:  http://localhost:5000/sub/backchannel-logout",
     ]
+    unknown = lines(check(APPLICATION_ROOT="/sub", **sub), "skipped")[0]
+    assert "'/sub' in AUTH0_REDIRECT_URI is the app's only if its server" in unknown
     insecure = check(SESSION_COOKIE_SAMESITE="None")
     assert "browsers drop SameSite=None" in lines(insecure, "wrong")[0]
     assert "Allowed Callback URLs" in insecure.output
@@ -254,10 +263,14 @@ def test_redis_that_is_up_but_of_no_use(
         assert_said(nobody, "wrong", "Redis")
 
 
-def test_wrong_settings_are_told_at_once_and_the_rest_is_checked(check: Check) -> None:
+def test_wrong_settings_are_told_once_and_the_rest_is_checked(
+    check: Check, caplog: pytest.LogCaptureFixture
+) -> None:
     result = check(AUTH0_DOMAIN="", AUTH0_CLIENT_ID="", AUTH0_SECRET="short")
     wrong = [line.partition(" ")[0] for line in lines(result, "wrong")]
     assert wrong == ["AUTH0_DOMAIN", "AUTH0_CLIENT_ID", "AUTH0_SECRET"]
+    assert "flask auth0 check says what" in caplog.text
+    assert wrong[0] not in caplog.text
     assert "routes: login, callback and logout are registered" in lines(result, "ok")
     assert "tenant, callback, cookies, store" in lines(result, "skipped")[0]
     assert "Allowed Callback URLs:" not in result.output

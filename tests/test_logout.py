@@ -197,16 +197,20 @@ def tell(shop: Flask, token: str | None) -> TestResponse:
 
 
 @pytest.mark.parametrize("is_flask_wtf", [True, False])
+@pytest.mark.parametrize("is_first", [True, False])
 def test_an_app_with_csrf_protection_takes_what_auth0_sends(
-    tenant: Tenant, is_flask_wtf: bool
+    tenant: Tenant, is_flask_wtf: bool, is_first: bool
 ) -> None:
     app, routes = Flask("shop"), create_blueprint()
+    routes.add_url_rule("/mine", "mine", lambda: "mine", methods=["POST"])
+    if not is_first:
+        auth.init_app(app).register_blueprint(routes)
     if is_flask_wtf:
         CSRFProtect(app)  # type: ignore[no-untyped-call]  # it has no types
     else:
         app.extensions["csrf"] = object()
-    routes.add_url_rule("/mine", "mine", lambda: "mine", methods=["POST"])
-    auth.init_app(app).register_blueprint(routes)
+    if is_first:
+        auth.init_app(app).register_blueprint(routes)
 
     assert tell(app, tenant.logout_token(sub="auth0|alice")).status_code == 200
     assert app.test_client().post("/logout/everywhere").status_code == 403
@@ -406,10 +410,15 @@ def revoke(shop: Flask, *words: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    "whose", [["--sub", "auth0|moment"], ["--sid", "test-session"], ["--all"]], ids=str
+    ("whose", "known"),
+    [
+        (["--sub", "auth0|moment"], "of auth0|moment that began before now (1 known)"),
+        (["--sid", "test-session"], "(not known how many)"),
+        (["--all"], "of everybody that began before now (not known"),
+    ],
 )
 def test_what_began_at_the_very_moment_is_over_and_another_tenants_is_not(
-    shop: Flask, monkeypatch: pytest.MonkeyPatch, whose: list[str]
+    shop: Flask, monkeypatch: pytest.MonkeyPatch, whose: list[str], known: str
 ) -> None:
     other, sub = copy_of_auth({"AUTH0_DOMAIN": "other.eu.auth0.com"}), "auth0|moment"
     ours, theirs = shop.test_client(), shop_of(other).test_client()
@@ -419,7 +428,7 @@ def test_what_began_at_the_very_moment_is_over_and_another_tenants_is_not(
     auth.login_as(ours, sub=sub)
     assert ours.get("/me").text == theirs.get("/me").text == sub
 
-    revoke(shop, *whose)
+    assert known in revoke(shop, *whose).output
 
     assert ours.get("/me").text == "nobody"
     assert theirs.get("/me").text == sub
@@ -430,6 +439,12 @@ def test_an_operator_is_told_what_is_wrong(shop: Flask) -> None:
     for app, words, code, told in (
         (shop, ("--all", "--sub", "x"), 2, "one of --sub SUB, --sid SID and --all"),
         (forgetful, ("--all",), 1, "AUTH0_REVOCATIONS_PATH is none"),
+        (
+            shop,
+            ("--sub", "nobody"),
+            0,
+            "sessions of nobody that began before now (0 known",
+        ),
     ):
         ended = revoke(app, *words)
         assert ended.exit_code == code

@@ -91,6 +91,7 @@ def test_what_is_missing_is_told_all_at_once_and_so_are_placeholders() -> None:
         ("AUTH0_REDIRECT_URI", "https://app.example.com/#x", "is not an address"),
         ("AUTH0_REDIRECT_URI", "http://localhost:65536/cb", "is not an address"),
         ("AUTH0_REDIS_URL", "my.redis.example:6379", "is not an address such as"),
+        ("AUTH0_ALLOWED_ORIGINS", "foo", "is not a list of origins such as"),
         ("AUTH0_SCOPE", "profile email", "must contain openid"),
         ("AUTH0_SESSION_IDLE_SECONDS", "1d", "is not a whole number such as 86400"),
         ("AUTH0_KEEP_ID_TOKEN", "ja", "is neither true nor false"),
