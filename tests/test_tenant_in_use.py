@@ -74,8 +74,10 @@ app = Flask(__name__)
 
 @app.get("/")
 def home():
-    url = f"https://{os.environ['AUTH0_DOMAIN']}/.well-known/jwks.json"
-    return {**os.environ, "keys": httpx.get(url).status_code}
+    url = f"https://{os.environ['AUTH0_DOMAIN']}/authorize?organization=acme"
+    query = f"&client_id={os.environ['AUTH0_CLIENT_ID']}&response_type=code"
+    query += f"&code_challenge_method=S256&code_challenge={'x' * 43}"
+    return {**os.environ, "acme": httpx.get(url + query).headers["Location"]}
 
 
 app.cli.command("show")(lambda: print(json.dumps(home())))
@@ -89,16 +91,21 @@ def test_an_env_file_keeps_an_app_neither_from_the_tenant_nor_from_the_rest(
 ) -> None:
     nobody = f"http://localhost:{free_port()}"
     proxies = {"HTTPS_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": nobody}
-    shown = json.loads(run([*TENANT, "flask", "show"], tmp_path, APP, 0, **proxies))
+    said = run([*TENANT, "flask", "show"], tmp_path, APP, 0, **proxies)
+    output, *told = said.splitlines()
+    assert [line.rpartition("/u/")[2] for line in told] == ["session", "inbox"]
+    shown = json.loads(output)
     assert [n for n, v in shown.items() if "theirs" in str(v)] == []
     assert shown["AUTH0_DOMAIN"].startswith("localhost:")
     assert shown["AUTH0_ORGANIZATION"] == shown["AUTH0_REDIS_URL"] == ""
     assert shown["AUTH0_REDIRECT_URI"] == "http://localhost:5000/callback"
-    assert (shown["DATABASE_URL"], shown["keys"]) == ("sqlite://", 200)
+    assert shown["DATABASE_URL"] == "sqlite://"
+    assert "/u/login?" in shown["acme"]
 
     more = {"AUTH0_REDIRECT_URI": "http://localhost:5001/auth/callback"}
     more["AUTH0_REDIS_URL"] = "redis://localhost/1"  # what the environment has stays
-    shown = json.loads(run([*TENANT, "flask", "show"], tmp_path, {}, 0, **more))
+    output = run([*TENANT, "flask", "show"], tmp_path, {}, 0, **more)
+    shown = json.loads(output.splitlines()[0])
     assert more.items() <= shown.items()
 
 

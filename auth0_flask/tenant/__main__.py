@@ -65,14 +65,12 @@ def serve_app() -> int:
     with Tenant() as tenant:
         # The app reads AUTH0_REDIRECT_URI on import, so the port is chosen first.
         url = f"http://localhost:{(port := _free_port())}"
-        tenant.change_user("alice", roles=["admin"])
         os.environ.update(tenant.environ(f"{url}/callback"))
         if get_load_dotenv():  # as "flask run" does; it overrides no variable
             load_dotenv()
         server = serve_on(port, ScriptInfo("app.py").load_app(), _QuietHandler)
         print(f"Open {url} and sign in as anybody. Press Ctrl+C to stop.")
-        print(f"Session at the stand-in for Auth0: {tenant.origin}/u/session")
-        print(f"Messages and one-time codes: {tenant.origin}/u/inbox", flush=True)
+        print(_furnish(tenant), flush=True)
         server.serve_forever(poll_interval=0.1)
         _on_signals(signal.SIG_IGN)  # a second Ctrl+C would print a traceback
     return 0
@@ -81,9 +79,8 @@ def serve_app() -> int:
 def run_command(command: Sequence[str]) -> int:
     """Run a program with a tenant's settings; return its exit code."""
     with Tenant() as tenant:
-        tenant.change_user("alice", roles=["admin"])
-        redirect_uri = os.environ.get("AUTH0_REDIRECT_URI")
-        settings = tenant.environ(redirect_uri) if redirect_uri else tenant.environ()
+        print(_furnish(tenant), file=sys.stderr)  # the other is the program's own
+        settings = tenant.environ(os.environ.get("AUTH0_REDIRECT_URI"))
         # Find the programs of this virtual environment first, even if not activated.
         path = [os.path.dirname(sys.executable), *os.get_exec_path()]
         environment = {**os.environ, "PATH": os.pathsep.join(path), **settings}
@@ -101,6 +98,14 @@ def run_command(command: Sequence[str]) -> int:
         _on_signals(forward)
         code = child.wait()
     return code if code >= 0 else 128 - code  # ended by a signal, as in shells
+
+
+def _furnish(tenant: Tenant) -> str:
+    """Add what the README's examples need; return where to look in the tenant."""
+    tenant.change_user("alice", roles=["admin"])
+    tenant.add_organization("acme")
+    session = f"Session at the stand-in for Auth0: {tenant.origin}/u/session"
+    return f"{session}\nMessages and one-time codes: {tenant.origin}/u/inbox"
 
 
 def _free_port() -> int:

@@ -111,12 +111,7 @@ def _verify(
     options: Any = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf"), False)
     options["require"] = ["iss", "aud", "exp", *also]
     claims: dict[str, Any] = jwt.decode(
-        token,
-        key,
-        algorithms=["RS256"],
-        issuer=iss,
-        audience=aud,
-        options=options,
+        token, key, algorithms=["RS256"], issuer=iss, audience=aud, options=options
     )
     if not isinstance(claims["exp"], int | float):
         raise jwt.DecodeError("exp is not a number")

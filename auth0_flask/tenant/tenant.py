@@ -113,9 +113,7 @@ class Tenant(Provider):
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def environ(
-        self, redirect_uri: str = "http://localhost:5000/callback"
-    ) -> dict[str, str]:
+    def environ(self, redirect_uri: str | None = None) -> dict[str, str]:
         """Return the environment variables that make an app use this tenant.
 
         ``SSL_CERT_FILE`` makes the app trust the tenant's certificate. Browsers do not
@@ -124,9 +122,10 @@ class Tenant(Provider):
 
         These variables override the app's ``.env``. Settings that would break the login
         are empty: the signing key (the tenant expects the client secret), the
-        organization (the tenant does not have it), and ``AUTH0_REDIS_URL`` unless the
+        organization (the tenant may not have it), and ``AUTH0_REDIS_URL`` unless the
         environment has it.
         """
+        redirect_uri = redirect_uri or "http://localhost:5000/callback"
         self.callback = self.callback or redirect_uri
         return {
             "AUTH0_DOMAIN": self.domain,
