@@ -222,8 +222,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     if settings.problems:
         left = "tenant, callback, cookies, store: need correct settings first"
     else:
-        wrong = "client_refused in the log says that they are wrong"
-        left = f"client ID and secret: only a login tries them; {wrong}"
+        left = "client ID and secret: only a login tries them; see client_refused"
         checks |= {
             "AUTH0_SECRET: does not look guessable": _secrets(settings),
             "tenant: discovery, issuer, keys and clock": _tenant(settings),
