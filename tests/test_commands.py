@@ -221,7 +221,7 @@ def test_routes_that_are_not_there_and_what_covers_a_guard_are_named(
 
 
 def test_what_the_store_is_for_is_told_and_one_that_hangs_given_up(
-    check: Check, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    check: Check, own_redis: RedisServer
 ) -> None:
     one = f"store: the file {REVOCATIONS}, for one machine; several need Redis"
     assert lines(check(), "ok")[-1] == one
@@ -230,6 +230,10 @@ def test_what_the_store_is_for_is_told_and_one_that_hangs_given_up(
     assert_said(check(AUTH0_REDIS_URL=own_redis.url), "wrong", "cannot be used")
     assert time.monotonic() - began < 15
 
+
+def test_redis_without_its_package_is_told_with_the_cure(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.delitem(sys.modules, "auth0_flask.stores.redis", raising=False)
     with pytest.raises(SetupError, match="needs the package redis: pip install redis"):

@@ -340,8 +340,9 @@ def test_a_deleted_or_replaced_file_ends_older_sessions_in_every_process_at_once
 def test_what_ended_is_on_the_disk_and_in_the_file_that_is_there(
     path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    another, heard = path.with_name("another"), list[str]()
-    for each in (path, another):
+    """Where a backup takes the file's place meanwhile, the caller has to try again."""
+    backup, heard = path.with_name("backup"), list[str]()
+    for each in (path, backup):
         SqliteStore(each).check()
     connect: Any = sqlite3.connect
 
@@ -349,7 +350,7 @@ def test_what_ended_is_on_the_disk_and_in_the_file_that_is_there(
         heard.append(statement)
         if statement == "COMMIT":
             monkeypatch.undo()
-            another.rename(path)
+            backup.rename(path)
 
     def overheard(*given: Any, **options: Any) -> Any:
         opened = connect(*given, **options)

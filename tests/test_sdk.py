@@ -74,60 +74,39 @@ def test_the_documented_login(caller: Caller) -> None:
     assert caller.ask(auth0.get_user) is None
 
 
-@pytest.mark.parametrize("way", [*WAYS, "by_link"])
+every_way = pytest.mark.parametrize("way", [*WAYS, "by_link"])
+
+
+@every_way
 def test_whichever_way_somebody_comes_in(
     way: str, caller: Caller, shop: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And however many clients the SDK opens, one TLS context is made."""
     create, tenant = Mock(wraps=ssl.create_default_context), caller.tenant
     monkeypatch.setattr(ssl, "create_default_context", create)
     _tls_context.cache_clear()
     heard: list[tuple[str, str]] = []
-    wrong: list[Exception] = []
-    shop.register_error_handler(LookupError, lambda _: ("no seat", 418))
 
-    def logged_in(sender: Flask, user: Any) -> None:
-        heard.append(("in", user["sub"]))
-        if wrong:
-            raise wrong.pop()
-
-    def logged_out(sender: Flask, user: Any) -> None:
-        heard.append(("out", user["sub"]))
-        session.clear()
-
-    def end_at_auth0(sender: Flask, user: Any) -> None:
-        form = {"logout_token": tenant.logout_token(sub=user["sub"])}
-        shop.test_client().post("/backchannel-logout", data=form)
+    def hear(what: str, sender: Flask, user: Any) -> None:
+        heard.append((what, user["sub"]))
+        if what == "out":
+            session.clear()
 
     with (
-        auth.user_logged_in.connected_to(logged_in, shop),
-        auth.user_logged_out.connected_to(logged_out, shop),
+        auth.user_logged_in.connected_to(partial(hear, "in"), shop),
+        auth.user_logged_out.connected_to(partial(hear, "out"), shop),
     ):
         assert caller.come_in(way, "alice").status_code < 400, caller.raised
         alice, first = caller.user["sub"], caller.session["session"]["id"]
         assert heard == [("in", alice)]
         copied = caller.twin()
+        caller.client.get("/cart")
         assert caller.come_in(way, "alice").status_code < 400, caller.raised
-        own = caller.session
+        assert caller.client.get("/cart").text == "full"
         if way != "by_second_factor":  # which makes more of the session there is
             assert heard == [("in", alice)] * 2
-            assert own["session"]["id"] != first
+            assert caller.session["session"]["id"] != first
             assert copied.user == {}
-        caller.client.get("/cart")
-
-        for error, status in (
-            *((auth.LoginRefused("Not <you>."), {403}), (ZeroDivisionError(), {500})),
-            *((LookupError(), {418}), ("absent", {400, 403}), (None, {400})),
-            (jwt.PyJWTError("in a token of the receiver's own"), {500}),
-        ):
-            if isinstance(error, Exception):
-                wrong.append(error)
-            else:  # there is no ID token in the answer, or it has no sub
-                tenant.forge(error, claims={"sub": ""})
-            answer = caller.come_in(way, "bob")
-            assert answer.status_code in status, answer.text
-            assert ("Not &lt;you&gt;." in answer.text) == (status == {403})
-            assert caller.session == own
-            assert caller.client.get("/cart").text == "full"
 
         heard.clear()
         ceiling = int(time.time()) + 600
@@ -141,10 +120,51 @@ def test_whichever_way_somebody_comes_in(
         token = tenant.logout_token(sub=None, sid=way)
         shop.test_client().post("/backchannel-logout", data={"logout_token": token})
         assert caller.user == {}
+    assert create.call_count == 1
+
+
+@every_way
+def test_whichever_way_a_logout_during_the_login_counts(
+    way: str, caller: Caller, shop: Flask
+) -> None:
+    def end_at_auth0(sender: Flask, user: Any) -> None:
+        form = {"logout_token": caller.tenant.logout_token(sub=user["sub"])}
+        shop.test_client().post("/backchannel-logout", data=form)
+
     with auth.user_logged_in.connected_to(end_at_auth0, shop):
         caller.come_in(way, "bob")
     assert caller.user == {}
-    assert create.call_count == 1  # for all clients that the SDK opens
+
+
+@every_way
+def test_whichever_way_a_login_that_fails_leaves_who_was_there(
+    way: str, caller: Caller, shop: Flask
+) -> None:
+    wrong: list[Exception] = []
+    shop.register_error_handler(LookupError, lambda _: ("no seat", 418))
+
+    def refuse(sender: Flask, user: Any) -> None:
+        raise wrong.pop()
+
+    caller.come_in(way, "alice")
+    own = caller.session
+    assert own
+    caller.client.get("/cart")
+    with auth.user_logged_in.connected_to(refuse, shop):
+        for error, status in (
+            *((auth.LoginRefused("Not <you>."), {403}), (ZeroDivisionError(), {500})),
+            *((LookupError(), {418}), ("absent", {400, 403}), (None, {400})),
+            (jwt.PyJWTError("in a token of the receiver's own"), {500}),
+        ):
+            if isinstance(error, Exception):
+                wrong.append(error)
+            else:  # there is no ID token in the answer, or it has no sub
+                caller.tenant.forge(error, claims={"sub": ""})
+            answer = caller.come_in(way, "bob")
+            assert answer.status_code in status, answer.text
+            assert ("Not &lt;you&gt;." in answer.text) == (status == {403})
+            assert caller.session == own
+            assert caller.client.get("/cart").text == "full"
 
 
 def test_a_receivers_error_reaches_the_view_as_it_is(

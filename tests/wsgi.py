@@ -16,7 +16,6 @@ import auth
 from app import create_app
 from auth0_flask.stores.redis import connect
 from redis_server import RedisServer
-from visitor import sign_in as sign_in
 
 KEPT = ["cookies", "redis"]
 
