@@ -57,14 +57,6 @@ class Caller(Shopper):
         assert self.call(work).text == "done", self.raised
         return self.found
 
-    @property
-    def user(self) -> Any:
-        return self.client.get("/me").json
-
-    @property
-    def session(self) -> Any:
-        return self.client.get("/session").json
-
     def twin(self, at: Flask | None = None) -> Caller:
         twin = Caller(at or self.client.application, self.tenant, self.auth0)
         twin.client = super().twin(at).client

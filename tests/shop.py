@@ -1,9 +1,9 @@
-"""Apps with a copy of `auth.py` each: one as the README has it, and the demo."""
+"""Apps with a copy of `auth.py` each: a shop as the README has it, and the demo."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 from typing import Any
@@ -22,11 +22,18 @@ def copy_of_auth(environment: Mapping[str, str]) -> Any:
         return _imported("auth", "shop", patch)
 
 
-def make_shop(auth: Any, **options: Any) -> Flask:
-    """Make the app; the options are those of `init_app`."""
+def make_shop(
+    auth: Any, prepare: Callable[[Flask], dict[str, Any]] = lambda _: {}, **options: Any
+) -> Flask:
+    """Make the shop, and views that tell who is there.
+
+    `init_app` gets the options, and those that are returned where the app is prepared.
+    """
     shop = Flask("shop")
-    auth.init_app(shop, **options)
+    auth.init_app(shop, **prepare(shop), **options)
     shop.register_blueprint(auth.routes)
+    shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
+    shop.add_url_rule("/session", "session", lambda: auth.auth0.read_session() or {})
     return shop
 
 

@@ -183,8 +183,7 @@ def test_a_callback_that_is_fetched_twice_signs_in_once(
     tenant: Tenant, seconds: float, kind: Any, request: pytest.FixtureRequest
 ) -> None:
     """A browser may, and shows the second answer; both are the same session."""
-    shop = make_shop(auth, **kind(Flask("none"), request))
-    shop.add_url_rule("/session", "session", lambda: auth.auth0.read_session() or {})
+    shop = make_shop(auth, lambda app: kind(app, request))
     shopper, began = Caller(shop, tenant), list[int]()
     shopper.username = "bob"
     shopper.login()
@@ -196,7 +195,7 @@ def test_a_callback_that_is_fetched_twice_signs_in_once(
         answer = shopper.client.get(callback)
         assert (answer.status_code, answer.location) == (302, "/reports")
         assert shopper.client.get("/cart").text == "new"  # Bob's is gone
-        return shopper.client.get("/session").json
+        return shopper.session
 
     tenant.fail("token", Fault.status(503))
     assert shopper.twin().client.get(callback).status_code == 502  # which is no result
@@ -218,11 +217,7 @@ def test_an_answer_that_is_late_does_not_sign_out_who_has_signed_in_again(
     tenant: Tenant, kind: Any, request: pytest.FixtureRequest
 ) -> None:
     """Such as that of a page which was left, with the cookie of just before."""
-    shop = Flask("shop")
-    auth.init_app(shop, **kind(shop, request))
-    shop.register_blueprint(auth.routes)
-    shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
-    alice = Shopper(shop)
+    alice = Shopper(make_shop(auth, lambda app: kind(app, request)))
     alice.login()
     late = alice.twin()
     alice.login()
@@ -339,7 +334,7 @@ def test_a_large_session_that_cannot_be_opened_keeps_nobody_from_signing_in(
 
     assert shopper.login().status_code == 302
 
-    assert (shopper.client.get("/me").json or {})["sub"] == "auth0|alice"
+    assert shopper.user["sub"] == "auth0|alice"
 
 
 def test_head_and_a_prefetch_start_and_end_nothing(alice: Shopper) -> None:

@@ -277,14 +277,12 @@ async def test_a_key_that_cannot_verify_signs_nobody_in(
 def test_a_pushed_request_carries_no_nonce(tenant: Tenant) -> None:
     """The SDK takes none from us there; PKCE binds the ID token to the login."""
     auth = copy_of_auth({"AUTH0_PUSHED_AUTHORIZATION_REQUESTS": "true"})
-    shop = make_shop(auth)
-    shop.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
-    shopper = Shopper(shop)
+    shopper = Shopper(make_shop(auth))
     tenant.forge(claims={"nonce": "another"})
 
     shopper.login()
 
-    assert (shopper.client.get("/me").json or {})["sub"] == "auth0|alice"
+    assert shopper.user["sub"] == "auth0|alice"
     assert tenant.count("/oauth/par") == 1
 
 

@@ -22,6 +22,7 @@ from auth0_flask.tenant import Tenant
 from conftest import SITE, Clock
 from redis_server import RedisServer
 from servers import ROOT, clean_environment
+from shop import make_shop
 from visitor import Shopper, Visitor, on_site
 
 
@@ -72,7 +73,7 @@ def test_120_logins_by_8_threads_are_each_the_right_users(
     def log_in(name: str) -> list[str]:
         shopper = Shopper(shop, name)
         assert shopper.login().status_code == 302
-        state = shopper.client.get("/session").json or {}
+        state = shopper.session
         (access,), issued = state["token_sets"], tenant.directory
         refresh = issued.refresh_tokens.grant(state["refresh_token"])
         grants = refresh, issued.access_tokens.get(access["access_token"])
@@ -264,12 +265,10 @@ def test_an_outage_is_logged_with_its_reason_once_a_minute(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app, now = Flask("shop"), time.monotonic
+    now = time.monotonic
     monkeypatch.setattr(StoreUnavailable, "_logged_at", {})
     with connect(own_redis.url) as redis:
-        auth.init_app(app, redis=redis)
-        app.add_url_rule("/me", "me", lambda: dict(auth.auth_user))
-        client = app.test_client()
+        client = make_shop(auth, redis=redis).test_client()
         auth.login_as(client)
         own_redis.kill()
 

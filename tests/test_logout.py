@@ -36,20 +36,6 @@ from visitor import Shopper, http_browser, sign_in
 SAME = {"Sec-Fetch-Site": "same-origin"}
 
 
-def shop_of(auth: Any, **options: Any) -> Flask:
-    """Make an app as the README has it, and views that tell who is there."""
-    app = make_shop(auth, **options)
-    app.add_url_rule("/me", view_func=lambda: auth.auth_user.get("sub", "nobody"))
-    app.add_url_rule("/session", "session", lambda: auth.auth0.read_session() or {})
-    return app
-
-
-@pytest.fixture
-def shop(tenant: Tenant) -> Flask:
-    """An app as the README has it."""
-    return shop_of(auth)
-
-
 def signed_in(shop: Flask, username: str = "alice") -> Shopper:
     """Return somebody who has signed in."""
     shopper = Shopper(shop, username)
@@ -58,18 +44,14 @@ def signed_in(shop: Flask, username: str = "alice") -> Shopper:
 
 
 @pytest.fixture
-def alice(shop: Flask) -> Shopper:
+def alice(shop: Flask, tenant: Tenant) -> Shopper:
     """Alice, signed in."""
     return signed_in(shop)
 
 
 def who(shopper: Shopper) -> str:
     """Say who the app takes somebody for."""
-    return shopper.client.get("/me").text
-
-
-def session_of(shopper: Shopper) -> Any:
-    return shopper.client.get("/session").json
+    return str(shopper.user.get("sub", "nobody"))
 
 
 @contextmanager
@@ -138,7 +120,7 @@ def test_two_apps_with_one_client_share_logouts_or_are_told_how(
     one, two = [Flask(n, instance_path=str(tmp_path / n)) for n in ("one", "two")]
     for each in (one, two):
         own.init_app(each).register_blueprint(own.routes)
-        each.add_url_rule("/me", view_func=lambda: own.auth_user.get("sub", "nobody"))
+        each.add_url_rule("/me", view_func=lambda: dict(own.auth_user))
         each.extensions["auth0"].shared_store.check()  # a session has to be younger
     alice = signed_in(one)
     copy = alice.twin(two)
@@ -222,7 +204,7 @@ def test_while_a_file_is_away_who_signed_out_is_nobody(
     tenant: Tenant, tmp_path: Path
 ) -> None:
     path, cache = [tmp_path / f"revocations{end}" for end in ("", "-cache")]
-    shop = shop_of(own := copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)}))
+    shop = make_shop(own := copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)}))
 
     @shop.get("/bye")
     async def bye() -> str:
@@ -248,7 +230,7 @@ def test_a_session_that_ended_at_auth0_begins_no_more_here(
     alice = Shopper(shop)
     with http_browser() as browser:
         alice.client.get(sign_in(browser, alice.start(), "alice"))
-        sid = session_of(alice)["user"]["sid"]
+        sid = alice.session["user"]["sid"]
         late = browser.get(alice.start()).headers["Location"]
 
     assert tell(shop, tenant.logout_token(sid=sid)).status_code == 200
@@ -258,7 +240,7 @@ def test_a_session_that_ended_at_auth0_begins_no_more_here(
     assert "You signed out while this sign-in was running" in page.text
     assert who(alice) == "nobody"
     alice.login()
-    assert session_of(alice)["user"]["sid"] != sid
+    assert alice.session["user"]["sid"] != sid
 
 
 def by_the_sdk(shop: Flask, token: str) -> None:
@@ -340,7 +322,7 @@ def test_a_key_that_auth0_withdrew_is_good_for_ten_minutes_at_most(
 def test_whatever_else_is_posted_signs_nobody_out(
     alice: Shopper, shop: Flask, tenant: Tenant
 ) -> None:
-    id_token = session_of(alice)["id_token"]
+    id_token = alice.session["id_token"]
     for token in (None, "garbage", "a.b.c", "x" * 9000, "é", id_token):
         answer = tell(shop, token)
         assert answer.status_code == 400
@@ -421,21 +403,20 @@ def test_what_began_at_the_very_moment_is_over_and_another_tenants_is_not(
     shop: Flask, monkeypatch: pytest.MonkeyPatch, whose: list[str], known: str
 ) -> None:
     other, sub = copy_of_auth({"AUTH0_DOMAIN": "other.eu.auth0.com"}), "auth0|moment"
-    ours, theirs = shop.test_client(), shop_of(other).test_client()
-    other.login_as(theirs, sub=sub)
+    ours, theirs = Shopper(shop), Shopper(make_shop(other))
+    other.login_as(theirs.client, sub=sub)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
-    auth.login_as(ours, sub=sub)
-    assert ours.get("/me").text == theirs.get("/me").text == sub
+    auth.login_as(ours.client, sub=sub)
+    assert who(ours) == who(theirs) == sub
 
     assert known in revoke(shop, *whose).output
 
-    assert ours.get("/me").text == "nobody"
-    assert theirs.get("/me").text == sub
+    assert (who(ours), who(theirs)) == ("nobody", sub)
 
 
 def test_an_operator_is_told_what_is_wrong(shop: Flask) -> None:
-    forgetful = shop_of(copy_of_auth({"AUTH0_REVOCATIONS_PATH": "none"}))
+    forgetful = make_shop(copy_of_auth({"AUTH0_REVOCATIONS_PATH": "none"}))
     for app, words, code, told in (
         (shop, ("--all", "--sub", "x"), 2, "one of --sub SUB, --sid SID and --all"),
         (forgetful, ("--all",), 1, "AUTH0_REVOCATIONS_PATH is none"),

@@ -186,9 +186,7 @@ def test_a_receivers_error_reaches_the_view_as_it_is(
 def test_an_organization_is_checked_whichever_way(tenant: Tenant) -> None:
     acme = tenant.add_organization("acme")
     own = copy_of_auth({"AUTH0_ORGANIZATION": acme.org_id})
-    shop = make_shop(own)
-    shop.add_url_rule("/me", "me", lambda: dict(own.auth_user))
-    caller = Caller(shop, tenant, own.auth0)
+    caller = Caller(make_shop(own), tenant, own.auth0)
 
     for way in ("by_code", "by_exchange", "by_approval"):
         answer = caller.come_in(way, "alice")

@@ -46,18 +46,14 @@ class Shop:
         for each in (self.alice, self.phone, self.bob):
             each.login()
         self.copy = self.alice.twin()
-        own: Any = self.alice.client.get("/session").json
+        own: Any = self.alice.session
         self.id, self.sid = own["session"]["id"], own["user"]["sid"]
 
     def _add_views(self) -> None:
         auth, app = self.auth, self.app
 
         for each in (app, self.worker):
-            each.add_url_rule("/me", "me", auth.login_required(lambda: "let in"))
-
-        @app.get("/session")
-        async def state() -> Any:
-            return await auth.auth0.get_session()
+            each.add_url_rule("/in", "in", auth.login_required(lambda: "let in"))
 
         @app.get("/token/<api>")
         async def token(api: str) -> str:
@@ -81,7 +77,7 @@ class Shop:
 
     def lets_in(self, shopper: Shopper, *, by: Flask | None = None) -> bool:
         """Tell whether a browser is signed in; its cookies stay what they are."""
-        answer = shopper.twin(by or self.app).client.get("/me", headers=JSON)
+        answer = shopper.twin(by or self.app).client.get("/in", headers=JSON)
         assert answer.status_code in {200, 401, 503}, answer.text
         return answer.status_code == 200
 

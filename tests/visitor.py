@@ -96,6 +96,15 @@ class Shopper:
         """Sign in; ends with what the callback answers."""
         return self.client.get(self.sign_in(path))
 
+    @property
+    def user(self) -> Any:
+        """The claims of who the shop takes them for; none of nobody."""
+        return self.client.get("/me").json
+
+    @property
+    def session(self) -> Any:
+        return self.client.get("/session").json
+
     def twin(self, at: Flask | None = None) -> Shopper:
         """Return the same browser as it is now, or one like it at another app."""
         twin = Shopper(at or self.client.application, self.username)
