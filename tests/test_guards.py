@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
 import pickle
 import re
@@ -18,7 +19,14 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from auth0_server_python.auth_types import StartInteractiveLoginOptions
-from flask import Blueprint, Flask, render_template_string, request, session
+from flask import (
+    Blueprint,
+    Flask,
+    jsonify,
+    render_template_string,
+    request,
+    session,
+)
 from flask.testing import FlaskClient
 from flask.views import MethodView
 
@@ -481,7 +489,7 @@ def test_a_page_opens_no_session_unasked_and_a_sync_one_no_event_loop(
     assert "Vary" not in client.get("/plain").headers
 
 
-def test_auth_user_cannot_be_changed_and_is_copied_and_combined_as_a_dict_is(
+def test_auth_user_cannot_be_changed_and_is_else_what_a_dict_is(
     app: Flask,
 ) -> None:
     async def kept() -> list[Any]:
@@ -491,6 +499,8 @@ def test_auth_user_cannot_be_changed_and_is_copied_and_combined_as_a_dict_is(
         assert all(type(c) is dict and c == user for c in copies)
         assert user | {"sub": "x", "a": 1} == {**user, "sub": "x", "a": 1}
         assert {"sub": "x", "a": 1} | user == {"a": 1, **user}
+        in_page = render_template_string("{{ auth_user|tojson }}")
+        assert json.loads(in_page) == jsonify(user).json == user
         for given in (user, *copies, user | {}, {} | user):
             given[ROLES].append("admin")
         return [repr(user), user[ROLES]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
-from flask import Flask, jsonify, render_template_string
+from flask import Flask
 
 import auth
 from auth0_flask import StoreUnavailable
@@ -162,20 +161,6 @@ def test_clocks_may_be_half_a_minute_apart(shop: Flask, tenant: Tenant) -> None:
     for seconds in (-30, 30):
         tenant.clock_offset = seconds
         assert Shopper(shop).login().status_code == 302
-
-
-def test_claims_become_json_as_any_mapping(shop: Flask, tenant: Tenant) -> None:
-    page = "{{ auth_user|tojson }}"
-    shop.add_url_rule("/json", "json", lambda: jsonify(auth.auth_user))
-    shop.add_url_rule("/page", "page", lambda: render_template_string(page))
-    shopper = Shopper(shop)
-    assert shopper.client.get("/json").json == {}
-
-    shopper.login()
-
-    user = shopper.client.get("/json").json or {}
-    assert user["sub"] == "auth0|alice"
-    assert json.loads(shopper.client.get("/page").text) == user
 
 
 def test_what_login_passes_on_and_what_it_does_not(shop: Flask, tenant: Tenant) -> None:
