@@ -23,7 +23,10 @@ def copy_of_auth(environment: Mapping[str, str]) -> Any:
 
 
 def make_shop(
-    auth: Any, prepare: Callable[[Flask], dict[str, Any]] = lambda _: {}, **options: Any
+    auth: Any,
+    prepare: Callable[[Flask], dict[str, Any]] = lambda _: {},
+    /,
+    **options: Any,
 ) -> Flask:
     """Make the shop, and views that tell who is there.
 

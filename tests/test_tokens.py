@@ -113,8 +113,6 @@ class Customer(Caller):
         self.clock, self.code = clock, lambda: tenant.otp_for("alice")
         api = auth.login_required(redirect=False)(auth0.get_access_token)
         for path, function in {
-            "/me": lambda: dict(auth.auth_user),
-            "/session": lambda: auth0.read_session() or {},
             "/admin": auth.requires_claim(ROLES, "admin")(lambda: "open"),
             "/github": ask_github,
             "/api": api,
@@ -167,10 +165,8 @@ class Customer(Caller):
 @pytest.fixture(params=[flasks_own])
 def customer(request: pytest.FixtureRequest, tenant: Tenant, clock: Clock) -> Customer:
     """Somebody at an app with this kind of session."""
-    app = Flask("shop")
-    auth.init_app(app, **request.param(app, request))
-    app.register_blueprint(auth.routes)
-    return Customer(app, tenant, clock)
+    shop = make_shop(auth, lambda app: request.param(app, request))
+    return Customer(shop, tenant, clock)
 
 
 over_every_kind = pytest.mark.parametrize("customer", KINDS, indirect=True)
@@ -360,7 +356,7 @@ def test_a_refresh_with_too_many_claims_loses_no_token(customer: Customer) -> No
         customer.tenant.change_user("alice", groups=groups)
         assert customer.get("/token").status_code == status
         customer.clock.forward(700)  # the result is forgotten by now
-    assert customer.goes_on(4)
+    assert customer.refresh(4) == 200
 
 
 # What is kept of a refresh
