@@ -234,6 +234,7 @@ def test_every_code_of_an_error_is_in_its_table() -> None:
     code = "".join(path.read_text() for f in folders for path in f.glob("*.py"))
     others = re.findall(r'^    error = "(\w+)"', code, re.M)
     others += re.findall(r'"(\w+s_unavailable)"', code)
+    others += [f"{what}_unavailable" for what in re.findall(r'_asking\("(\w+)"', code)]
 
     assert stated == {*errors._TEXTS, *others}
     assert len(others) > 4
