@@ -18,7 +18,13 @@ from auth0_server_python.utils import State
 from flask import abort, redirect
 
 from . import errors, redirects, signals
-from .session_door import Passwordless, SessionDoor, end_logins, verify_id_token
+from .session_door import (
+    LOGIN_SECONDS,
+    Passwordless,
+    SessionDoor,
+    end_logins,
+    verify_id_token,
+)
 from .settings import Settings, SetupError, is_loopback, network_setup_error
 from .stores import FlaskSessionStateStore, FlaskSessionTransactionStore, request_state
 from .stores.cookies import STATE_KEY, TRANSACTION_PREFIX
@@ -28,7 +34,6 @@ from .tokens import CONNECTION_ERRORS, Refresher, connection_failure, revoke
 from .verification import HttpxOAuthClient, Verifier, claims_for_sdk, http_options
 
 _NONCE = "_auth0_nonce"  # beside an app_state
-_LOGIN_SECONDS = 8.0  # however slowly bytes arrive
 _NO_OPTION = "Auth0Client takes settings and two stores, not {}. See docs/sdk.md."
 
 
@@ -127,7 +132,7 @@ class Auth0Client(ServerClient[Any]):
             options = options.model_copy(update={"app_state": kept})
         try:
             redirects.check_rounds(self.sessions.load)
-            async with asyncio.timeout(_LOGIN_SECONDS):
+            async with asyncio.timeout(LOGIN_SECONDS):
                 url: str = await super().start_interactive_login(options, {})
         except Exception as error:
             await self._door.fail(error, app_state)
@@ -174,8 +179,7 @@ class Auth0Client(ServerClient[Any]):
             known.wanted = app_state if isinstance(app_state, dict) else {}
             connects = transaction.auth_session  # an account
             work = self._connect if connects else self._with_oauth_client
-            async with asyncio.timeout(_LOGIN_SECONDS) as known.timeout:
-                result = await self._door.once(url, work)
+            result = await self._door.once(url, work)
         except Exception as error:
             if not connects:  # of such the SDK drops it when Auth0 has answered
                 await self.transactions.delete(identifier)
@@ -305,7 +309,7 @@ class Auth0Client(ServerClient[Any]):
             StoreUnavailable: It could not be stored; Auth0 may send it again.
         """
         self.settings.require()
-        async with asyncio.timeout(_LOGIN_SECONDS):
+        async with asyncio.timeout(LOGIN_SECONDS):
             claims = await self.verifier.verify_logout_token(logout_token)
         await self.sessions.delete_by_logout_token(claims)
         named = {name: claims.get(name) for name in ("sub", "sid")}

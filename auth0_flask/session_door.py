@@ -16,6 +16,7 @@ from auth0_server_python.error import ApiError, Auth0Error
 from auth0_server_python.store import StateStore
 from auth0_server_python.utils.helpers import validate_org_claims
 from flask import current_app, session
+from flask.sessions import session_json_serializer
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 
@@ -33,7 +34,7 @@ from .settings import Settings
 from .signals import Signal, login_failed, send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import RequestState, as_dict
-from .stores.cookies import STATE_KEY
+from .stores.cookies import STATE_KEY, is_ours
 from .stores.encryption import Json
 from .stores.session import lower_ceiling, renew_id
 from .stores.shared import SessionRejected, digest, shared_store
@@ -41,6 +42,8 @@ from .stores.transactions import TRANSACTION_SECONDS, forget_transactions
 from .verification import Verifier, check_nonce, unproved
 
 logger = logging.getLogger(__name__)
+#: Seconds that Auth0 has for all that a login asks it, however slowly bytes arrive.
+LOGIN_SECONDS = 8.0
 #: Seconds that a second request of a callback gets the result of the first.
 _CALLBACK_SECONDS = 30.0
 
@@ -180,17 +183,25 @@ class SessionDoor(StateStore):
         # held for as long as there is a result
         while (release := shared.lock(name, _CALLBACK_SECONDS)) is None:
             if encrypted := shared.result(name):
-                known.nonce, state = None, self._sessions.decrypt(name, encrypted)
-                return {"state_data": self._sessions.adopt(state)}
+                known.nonce, kept = None, self._sessions.decrypt(name, encrypted)
+                app_part = session_json_serializer.loads(kept.pop("app"))
+                state = self._sessions.adopt(kept.pop("session"), app_part)
+                return {"state_data": state, **kept}
             await asyncio.sleep(0.02)
         try:
             known.began = shared.now()
-            result = await work(url)
+            async with asyncio.timeout(LOGIN_SECONDS) as known.timeout:
+                result = await work(url)
         except BaseException:
             with suppress(StoreUnavailable):  # then it expires by itself
                 release()
             raise
-        encrypted = self._sessions.encrypt(name, known.session or {})
+        kept = {"session": self._sessions.load_unchecked(), "app": "{}"}
+        with suppress(TypeError):  # an interface of the app's may keep more than JSON
+            app_part = {key: v for key, v in session.items() if not is_ours(key)}
+            kept["app"] = session_json_serializer.dumps(app_part)
+        kept |= {n: v for n, v in result.items() if n == "connected_account"}
+        encrypted = self._sessions.encrypt(name, kept)
         with suppress(StoreUnavailable):  # only a second request needs it
             shared.keep_result(name, encrypted, _CALLBACK_SECONDS)
         return result

@@ -159,7 +159,7 @@ def sign_in(state: dict[str, Any], unused: float = 0) -> None:
 
     saved = auth0.sessions.save(state)
     saved["session"]["used_at"] -= unused
-    auth0.sessions.adopt(saved)
+    auth0.sessions.adopt(saved, {})
 
 
 def cookies(

@@ -171,13 +171,13 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             self.lifetime.register(data, request.user_agent.string)
         return data
 
-    def adopt(self, state: Json) -> Json:
+    def adopt(self, state: Json, app_part: Json) -> Json:
         """Keep a session as another request of this browser began it."""
         before = self.load_unchecked()
-        if before and before["user"]["sub"] != state["user"]["sub"]:
-            self.forget_app_data()
         is_new = not before or before["session"]["id"] != state["session"]["id"]
         if is_new:
+            self.forget_app_data()
+            session.update(app_part)
             renew_id()
         self._write(state, is_new)
         return state

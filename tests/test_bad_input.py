@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_hex
@@ -11,11 +12,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask
+from flask import Flask, session
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.wrappers import Response
 
 import auth
+from auth0_flask import session_door
 from auth0_flask.stores.cookies import STATE_KEY
 from auth0_flask.stores.encryption import encrypt
 from auth0_flask.tenant import Fault, Tenant
@@ -180,10 +182,16 @@ def test_a_flood_of_tokens_with_made_up_keys_fetches_few_keys(
 @pytest.mark.parametrize("kind", [flasks_own, in_redis])
 @pytest.mark.parametrize("seconds", [0, 0.5], ids=["in turn", "at once"])
 def test_a_callback_that_is_fetched_twice_signs_in_once(
-    tenant: Tenant, seconds: float, kind: Any, request: pytest.FixtureRequest
+    tenant: Tenant,
+    seconds: float,
+    kind: Any,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A browser may, and shows the second answer; both are the same session."""
+    monkeypatch.setattr(session_door, "LOGIN_SECONDS", 1)
     shop = make_shop(auth, lambda app: kind(app, request))
+    shop.add_url_rule("/uid", "uid", lambda: str(session.get("uid")))
     shopper, began = Caller(shop, tenant), list[int]()
     shopper.username = "bob"
     shopper.login()
@@ -191,10 +199,16 @@ def test_a_callback_that_is_fetched_twice_signs_in_once(
     shopper.username = "alice"
     callback = shopper.sign_in("/login?return_to=/reports")
 
+    def provision(sender: Flask, user: Any) -> None:
+        began.append(1)
+        session["uid"] = "of alice"
+        time.sleep(seconds * 2)
+
     def session_after(shopper: Shopper) -> Any:
         answer = shopper.client.get(callback)
         assert (answer.status_code, answer.location) == (302, "/reports")
         assert shopper.client.get("/cart").text == "new"  # Bob's is gone
+        assert shopper.client.get("/uid").text == "of alice"
         return shopper.session
 
     tenant.fail("token", Fault.status(503))
@@ -202,7 +216,7 @@ def test_a_callback_that_is_fetched_twice_signs_in_once(
     tenant.requests.clear()
     tenant.fail("token", Fault.slow(seconds))
     with (
-        auth.user_logged_in.connected_to(lambda *_, **__: began.append(1), shop),
+        auth.user_logged_in.connected_to(provision, shop),
         ThreadPoolExecutor(2 if seconds else 1) as threads,
     ):
         first, second = threads.map(session_after, [shopper.twin(), shopper.twin()])
