@@ -12,7 +12,6 @@ from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from auth0_server_python import error as sdk
-from auth0_server_python.utils.helpers import validate_org_claims
 from flask import (
     Flask,
     Response,
@@ -25,7 +24,7 @@ from werkzeug.exceptions import Forbidden
 
 from .client import current_client
 from .errors import ConfigurationError, ProblemResponse
-from .redirects import Endpoints, extension, login_again, try_silent_login
+from .redirects import Endpoints, extension, is_of, login_again, try_silent_login
 from .routes import answer_early
 from .session_door import answer_uncaught
 from .stores import request_state
@@ -93,12 +92,15 @@ def login_required(
         redirect: False answers 401 to browsers, too, as an API does.
 
     Raises:
-        TypeError: Both ``mfa`` and ``acr`` are given, or an empty string.
+        TypeError: Both ``mfa`` and ``acr`` are given, an empty string, or a
+            ``max_age`` that is no number of seconds.
     """
     if mfa and acr:
         raise TypeError("login_required takes either mfa=True or acr=..., not both.")
     if "" in (acr, organization):  # such as a setting: it would let everybody in
         raise TypeError("login_required: acr and organization must not be empty.")
+    if max_age is not None and not (isinstance(max_age, int) and max_age >= 0):
+        raise TypeError("login_required: max_age must be a number of seconds.")
     wanted = {
         "max_age": max_age,
         "acr_values": MFA if mfa else acr,
@@ -311,11 +313,10 @@ def _require(redirect: bool = True, **wanted: Any) -> Mapping[str, Any]:
     user: Mapping[str, Any] = (current_client().load_session() or {}).get("user") or {}
     if user:
         after_this_request(_not_stored)  # before the app's own hooks
-        with suppress(sdk.OrganizationTokenValidationError):
-            if organization := wanted.get("organization"):
-                validate_org_claims(dict(user), organization)
-            if not unproved(user, wanted):
-                return user
+        organization = wanted.get("organization")
+        is_other = organization and not is_of(user, organization)
+        if not (is_other or unproved(user, wanted)):
+            return user
     raise login_again(**wanted)
 
 

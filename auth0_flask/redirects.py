@@ -11,6 +11,8 @@ from posixpath import normpath
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from auth0_server_python.error import OrganizationTokenValidationError
+from auth0_server_python.utils.helpers import validate_org_claims
 from flask import (
     Flask,
     Response,
@@ -70,6 +72,13 @@ class NotSteppedUp(SignedOut):
     description = "Sign in again, or with a second factor, to see this."
 
 
+class OtherOrganization(SignedOut):
+    """Somebody is signed in with another organization, or with none."""
+
+    error = "wrong_organization"
+    description = "That is not the organization to sign in with."
+
+
 class Endpoints:
     """The endpoints of an app for login, callback and logout, by role.
 
@@ -120,16 +129,27 @@ def extension() -> Any:
         raise RuntimeError("Call auth.init_app(app) where the app is made.") from None
 
 
-def signed_out(**wanted: object) -> SignedOut:
+def signed_out(**wanted: Any) -> SignedOut:
     """Return the 401 for programs, which says where to sign in, and how."""
     said = {"form-action": extension().endpoints.path("login", **wanted)}
     names = ("acr_values", "max_age")
     more = {n: str(wanted[n]) for n in names if wanted.get(n) is not None}
-    kind = SignedOut
-    if more and request_state().session is not None:
+    kind, state = SignedOut, request_state().session
+    organization = wanted.get("organization")
+    if state and organization and not is_of(state["user"], organization):
+        kind = OtherOrganization
+    elif state and more:
         kind = NotSteppedUp
         said |= {"error": kind.error, **more}
     return kind(www_authenticate=WWWAuthenticate("cookie", said))
+
+
+def is_of(user: Mapping[str, Any], organization: str) -> bool:
+    """Tell whether a user has signed in with an organization, by id or name."""
+    with suppress(OrganizationTokenValidationError):
+        validate_org_claims(dict(user), organization)
+        return True
+    return False
 
 
 def login_again(**wanted: object) -> HTTPException:

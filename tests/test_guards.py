@@ -148,6 +148,7 @@ NOBODY: dict[str, Any] = {}
 ALICE: dict[str, Any] = {"sub": "auth0|alice", "name": "Alice"}
 ADMIN = {**ALICE, "roles": ["reader", "admin"]}
 READER = {**ALICE, "roles": ["reader"]}
+CODES = {"/acme": "wrong_organization", "/fresh": "insufficient_user_authentication"}
 STALE: dict[str, Any] = {**ALICE, "ago": 365}
 THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
 
@@ -168,6 +169,7 @@ THIRD_PARTY = {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}
         ({**ALICE, "ago": 350}, "/fresh", HTML, 200, "fresh"),  # as clocks may differ
         (STALE, "/fresh", JSON, 401, PROBLEM),
         (ALICE, "/acme", HTML, 302, TO_ACME),
+        (ALICE, "/acme", JSON, 401, PROBLEM),
         ({**ALICE, "organization": "ACME"}, "/acme", HTML, 200, "acme"),
         ({**ALICE, "organization": "evil"}, "/acme", HTML, 302, TO_ACME),
         (ALICE, "/admin", HTML, 403, PAGE),
@@ -222,6 +224,7 @@ def test_who_asks_for_what_and_where_they_end_up(
     assert shown == (f"/login?return_to={where}" if status == 302 else where)
     if status == 401:
         assert "login" in answer.headers["WWW-Authenticate"]
+        assert (answer.json or {})["code"] == CODES.get(path, "signed_out")
     if status == 403:
         state = "had another value" if "roles" in who else "was absent"
         assert re.search(f"the claim [^ ]+ {state}", caplog.text)
@@ -372,6 +375,9 @@ def test_a_claim_that_can_never_be_met_is_refused_where_the_view_is_made() -> No
         values = {empty: ""}
         with pytest.raises(TypeError, match="must not be empty"):
             auth.login_required(**values)
+    for values in ("300", -1, 0.5):
+        with pytest.raises(TypeError, match="max_age must be a number of seconds"):
+            auth.login_required(max_age=values)
 
 
 def test_polling_by_a_passive_view_keeps_no_session_alive(clock: Clock) -> None:
