@@ -131,6 +131,7 @@ def test_whichever_way_a_logout_during_the_login_counts(
         form = {"logout_token": caller.tenant.logout_token(sub=user["sub"])}
         shop.test_client().post("/backchannel-logout", data=form)
 
+    shop.extensions["auth0"].shared_store.check()  # as a server does at its start
     with auth.user_logged_in.connected_to(end_at_auth0, shop):
         caller.come_in(way, "bob")
     assert caller.user == {}
