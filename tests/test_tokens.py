@@ -311,18 +311,20 @@ def test_no_late_page_brings_a_role_back(
     assert customer.refresh(asked) == (302 if work is clear else 200)
 
 
-@pytest.mark.parametrize("rotates", [True, False])
+@pytest.mark.parametrize(("rotates", "asked"), [(True, 3), (False, 2)])
 @over_every_kind
 def test_pages_that_want_tokens_of_two_apis_at_once_come_to_have_both(
-    customer: Customer, rotates: bool
+    customer: Customer, rotates: bool, asked: int
 ) -> None:
     customer.tenant.rotate_refresh_tokens = rotates
     before = customer.tenant.count("/oauth/token")
     for _ in range(4):
         with customer.during(partial(auth0.get_access_token, audience=API)):
             customer.token("https://b.example/")
-        customer.clock.forward(700)  # what is kept of a refresh is forgotten by now
-    assert customer.tenant.count("/oauth/token") - before <= 3  # Redis forgets later
+    assert customer.tenant.count("/oauth/token") - before == asked
+    customer.token()
+    kept = {tokens["audience"] for tokens in customer.session["token_sets"]}
+    assert kept == {API, "https://b.example/", "default"}
 
 
 @over_every_kind
