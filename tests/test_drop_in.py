@@ -16,13 +16,11 @@ import httpx
 import pytest
 from flask import Flask, request, session
 from flask.sessions import SecureCookieSessionInterface
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 import auth
 from auth0_flask.tenant import Tenant
 from readme_blocks import PAGES, blocks, chapter
 from servers import FLASK_RUN, ROOT, free_port, serving
-from shop import make_shop
 from visitor import Shopper, Visitor
 
 Visitors = Callable[..., Visitor]
@@ -220,20 +218,6 @@ async def test_its_users_keep_their_rows(
         assert "kettle" not in page.text
     eves = "eve@example.com", "eve@example.com", "auth0|eve"
     assert rows(shop, users) == [hers, carol, eves]
-
-
-def test_two_apps_in_one_process(tenant: Tenant) -> None:
-    first, second = (make_shop(auth) for _ in range(2))
-    pages = "/page", "/two/page"
-    for app in (first, second):
-        app.add_url_rule("/page", "page", auth.login_required(lambda: "ours"))
-    first.wsgi_app = DispatcherMiddleware(first.wsgi_app, {"/two": second.wsgi_app})  # type: ignore[method-assign]  # as Flask shows it
-    for path in pages:
-        shopper = Shopper(first)
-        assert shopper.login(path).location == path
-        assert [shopper.client.get(page).text for page in pages] == ["ours"] * 2
-        shopper.client.get(path.replace("page", "logout"))
-        assert [shopper.client.get(page).status_code for page in pages] == [302] * 2
 
 
 def test_the_routes_of_the_docs_under_other_names_and_a_session_that_is_cleared(

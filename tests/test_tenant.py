@@ -115,26 +115,6 @@ def client(tenant: Tenant) -> Iterator[Client]:
         yield client
 
 
-def test_an_organization_is_named_on_the_page_and_in_all_that_is_issued(
-    client: Client, tenant: Tenant
-) -> None:
-    tenant.add_organization("acme", org_id="org_1", display_name="Acme <Inc.>")
-    asked = {"organization": "acme", "invitation": "ticket", "screen_hint": "signup"}
-    page = client.http.get(client.authorize(**asked).headers["location"]).text
-    assert "with <strong>Acme &lt;Inc.&gt;</strong>" in " ".join(page.split())
-    assert "You have been invited." in page
-    assert "<h1>Sign up</h1>" in page
-
-    for name in ("org_1", "ACME", None):
-        tokens = client.login(organization=name, audience="https://api.example/")
-        issued = [claims_of(tokens), claims_of(tokens, "access_token")]
-        issued += [claims_of(client.refresh(tokens["refresh_token"]).json())]
-        issued += [client.get("userinfo", tokens["access_token"]).json()]
-        named = {"org_id": "org_1", "org_name": "acme"} if name else {}
-        for claims in issued:
-            assert {n: v for n, v in claims.items() if "org_" in n} == named
-
-
 MISTAKES = [
     *("organization=org_no", "connection=myspace", "prompt=none login", "max_age=soon"),
     *("response_mode=form_post", "response_type=token", "code_challenge_method=plain"),
