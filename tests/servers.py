@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import randbelow
 from subprocess import STDOUT
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from watch import watch
 
@@ -91,11 +91,12 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def flask(
-    words: Sequence[str], environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run a ``flask`` command to its end."""
-    env, command = clean_environment(environment), [str(BIN / "flask"), *words]
-    return subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30
-    )
+def run(
+    *command: str | Path, env: Mapping[str, str], cwd: Path = ROOT, status: int = 0
+) -> str:
+    """Run a program to its end; return what it printed, and then its complaints."""
+    place: Any = {"cwd": cwd, "env": clean_environment(env), "timeout": 300}
+    ended = subprocess.run(command, **place, capture_output=True, text=True)
+    said = str(ended.stdout + ended.stderr)
+    assert ended.returncode == status, said
+    return said

@@ -10,7 +10,6 @@ import contextvars
 import gc
 import importlib.metadata
 import os
-import subprocess
 import sys
 import textwrap
 import threading
@@ -25,7 +24,7 @@ import pytest
 from asgiref.sync import AsyncToSync, sync_to_async
 
 from auth0_flask.event_loops import MAX_IDLE, reuse_event_loops
-from servers import ROOT
+from servers import run
 
 Loop = asyncio.AbstractEventLoop
 Act = Callable[[Loop], Any]
@@ -222,11 +221,8 @@ async def one(): return await sync_to_async(int)("1")
 def python(script: str) -> str:
     """Run a script that has the bridge, and ``wait`` for a forked child, to its end."""
     options = "-W", "error", "-W", "ignore::DeprecationWarning"
-    command = [sys.executable, *options, "-c", START + textwrap.dedent(script)]
-    ended = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False
-    )
-    return ended.stdout + ended.stderr
+    command = ["timeout", str(HANG), sys.executable, *options, "-c"]
+    return run(*command, START + textwrap.dedent(script), env={})
 
 
 @needs_reuse

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Tenant
 from conftest import SITE, Clock
 from redis_server import RedisServer
-from servers import ROOT, clean_environment
+from servers import run
 from shop import make_shop
 from visitor import Shopper, Visitor, on_site
 
@@ -227,18 +226,11 @@ def test_a_run_that_says_a_secret_fails_and_tells_which_where_and_when() -> None
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     more = ["-p", "xdist", "-p", "asyncio", "--numprocesses", "1"]
-    ended = subprocess.run(
-        [*command, *more, "tests/said_on_purpose.py"],
-        cwd=ROOT,
-        env=clean_environment({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command += [*more, "tests/said_on_purpose.py"]
+    shown = run(*command, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, status=1)
 
-    assert ended.returncode == 1, ended.stdout
-    assert "9 passed" in ended.stdout
-    told = ended.stdout.partition("secrets that were said")[2].splitlines()
+    assert "9 passed" in shown
+    told = shown.partition("secrets that were said")[2].splitlines()
     found = [line.split(", first in ") for line in told if ", first in " in line]
     assert {what for what, _ in found} == said
     for what, test in found:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from subprocess import PIPE, STDOUT
-from typing import Any
 
 import pytest
 
 import auth0_flask
+import servers
 from environments import environment_with
 from readme_blocks import copy_project
 from redis_server import RedisServer
-from servers import BIN, ROOT, clean_environment
+from servers import BIN, ROOT
 from test_settings import GOOD
 
 NAME, VERSION = "auth0_flask_login", auth0_flask.__version__
@@ -72,15 +70,12 @@ def test_a_login_a_refresh_and_a_logout(auth0_tenant, tenant_user):
 
 def run(*command: str | Path, cwd: Path = ROOT, **more: str) -> str:
     """Run a program to its end, where it sees nothing of this project."""
-    ours = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": ""}
-    there: dict[str, Any] = {"cwd": cwd, "env": clean_environment({**ours, **more})}
-    ended = subprocess.run(command, **there, stdout=PIPE, stderr=STDOUT, text=True)
-    assert ended.returncode == 0, ended.stdout
-    return str(ended.stdout)
+    return servers.run(*command, cwd=cwd, env={"PYTHONPATH": "", **more})
 
 
 def pip(*words: str | Path, cwd: Path = ROOT, **more: str) -> str:
-    return run(sys.executable, "-m", "pip", *words, cwd=cwd, **more)
+    command = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    return run(*command, *words, cwd=cwd, **more)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from auth0_flask.settings import Settings, setting_names
 from auth0_flask.tenant import Tenant, pytest_plugin
 from docs import make_reference
 from readme_blocks import PAGES, README, Block, Shell, blocks, chapter, copy_project
-from servers import ROOT, clean_environment, free_port
+from servers import ROOT, free_port, run
 from test_drop_in import PACKAGES, app_of_the_readme
 from test_settings import GOOD
 from visitor import Shopper, Visitor, http_browser, state_of
@@ -168,11 +167,9 @@ def test_its_tests_pass_in_an_empty_environment_and_with_the_tenant_too(
 
 
 def _pytest(folder: Path) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "asyncio"]
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "asyncio")
     own = {"PYTHONPATH": PACKAGES, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run(
-        command, cwd=folder, env=clean_environment(own), capture_output=True, text=True
-    ).stdout
+    return run(*command, cwd=folder, env=own)
 
 
 def test_its_other_fragments_are_parts_of_the_examples() -> None:

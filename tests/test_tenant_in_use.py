@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
+import servers
 from auth0_flask.tenant import Tenant
 from servers import ROOT, WITH_DOTENV, clean_environment, free_port
 
@@ -29,15 +29,11 @@ def run(
     """Run a program in a folder with these files; return what it said."""
     for name, text in files.items():
         (folder / name).write_text(text)
-    own = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    own = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "SSL_CERT_FILE": ""}
     own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # it is slow
-    environment = clean_environment(WITH_DOTENV | own | more)
-    environment.pop("SSL_CERT_FILE", None)
-    options: dict[str, Any] = {"cwd": folder, "env": environment, "timeout": 120}
-    ended = subprocess.run(command, **options, capture_output=True, text=True)
-    said = str(ended.stdout + ended.stderr)
-    assert ended.returncode == status, said
-    assert "Traceback" not in ended.stderr
+    env = WITH_DOTENV | own | more
+    said = servers.run(*command, cwd=folder, env=env, status=status)
+    assert "Traceback" not in said
     return said
 
 
