@@ -168,14 +168,6 @@ async def visitors(site: str, tenant: Tenant) -> AsyncIterator[Callable[..., Vis
 
 
 @pytest.fixture
-def nothing_discovered() -> None:
-    """The app knows nothing of the tenant yet."""
-    from auth import auth0
-
-    auth0.verifier.forget()
-
-
-@pytest.fixture
 def alice(visitors: Callable[..., Visitor]) -> Visitor:
     return visitors("alice")
 

@@ -123,14 +123,7 @@ async def test_what_is_in_the_image_signs_somebody_in_and_answers_its_health_che
     assert (tmp_path / "revocations.sqlite3").exists() != with_redis
 
 
-def test_its_logging_says_what_becomes_of_logins() -> None:
-    """Those loggers are there before granian reads this; by default they end."""
-    config = json.loads((ROOT / "logging.json").read_text())
-    assert config["disable_existing_loggers"] is False
-    assert config["root"]["level"] == "INFO"
-
-
-def test_the_image_has_no_more_than_it_needs_and_compose_reaches_only_the_app() -> None:
+def test_the_image_and_compose_have_what_they_need_and_no_more() -> None:
     for path in (
         *(".env", ".env.example", ".git/config", "instance/auth0-revocations.sqlite3"),
         *("auth0_flask/__pycache__/client.cpython-313.pyc", "tests/conftest.py"),
@@ -138,6 +131,10 @@ def test_the_image_has_no_more_than_it_needs_and_compose_reaches_only_the_app() 
     ):
         assert is_held_back(path), path
     assert DOCKERFILE.index(("USER", "app")) < DOCKERFILE.index(("CMD", *said("CMD")))
+
+    config = json.loads((ROOT / "logging.json").read_text())
+    assert config["root"]["level"] == "INFO"
+    assert config["disable_existing_loggers"] is False  # ours are there before it
 
     app, redis = COMPOSE["app"], COMPOSE["redis"]
     assert app["ports"] == ["127.0.0.1:8000:8000"]
