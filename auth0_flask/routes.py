@@ -123,15 +123,17 @@ def login_options() -> StartInteractiveLoginOptions:
     if silent := asked.get("silent") == "1":
         note_silent_login()
     passed_on = {"ui_locales": _languages(), **asked}
+    kept = {
+        "return_to": safe_return_to(request.args.get("return_to")),
+        "remember": False if request.args.get("remember") == "0" else None,
+        "max_age": int(asked["max_age"]) if "max_age" in asked else None,
+        "acr_values": asked.get("acr_values"),
+        "silent": silent or None,
+        "transferred": "session_transfer_token" in asked or None,
+    }
     return StartInteractiveLoginOptions(
-        app_state={
-            "return_to": safe_return_to(request.args.get("return_to")),
-            "remember": request.args.get("remember") != "0",
-            "max_age": int(asked["max_age"]) if "max_age" in asked else None,
-            "acr_values": asked.get("acr_values"),
-            "silent": silent,
-            "transferred": "session_transfer_token" in asked,
-        },
+        # in a cookie, where bytes are few
+        app_state={name: value for name, value in kept.items() if value is not None},
         authorization_params={n: v for n in _PASSED_ON if (v := passed_on.get(n))},
         organization=organization,
         invitation=asked.get("invitation"),

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import jwt
 from auth0_server_python.auth_server import PasswordlessClient
-from auth0_server_python.error import ApiError, Auth0Error
+from auth0_server_python.error import ApiError, Auth0Error, MissingTransactionError
 from auth0_server_python.store import StateStore
 from auth0_server_python.utils.helpers import validate_org_claims
-from flask import current_app, session
+from flask import current_app, redirect, request, session
 from flask.sessions import session_json_serializer
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
@@ -29,7 +29,7 @@ from .errors import (
     error_chain,
     login_error,
 )
-from .redirects import after_silent_login, login_url
+from .redirects import after_silent_login, count_round, home, login_url
 from .settings import Settings
 from .signals import Signal, login_failed, send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
@@ -38,7 +38,11 @@ from .stores.cookies import STATE_KEY, is_ours
 from .stores.encryption import Json
 from .stores.session import lower_ceiling, renew_id
 from .stores.shared import SessionRejected, digest, shared_store
-from .stores.transactions import TRANSACTION_SECONDS, forget_transactions
+from .stores.transactions import (
+    TRANSACTION_SECONDS,
+    forget_transactions,
+    transaction_keys,
+)
 from .verification import Verifier, check_nonce, unproved
 
 logger = logging.getLogger(__name__)
@@ -216,6 +220,11 @@ class SessionDoor(StateStore):
             raise own or error
         found.app_state = app_state
         found.login_url = login_url(found)
+        is_unknown = isinstance(error, MissingTransactionError)
+        if is_unknown and "code" in request.args and transaction_keys():
+            # another login took its cookie's place; Auth0 knows the user by now
+            count_round()
+            raise HTTPException(response=redirect(found.login_url or home()))
         if isinstance(found, ProviderDown) or found.error == "invalid_token":
             self._verifier.forget()
         await send(login_failed, error=found)

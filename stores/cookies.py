@@ -40,7 +40,7 @@ TOTAL_BYTES = 7_500
 #: and name, path and domain need room as well.
 PIECE_BYTES = 3_000
 #: Transactions at most; bytes of a usual one; bytes of the one that may be longer.
-SLOTS, SLOT_BYTES, LONG_BYTES = 8, 560, 3_200
+SLOTS, SLOT_BYTES, LONG_BYTES = 8, 600, 3_200
 #: Seconds that the clocks of two machines may differ by.
 CLOCK_TOLERANCE = 60
 #: Seconds that a transaction's cookie lives; longer than the transaction is valid,

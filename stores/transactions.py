@@ -49,6 +49,7 @@ class FlaskSessionTransactionStore(EncryptedStore, TransactionStore):
             SessionTooLarge: There is no room even for this one alone.
         """
         data = {**as_dict(state), "created_at": round(time.time(), 3)}
+        data.pop("domain", None)  # the client has but one, and bytes are few
         encrypted = self.encrypt(identifier, data)
         room = min(_MAX_BYTES, room_left() - 2 * SLOT_BYTES)
         if len(encrypted) > max(_USUAL_BYTES, room) and _drop_return_to(data):

@@ -8,7 +8,7 @@ from datetime import timedelta
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from flask.sessions import SecureCookieSessionInterface
@@ -263,6 +263,20 @@ def test_however_many_logins_start_at_the_same_moment_servers_take_the_cookies(
     assert back.status_code == 403  # and not 400: it is known
     client.get("/logout")
     assert cookies_of(client) == {}
+
+
+PAGE = "/customers/4711/invoices?from=2026-11-01&to=2026-11-28&sort=-date&page=2"
+
+
+@pytest.mark.parametrize(
+    ("page", "leads_to"), [(PAGE, PAGE), (LONG, "/login?return_to=/")]
+)
+def test_the_login_of_a_second_tab_leaves_that_of_the_first_one(
+    alice: Shopper, page: str, leads_to: str
+) -> None:
+    first = alice.sign_in(login := f"/login?{urlencode({'return_to': page})}")
+    alice.start(login)
+    assert alice.client.get(first).location == leads_to
 
 
 def test_a_transaction_that_does_not_fit_leaves_a_long_session_alone() -> None:
