@@ -23,7 +23,7 @@ from flask import (
 from werkzeug.exceptions import Forbidden
 
 from .client import current_client
-from .errors import ConfigurationError, ProblemResponse
+from .errors import ProblemResponse, ProviderRefused
 from .redirects import Endpoints, extension, is_of, login_again, try_silent_login
 from .routes import answer_early
 from .session_door import answer_uncaught
@@ -192,9 +192,9 @@ def answer_sdk_error(error: sdk.Auth0Error) -> Any:
         if not helps and needs_factor:
             return answer_uncaught(error)
         if not helps:
-            wrong = ConfigurationError("no_refresh_token")
-            wrong.title, wrong.__cause__ = "That did not work just now", error
-            return answer_uncaught(wrong)
+            refused = ProviderRefused("no_refresh_token")
+            refused.title, refused.__cause__ = "That did not work just now", error
+            return answer_uncaught(refused)
     return current_app.handle_user_exception(login_again(**wanted))
 
 

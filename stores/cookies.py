@@ -15,6 +15,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from flask import Flask, Request, Response, current_app, request, session
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 #: What the SDK's identifiers are in ``flask.session``: the session, transactions.
 STATE_KEY = "_a0_session"
 TRANSACTION_PREFIX = "_a0_tx:"
+_OURS = (STATE_KEY, TRANSACTION_PREFIX)
 #: Bytes of all our cookies in one request; common servers take a line of 8 KB.
 TOTAL_BYTES = 7_500
 #: Bytes of value in one cookie: browsers drop one of more than 4096 bytes silently,
@@ -63,7 +65,7 @@ _slot_numbers = itertools.count()
 
 def is_ours(key: object) -> bool:
     """Tell whether a key of ``flask.session`` is one of the stores'."""
-    return isinstance(key, str) and key.startswith((STATE_KEY, TRANSACTION_PREFIX))
+    return isinstance(key, str) and key.startswith(_OURS)
 
 
 def room_left() -> float:
@@ -89,25 +91,29 @@ class OwnCookies:
             the prefix that browsers enforce: no sibling subdomain can plant a
             ``__Host-`` cookie (RFC 6265bis section 4.1.3). It is made from the app's
             own name, so that two apps on one host stay apart.
-        attributes: What all carry: by the app's own settings, but hidden from scripts.
     """
 
     def __init__(
         self, interface: SessionInterface, app: Flask, received: Mapping[str, str]
     ) -> None:
-        self._received = received
-        found = {n: getattr(interface, f"get_cookie_{n}", None) for n in _ATTRS}
-        # Flask knows of partitioned cookies since 3.1
-        own = {name: get(app) for name, get in found.items() if get}
-        self.attributes: Json = {**own, "httponly": True}
+        self._interface, self._app, self._received = interface, app, received
         apps = interface.get_cookie_name(app)
         plain = apps.removeprefix("__Host-").removeprefix("__Secure-")
         self.name = f"{plain}_auth0"
-        if own["secure"]:
-            is_shared = own["path"] != "/" or own["domain"]
+        if interface.get_cookie_secure(app):
+            path, domain = interface.get_cookie_path(app), interface.get_cookie_domain
+            is_shared = path != "/" or domain(app)
             self.name = f"__{'Secure' if is_shared else 'Host'}-{self.name}"
         self._slots = f"{self.name}_tx"
         self._old_prefix = f"{apps}_a0_tx."  # as version 1.0 named them
+
+    @cached_property
+    def attributes(self) -> Json:
+        """What all carry: by the app's own settings, but hidden from scripts."""
+        found = {n: getattr(self._interface, f"get_cookie_{n}", None) for n in _ATTRS}
+        # Flask knows of partitioned cookies since 3.1
+        own = {name: get(self._app) for name, get in found.items() if get}
+        return {**own, "httponly": True}
 
     def transactions(self) -> dict[str, str]:
         """Return encrypted transactions by the keys of ``flask.session``."""
@@ -174,16 +180,17 @@ class SplitSession(SecureCookieSession):
     #: Whether ours came in the app's cookie, as version 1.0 wrote them.
     is_legacy: bool
     cookies: OwnCookies
+    _is_touched = False  # asked first, since comparing takes longer
 
     @property
     def ours(self) -> Json:
         """Our entries."""
-        return {k: v for k, v in self.items() if is_ours(k)}
+        return {k: v for k, v in self.items() if str(k).startswith(_OURS)}
 
     @property
     def ours_changed(self) -> bool:
         """Whether the response will set our cookies."""
-        return self.ours != self.received
+        return (self._is_touched or self.modified) and self.ours != self.received
 
     @property
     def app_part(self) -> Json:
@@ -203,7 +210,10 @@ class SplitSession(SecureCookieSession):
 
     def _owner_of(self, key: str) -> type[Json]:
         """Return whose methods change an entry; those of `dict` set no ``modified``."""
-        return dict if is_ours(key) else SecureCookieSession
+        if not is_ours(key):
+            return SecureCookieSession
+        self._is_touched = True
+        return dict
 
 
 class SplitSessionInterface(SecureCookieSessionInterface):
@@ -224,9 +234,10 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             return None
         cookies = OwnCookies(self, app, request.cookies)
         part = self._app_part(app, request)
-        opened = SplitSession({**part, **cookies.transactions()})
+        own = cookies.transactions()
         if encrypted := self._session(cookies.name, request.cookies):
-            opened[STATE_KEY] = encrypted
+            own[STATE_KEY] = encrypted
+        opened = SplitSession({**part, **own})
         opened.cookies, opened.received = cookies, opened.ours
         opened.is_legacy = any(map(is_ours, part))
         if part.get("_permanent"):

@@ -146,8 +146,11 @@ class SharedStore:
 
     def ended_at(self, keys: Sequence[str]) -> float:
         """Return what `revoked_at` does; what waits to be written counts here, too."""
-        until = max((self._unwritten.get(key, 0.0) for key in keys), default=0.0)
-        return until if until > time.time() else self.revoked_at(keys)
+        if self._unwritten:
+            until = max((self._unwritten.get(key, 0.0) for key in keys), default=0.0)
+            if until > time.time():
+                return until
+        return self.revoked_at(keys)
 
     def revoked_at(self, keys: Sequence[str]) -> float:
         """Return the latest time noted for any of the keys, or 0.0.
