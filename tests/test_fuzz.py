@@ -122,11 +122,8 @@ def test_whatever_is_sent_does_no_harm(fuzzed: Flask, tenant: Tenant) -> None:
     @given(draft=drafts)
     def one(draft: Any) -> None:
         jars, state = jars_for(fuzzed, draft)
-        sent = finished(fuzzed, draft, jars, state)
-        answer = send(fuzzed, sent, HOST)
+        answer = send(fuzzed, finished(fuzzed, draft, jars, state), HOST)
 
-        if (sent.path, answer.code) == (b"/accounts", 500):
-            return  # it wants a refresh token, of which `login_as` gives none
         check_headers(answer, tenant)
         check_body(answer)
         shown = check_who_is_shown(answer, jars)
