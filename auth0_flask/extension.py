@@ -8,10 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import islice
 from tempfile import TemporaryDirectory
-from traceback import walk_tb
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -32,9 +29,8 @@ from .stores import (
     SplitSessionInterface,
     SqliteStore,
     derive_key,
-    request_state,
 )
-from .stores.base import copy_json, restore_claims
+from .stores.base import copy_json, is_answering, restore_claims
 from .stores.cookies import STATE_KEY
 from .stores.encryption import DecryptionError
 from .stores.shared import SessionRejected
@@ -68,17 +64,9 @@ def _claims() -> Mapping[str, Any]:
     try:
         return (current_client().load_session() or {}).get("user") or {}
     except StoreUnavailable:
-        # an error's page could not be shown otherwise
-        if request_state().is_outage_page or _is_caught_by_flask(handled):
+        if is_answering(handled):
             return {}
         raise
-
-
-def _is_caught_by_flask(traceback: TracebackType | None) -> bool:
-    """Tell an error that Flask handles, perhaps in an async handler, from others."""
-    frames = islice(walk_tb(traceback), 2)
-    names = (str(frame.f_globals.get("__name__")) for frame, _ in frames)
-    return next((n for n in names if not n.startswith("asgiref.")), "") == "flask.app"
 
 
 class _AuthUser(Mapping[str, Any]):

@@ -8,12 +8,13 @@ from asyncio import Timeout
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
-from types import MappingProxyType
+from itertools import chain, islice
+from traceback import walk_stack, walk_tb
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from auth0_server_python.store.abstract import AbstractDataStore
-from flask import request, session
+from flask import Flask, Response, request, session
 from pydantic import BaseModel
 
 from auth0_flask.errors import ConfigurationError, StoreUnavailable
@@ -24,6 +25,7 @@ from .encryption import DecryptionError, Json, decrypt, encrypt, read_json
 logger = logging.getLogger(__name__)
 
 _NESTED = (list, dict)
+_OF_A_PAGE = "Location Cache-Control Expires ETag Content-Encoding Content-Disposition"
 
 
 class RequestState:
@@ -72,6 +74,35 @@ def request_state() -> RequestState:
         state = RequestState()
         request._auth0_state = state  # type: ignore[attr-defined]  # ours
     return state
+
+
+def is_answering(handled: TracebackType | None) -> bool:
+    """Tell whether Flask answers an error, or has the response already.
+
+    An outage is not to be raised there: it would become a 500.
+
+    Args:
+        handled: Of the error that was being handled where this began.
+    """
+    if request_state().is_outage_page:
+        return True
+    frames = islice(walk_tb(handled), 2)  # perhaps of an async handler
+    names = (str(frame.f_globals.get("__name__")) for frame, _ in frames)
+    if next((n for n in names if not n.startswith("asgiref.")), "") == "flask.app":
+        return True
+    after = Flask.process_response.__code__
+    return any(frame.f_code is after for frame, _ in walk_stack(None))
+
+
+def answer_instead(app: Flask, response: Response, error: StoreUnavailable) -> None:
+    """Answer with the page for an outage: the session could not be stored."""
+    request_state().is_outage_page = True
+    page = app.make_response(app.handle_user_exception(error))
+    response.status_code, response.data = page.status_code, page.data
+    for name in _OF_A_PAGE.split():
+        response.headers.remove(name)
+    kept = {n: v for n, v in page.headers if n in {"Content-Type", "Retry-After"}}
+    response.headers.update(kept)
 
 
 class EncryptedStore(AbstractDataStore[Any]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from redis.retry import Retry
 
 from auth0_flask.errors import StoreUnavailable
 
-from .base import request_state
+from .base import answer_instead, is_answering, request_state
 from .cookies import STATE_KEY, TOTAL_BYTES, TRANSACTION_PREFIX, OwnCookies
 from .encryption import MAX_CHARACTERS, DecryptionError, Json, decrypt, encrypt
 from .shared import Device, SharedStore, digest
@@ -31,7 +32,6 @@ from .shared import Device, SharedStore, digest
 #: Seconds to wait for Redis; one repetition must end within 2 seconds together.
 _PATIENCE = 0.8
 _PREFIX = "auth0-flask"
-_OF_A_PAGE = "Location Cache-Control Expires ETag Content-Encoding Content-Disposition"
 _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 _REST, _END = "the rest of a session in Redis", 22  # characters of a tag
 #: Keys: what to note, and last the jti, if there is one. Arguments: at, until in
@@ -224,17 +224,23 @@ class RedisSession(SessionMixin):
         self.is_signed_out = False
         self.names: list[str] = []  # in Redis, of what may have ended it
         self.login: str | None = None  # as fetched
-        self.is_abandoned = False  # out of reach: the browser is to forget its id
+        self.outage: StoreUnavailable | None = None  # it is out of reach
 
     @cached_property
     def data(self) -> Json:
-        """The session's entries, fetched from Redis."""
+        """The session's entries, fetched from Redis; none after one failure."""
+        handled = sys.exc_info()[2]
         self.stored_as = ""  # an id that is not ours is never taken over
-        for sid in self._sids:
+        for sid in () if self.outage else self._sids:
             try:
                 found, self.names = self._interface.fetch(sid)
             except DecryptionError:  # perhaps another machine has a newer secret
                 continue
+            except StoreUnavailable as outage:
+                self.outage = outage
+                if not is_answering(handled):
+                    raise
+                break
             if found is not None:
                 self.stored_as = self.sid = sid
                 self.login = found.get(STATE_KEY)
@@ -298,8 +304,8 @@ class RedisSessionInterface(SessionInterface):
             name, attributes = self.get_cookie_name(app), session.cookies.attributes
             if session.is_signed_out:  # the browser forgets it whatever Redis says
                 response.delete_cookie(name, **attributes)
-            else:
-                _answer_instead(app, response, outage)
+            elif not session.outage or response.status_code < 400:
+                answer_instead(app, response, outage)
 
     def bytes_left(self, app: Flask, session: RedisSession) -> int:
         """Return how many more bytes fit; negative if too many."""
@@ -334,9 +340,9 @@ class RedisSessionInterface(SessionInterface):
 
     def _save(self, app: Flask, session: RedisSession, response: Response) -> None:
         name, attributes = self.get_cookie_name(app), session.cookies.attributes
-        if session.is_abandoned:
-            response.delete_cookie(name, **attributes)
-        if session.is_abandoned or not session.was_used:
+        if session.outage and (session.is_signed_out or session.modified):
+            raise session.outage
+        if not session.was_used:
             return
         if not session.data and session.modified:
             self._delete(session.stored_as)
@@ -381,14 +387,3 @@ def _key(kind: str, name: str) -> str:
 
 def _text(found: Any) -> str | None:
     return found.decode("ascii", "replace") if isinstance(found, bytes) else found
-
-
-def _answer_instead(app: Flask, response: Response, error: StoreUnavailable) -> None:
-    """Answer with the page for an outage: the session could not be stored."""
-    request_state().is_outage_page = True
-    page = app.make_response(app.handle_user_exception(error))
-    response.status_code, response.data = page.status_code, page.data
-    for name in _OF_A_PAGE.split():
-        response.headers.remove(name)
-    kept = {n: v for n, v in page.headers if n in {"Content-Type", "Retry-After"}}
-    response.headers.update(kept)

@@ -123,6 +123,8 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         try:
             encrypted = session.get(STATE_KEY)
             if encrypted is None:
+                if outage := getattr(session, "outage", None):  # of Redis, before
+                    raise outage
                 return None
             if known.encrypted == encrypted:
                 return known.session
@@ -190,13 +192,14 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         """
         known = request_state()
         known.session = known.copy = known.encrypted = None
-        try:
+        with suppress(StoreUnavailable):
             session.pop(STATE_KEY, None)
-            known.outage = None
-            if not _app_keys():
-                session.pop("_permanent", None)  # Flask's own mark, of nothing now
-        except StoreUnavailable:
-            session.is_abandoned = True  # type: ignore[attr-defined]  # of Redis
+        if getattr(session, "outage", None):  # of Redis
+            session.is_signed_out = True  # type: ignore[attr-defined]  # so it has that
+            return
+        known.outage = None
+        if not _app_keys():
+            session.pop("_permanent", None)  # Flask's own mark, of nothing now
 
     def rollback(self, before: Json) -> None:
         """Put back what ``flask.session`` held before."""

@@ -6,8 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from auth0_server_python.error import ApiError
@@ -15,6 +17,7 @@ from flask import render_template_string, session
 from werkzeug.exceptions import HTTPException
 
 import auth
+from auth0_flask import StoreUnavailable
 from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Tenant
 from conftest import _tenant
@@ -53,18 +56,37 @@ def test_a_request_asks_redis_once(tenant: Tenant, durable: RedisServer) -> None
     assert redis.info("stats")["total_reads_processed"] - before == 11
 
 
-@pytest.mark.parametrize(("store", "is_async"), [("redis", False), ("file", True)])
+def after_a_look(then: Callable[[], str]) -> str:
+    """Do something where the session was asked for, and nobody was told."""
+    with suppress(StoreUnavailable):
+        session["a"] = 1
+    return then()
+
+
+def keep() -> str:
+    return str(session.setdefault("a", "kept"))
+
+
+@pytest.mark.parametrize(
+    ("store", "is_async"), [("redis", False), ("file", True), ("redis", True)]
+)
 def test_while_it_is_away_an_app_shows_its_own_error_pages(
-    tenant: Tenant, tmp_path: Path, is_async: bool, store: str
+    tenant: Tenant,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_async: bool,
+    store: str,
 ) -> None:
-    path = tmp_path / "revocations"
+    """Which may look at the session, as a flash does, and hooks as Flask-Login's."""
+    path, looks = tmp_path / "revocations", list[object]()
     own = copy_of_auth({"AUTH0_REVOCATIONS_PATH": str(path)})
     gone = connect(f"redis://127.0.0.1:{free_port()}/0") if store == "redis" else None
     shop = make_shop(own, redis=gone)
 
     def page(error: HTTPException) -> tuple[str, int]:
+        token = "{{ session.update(csrf_token='') or get_flashed_messages() | join }}"
         text = "{% if auth_user %}{{ auth_user.name }}{% else %}Sorry{% endif %}"
-        return render_template_string(text), error.code or 500
+        return render_template_string(token + text), error.code or 500
 
     async def page_async(error: HTTPException) -> tuple[str, int]:
         return page(error)
@@ -72,6 +94,8 @@ def test_while_it_is_away_an_app_shows_its_own_error_pages(
     shop.register_error_handler(HTTPException, page_async if is_async else page)
     me = partial(str, own.auth_user)
     shop.add_url_rule("/guarded", "guarded", own.login_required(me))
+    shop.add_url_rule("/quiet", "quiet", lambda: "Sorry")
+    shop.after_request(lambda response: (session.get("x"), response)[1])
 
     @shop.get("/within-except")
     def within_except() -> str:
@@ -84,18 +108,33 @@ def test_while_it_is_away_an_app_shows_its_own_error_pages(
     def fail() -> str:
         raise ApiError("server_error", "down")  # as the SDK does
 
-    client = shop.test_client()
-    if store == "redis":
+    client, paths = shop.test_client(), {"/guarded": 503, "/me": 503, "/quiet": 200}
+    if gone:
+        paths |= {"/unknown": 503, "/unkept": 503}
+        shop.add_url_rule("/unknown", "unknown", partial(after_a_look, me))
+        shop.add_url_rule("/unkept", "unkept", partial(after_a_look, keep))
         client.set_cookie("session", "x" * 43)
+        ask = gone.eval
+
+        def counted(*args: Any) -> Any:
+            looks.append(args)
+            return ask(*args)
+
+        monkeypatch.setattr(gone, "eval", counted)
+        monkeypatch.setattr(gone, "set", lambda *_, **__: True)  # it is back by then
     else:
         own.login_as(client)
         path.unlink()
         path.mkdir()
 
-    paths = {"/guarded": 503, "/me": 503, "/within-except": 503}
-    for where, status in {**paths, "/fail": 502, "/nowhere": 404}.items():
+    paths |= {"/within-except": 503, "/fail": 502, "/nowhere": 404}
+    for where, status in paths.items():
         answer = client.get(where)
         assert (answer.status_code, answer.text) == (status, "Sorry"), where
+        assert len(looks) == (gone is not None), where  # each would wait
+        looks.clear()
+    assert client.get("/logout").status_code == 302
+    assert gone is None or client.get_cookie("session") is None
 
 
 def test_what_redis_could_not_keep_leads_to_the_apps_own_page_and_nothing_else(
