@@ -39,7 +39,7 @@ pytest_plugins = ["leaks"]
 #: Files that take long: they come first, so that the end does not wait for one of them.
 LONG = {
     *("package", "soak", "readme", "pages", "drop_in", "browser", "servers"),
-    *("redis", "tenant_in_use", "commands"),
+    *("same_behaviour", "redis", "tenant_in_use", "commands"),
 }
 
 # each of a hundred processes would compile all anew

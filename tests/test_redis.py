@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,7 +16,7 @@ from typing import Any
 
 import pytest
 from auth0_server_python.error import ApiError
-from flask import render_template_string, session
+from flask import Flask, render_template_string, session
 from werkzeug.exceptions import HTTPException
 
 import auth
@@ -44,6 +47,25 @@ def site(durable: RedisServer) -> Iterator[str]:
     environment["AUTH0_REDIS_URL"] = durable.url
     with serving(GUNICORN, environment, port) as server:
         yield server.site
+
+
+def test_an_app_that_is_gone_leaves_no_socket_open(redis_server: RedisServer) -> None:
+    """Also where the garbage collector comes to the socket before the client."""
+    gc.collect()
+    client = connect(redis_server.url)
+    client.ping()
+    sockets = [each for each in gc.get_objects() if type(each) is socket.socket]
+    app = Flask("shop")
+    app.extensions |= {"app": app, "client": client}
+    del client
+    gc.collect(0)  # what is used comes before what only the app leads to
+
+    raised: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda e: raised.append(e.exc_value))
+        del app, sockets
+        gc.collect()
+    assert raised == []
 
 
 def test_a_request_asks_redis_once(tenant: Tenant, durable: RedisServer) -> None:

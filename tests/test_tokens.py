@@ -38,6 +38,7 @@ from auth0_flask.stores.shared import digest
 from auth0_flask.tenant import Fault, Tenant
 from auth0_flask.testing import ROLES
 from conftest import Clock
+from redis_server import RedisServer
 from sdk_calls import Caller, Work
 from servers import GUNICORN, free_port, serving
 from shop import copy_of_auth, make_shop
@@ -488,6 +489,27 @@ def test_a_lock_is_for_one_and_a_result_for_its_seconds(store: SharedStore) -> N
     time.sleep(0.31)
     assert store.result("key") is None
     assert store.lock("key", 5)
+
+
+@pytest.mark.skipif(redis.VERSION[0] < 6, reason="it does not ask again")
+def test_a_lock_whose_answer_was_lost_is_held_all_the_same(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = redis.Connection.read_response
+
+    def lose_it(*given: Any, **options: Any) -> None:
+        read(*given, **options)
+        monkeypatch.undo()
+        raise redis.ConnectionError
+
+    store = RedisStore(client := connect(redis_server.url))
+    client.ping()
+    monkeypatch.setattr(redis.Connection, "read_response", lose_it)
+    release = store.lock("key", 60)
+    assert release
+    assert store.lock("key", 60) is None
+    release()
+    assert store.lock("key", 60)
 
 
 def test_a_token_is_refreshed_before_it_ends(customer: Customer) -> None:

@@ -27,6 +27,17 @@ api = Blueprint("api", __name__, url_prefix="/api")
 api.before_request(identity.login_required(redirect=False))
 
 
+@app.get("/")
+def home():
+    return "Welcome back" if identity.auth_user else "Welcome Guest"
+
+
+@app.get("/reports")
+@identity.login_required
+def reports():
+    return f"Reports for {identity.auth_user['sub']} <a href='/logout'>Sign out</a>"
+
+
 @app.get("/inbox")
 @identity.login_required
 def inbox():
