@@ -94,13 +94,6 @@ def test_an_app_of_ones_own_beside_the_tenant(page: Page, shop: str) -> None:
     expect(page).to_have_url(f"{shop}/goods?sort=price#kettles")
     expect(page.get_by_text("for nobody")).to_be_visible()
     page.goto(f"{shop}/login")
-    page.get_by_role("button", name="Alice").click()
-    expect(page.get_by_text("auth0|alice")).to_be_visible()
-    page.goto(f"{shop}/logout")
-    expect(page).to_have_url(f"{shop}/")
-    expect(page.get_by_text("nobody")).to_be_visible()
-
-    page.goto(f"{shop}/login")  # and the tenant has forgotten her, too
     page.get_by_role("button", name="nobody").click()  # who has a factor afterwards
     page.goto(f"{shop}/vault?box=1")
     with page.context.expect_page() as inbox:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from servers import (
     ROOT,
     WITH_DOTENV,
     clean_environment,
+    run,
 )
 from shop import copy_of_auth, make_shop
 from test_guards import cached
@@ -363,14 +363,12 @@ def project(tmp_path: Path, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_from_nothing_to_settings_that_work(project: Project, tenant: Tenant) -> None:
-    command = [FLASK_RUN[0], "--app", "shop", "auth0", "setup"]
-    place: dict[str, Any] = {"cwd": project.folder, "env": project.environment()}
-    ended = subprocess.run(command, **place, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 0, ended.stderr
-    assert_tells_no_secret(ended.stdout + ended.stderr)
-    assert "Created the application shop at" in ended.stdout
-    assert "ok       tenant: discovery" in ended.stdout
-    assert "Allowed Logout URLs:" in ended.stdout
+    command = FLASK_RUN[0], "--app", "shop", "auth0", "setup"
+    said = run(*command, cwd=project.folder, env=project.environment())
+    assert_tells_no_secret(said)
+    assert "Created the application shop at" in said
+    assert "ok       tenant: discovery" in said
+    assert "Allowed Logout URLs:" in said
     assert project.env.stat().st_mode & 0o777 == 0o600
     assert project.asked[-1].startswith(
         f"apps create --name shop --type regular --callbacks {CALLBACK} "

@@ -27,18 +27,10 @@ from visitor import Shopper, Visitor, on_site
 async def test_signing_out_ends_the_session_at_the_provider_too(
     alice: Visitor, tenant: Tenant
 ) -> None:
-    assert "Sign in" in (await alice.go("/")).text
-    assert await alice.claims() is None
-
-    home = await alice.login()
-    assert home.url.path == "/"
-    assert "Alice" in home.text
-    assert "alice@example.com" in (await alice.go("/profile")).text
+    await alice.login()
     for path in ("/", "/profile", "/nowhere", "/callback?state=x&error=x"):
         page = await alice.go(path)
         assert 'href="/logout"' in page.text.partition("</header>")[0], path
-    assert (await alice.claims() or {})["sub"] == "auth0|alice"
-
     away = await alice.logout()
     assert away.url.path == "/"
     assert "Sign in" in away.text

@@ -395,25 +395,6 @@ def test_a_file_of_version_1_that_its_workers_still_use(
     assert store.revoked_at(["d"]) == LATER
 
 
-def test_what_is_no_database_is_told_until_it_can_be_used(
-    path: Path, store: SqliteStore, caplog: Log
-) -> None:
-    StoreUnavailable._logged_at.clear()
-    path.parent.mkdir()
-    path.write_bytes(b"not a database " * 1000)
-    revoke = partial(store.revoke, ["all"], at=LATER, until=END, jti="j")
-    for use in (store.check, partial(store.revoked_at, ["all"]), revoke):
-        with pytest.raises(StoreUnavailable) as told:
-            use()
-        assert told.value.error == "revocations_unavailable"
-        assert (told.value.code, told.value.retry_after) == (503, 5)
-    assert f"{path}: file is not a database" in caplog.text
-
-    path.unlink()
-    assert revoke() is True
-    assert store.revoked_at(["all"]) == LATER
-
-
 def test_a_write_that_waits_for_another_too_long_leaves_no_trace(
     path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

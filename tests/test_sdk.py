@@ -168,22 +168,6 @@ def test_whichever_way_a_login_that_fails_leaves_who_was_there(
             assert caller.client.get("/cart").text == "full"
 
 
-def test_a_receivers_error_reaches_the_view_as_it_is(
-    caller: Caller, shop: Flask
-) -> None:
-    """Of a login on a device also one that could be about its ID token."""
-    own = jwt.ExpiredSignatureError("in a token of the receiver's own")
-
-    def check(sender: Flask, user: Any) -> None:
-        raise own
-
-    with auth.user_logged_in.connected_to(check, shop):
-        caller.come_in("by_approval", "alice")
-
-    assert caller.raised is own
-    assert caller.user == {}
-
-
 def test_an_organization_is_checked_whichever_way(tenant: Tenant) -> None:
     acme = tenant.add_organization("acme")
     own = copy_of_auth({"AUTH0_ORGANIZATION": acme.org_id})
