@@ -24,6 +24,7 @@ from werkzeug.serving import make_server
 from auth0_flask.tenant import Tenant
 from redis_server import RedisServer
 from servers import REVOCATIONS
+from services import path_of
 from shop import make_shop
 from visitor import Visitor
 
@@ -175,10 +176,14 @@ def alice(visitors: Callable[..., Visitor]) -> Visitor:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium, as the machine has it; in a file of which no test is async."""
-    from screenshots import chromium
+    from playwright.sync_api import sync_playwright
 
-    with chromium() as browser:
+    path = path_of("chromium", "chromium-browser", "google-chrome")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
         yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ REVOCATIONS = str(Path(_folder.name, "revocations.sqlite3"))
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
+TENANT = [sys.executable, "-m", "auth0_flask.tenant"]
 FLASK_RUN = [str(BIN / "flask"), "run", "--port", "{port}"]
 GUNICORN = [
     *(str(BIN / "gunicorn"), "--workers", "2", "--threads", "8", "--preload"),

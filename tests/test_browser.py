@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-import screenshots
 from auth0_flask.tenant import Tenant
-from servers import FLASK_RUN, ROOT, free_port, serving
+from servers import FLASK_RUN, ROOT, TENANT, free_port, serving
 
 #: An app as the README has it, and a page.
 SHOP = """
-from flask import Flask
+from auth0_server_python import auth_types as types
+from flask import Flask, redirect, request
 import auth
 
 app = Flask("shop")
@@ -37,6 +37,18 @@ def goods():
 @auth.login_required(mfa=True)
 def vault():
     return "open for " + home()
+
+@app.route("/code", methods=["GET", "POST"])
+async def code():
+    bob = {"email": "bob@example.com"}
+    if given := request.form.get("code"):
+        proof = {"connection": "email", "verification_code": given, **bob}
+        options = types.VerifyPasswordlessOtpOptions(**proof)
+        await auth.auth0.passwordless.verify(options)
+        return redirect("/", 303)
+    start = types.StartPasswordlessEmailOptions(**bob)
+    await auth.auth0.passwordless.start(start)
+    return "<form method=post><input name=code><button>Go on</button></form>"
 """
 
 
@@ -83,7 +95,7 @@ def shop(tmp_path: Path) -> Iterator[str]:
     app, port = ["--app", str(tmp_path / "own.py")], free_port()
     environment = {"PYTHONPATH": str(ROOT)}
     environment["AUTH0_REDIRECT_URI"] = f"http://localhost:{port}/callback"
-    command = [*screenshots.TENANT, FLASK_RUN[0], *app, *FLASK_RUN[1:]]
+    command = [*TENANT, FLASK_RUN[0], *app, *FLASK_RUN[1:]]
     with serving(command, environment, port) as server:
         yield server.site
 
@@ -107,6 +119,17 @@ def test_an_app_of_ones_own_beside_the_tenant(page: Page, shop: str) -> None:
     page.goto(f"{shop}/goods#kettles")
     expect(page).to_have_url(f"{shop}/goods#kettles")
     expect(page.get_by_text("for auth0|nobody")).to_be_visible()
+
+
+def test_a_code_that_is_mailed_signs_in(page: Page, shop: str) -> None:
+    page.goto(f"{shop}/login")
+    at_tenant, inbox = page.url.partition("/u/")[0], page.context.new_page()
+    page.goto(f"{shop}/code")
+    inbox.goto(f"{at_tenant}/u/inbox")
+    page.locator("[name=code]").fill(inbox.locator("strong").last.inner_text())
+    page.get_by_role("button", name="Go on").click()
+    expect(page).to_have_url(f"{shop}/")
+    expect(page.get_by_text("auth0|bob")).to_be_visible()
 
 
 def test_an_account_at_google_is_connected_and_taken_away_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 from auth0_server_python.auth_server.server_client import ServerClient
@@ -70,6 +71,18 @@ def test_an_app_without_init_app_is_told() -> None:
     for use in (partial(client.get, "/"), partial(auth.login_as, client)):
         with pytest.raises(RuntimeError, match="init_app"):
             use()
+
+
+def test_two_set_ups_of_one_app_are_told_and_what_is_left_of_version_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "login").mkdir()
+    (tmp_path / "login" / "one_loop.py").touch()
+    app = auth.init_app(Flask("shop", root_path=str(tmp_path)))
+    assert "login/ and stores/ of version 1.0 are still in this app" in caplog.text
+    for again, told in ((auth, "called twice"), (copy_of_auth({}), "Another auth.py")):
+        with pytest.raises(RuntimeError, match=told):
+            again.init_app(app)
 
 
 def test_by_a_key_it_logs_in_refreshes_and_logs_out(tenant: Tenant) -> None:

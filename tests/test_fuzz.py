@@ -23,8 +23,9 @@ from auth0_flask.stores.cookies import TOTAL_BYTES
 from auth0_flask.tenant import Tenant
 from wsgi import KEPT, Answer, Sent, send, shipped
 
-#: What breaks out of HTML, were it shown as it is, and out of a header.
-MARK = "mk<zq9\"zq9'zq9&zq9"
+#: What breaks out of HTML, were it shown as it is, and a translation or a template;
+#: and out of a header.
+MARK = "mk<zq9\"zq9'zq9&zq9 % %(mk)s {{ mk.mk.mk }}"
 BREAK = "mk\r\nX-Mk: zq9\r\n\r\n<zq9"
 EVIL = "https://evil.example/"
 

@@ -26,7 +26,6 @@ class Browser:
 
     client: FlaskClient
     under_way: list[str] = field(default_factory=list)
-    used: list[str] = field(default_factory=list)
     session: list[str] = field(default_factory=list)  # its user; nobody when it is over
 
     def get(self, url: str) -> TestResponse:
@@ -58,28 +57,11 @@ class World:
         browser.session.clear()
         browser.session = [f"auth0|{username}"]
         self.sessions.append(browser.session)
-        browser.used.append(callback)
 
     def refused(self, browser: Browser, username: str) -> None:
         state = parse_qs(urlsplit(self.oldest(browser)).query)["state"][0]
         answer = browser.get(f"/callback?error=access_denied&state={state}")
         assert answer.status_code == 403
-
-    def replay(self, browser: Browser, username: str) -> None:
-        if browser.used:
-            self.unknown(browser, browser.used[-1])
-
-    def foreign_callback(self, browser: Browser, username: str) -> None:
-        other = self.other(browser)
-        if browser.under_way and not set(browser.under_way) & set(other.under_way):
-            self.unknown(other, sign_in(self.http, browser.under_way[0], username))
-
-    def unknown(self, browser: Browser, callback: str) -> None:
-        """Fetch a callback of no login that this browser has under way."""
-        answer = browser.get(callback)
-        again = "/login?return_to=/" if browser.under_way else None
-        assert answer.location == ("/" if browser.session else again)
-        assert answer.location or answer.status_code == 400
 
     def oldest(self, browser: Browser) -> str:
         """Take the login that was begun first, or begin one."""
@@ -103,7 +85,7 @@ class World:
     def copy(self, browser: Browser, username: str) -> None:
         other = self.other(browser)
         other.client._cookies = dict(browser.client._cookies or {})
-        other.under_way, other.used = list(browser.under_way), list(browser.used)
+        other.under_way = list(browser.under_way)
         other.session = browser.session
 
     def other(self, browser: Browser) -> Browser:
@@ -125,8 +107,7 @@ class World:
 actions = st.sampled_from(
     [
         *(World.login, World.back, World.back, World.copy),
-        *(World.refused, World.replay, World.foreign_callback),
-        *(World.logout, World.logout_everywhere),
+        *(World.refused, World.logout, World.logout_everywhere),
     ]
 )
 steps = st.tuples(actions, st.integers(0, 1), st.sampled_from(["alice", "bob"]))

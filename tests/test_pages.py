@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -172,31 +172,3 @@ def test_anybody_can_read_and_use_it_and_it_is_light_and_without_fault(
     sizes = [request.sizes() for request in own]
     bodies = sum(size["responseBodySize"] for size in sizes)
     assert bodies + sum(size["responseHeadersSize"] for size in sizes) < MOST_BYTES
-
-
-def test_everything_can_be_done_without_script(
-    browser: Browser, site: str, tenant: Tenant
-) -> None:
-    options: Any = {"ignore_https_errors": True, "java_script_enabled": False}
-    with browser.new_context(**options) as context:
-        page = context.new_page()
-        page.goto(f"{site}/profile?lang=fr")
-        page.get_by_role("button", name="Alice").click()
-        page.get_by_text("En JSON").click()
-        expect(page.get_by_text('"email": "alice@example.com"')).to_be_visible()
-        page.get_by_text("Autres façons de se déconnecter").click()
-        page.get_by_role("link", name="Se déconnecter de cette application").click()
-        expect(page).to_have_url(f"{site}/?lang=fr")
-        main = page.get_by_role("main")
-        expect(main.get_by_role("link", name="Se connecter")).to_be_visible()
-        assert not [c for c in context.cookies() if "session" in c.get("name", "")]
-
-        main.get_by_role("link", name="Se connecter").click()  # which asks for nobody
-        expect(page).to_have_url(f"{site}/?lang=fr")
-        expect(page.get_by_role("heading", level=1)).to_have_text("Bonjour, Alice")
-        page.get_by_role("link", name="Voir votre profil").click()
-        page.get_by_role("link", name="日本語").click()
-        page.get_by_text("その他のサインアウト方法").click()
-        page.get_by_role("button", name="すべてのデバイスからサインアウト").click()
-        expect(page).to_have_url(f"{site}/")
-        expect(page.get_by_role("link", name="Sign in").first).to_be_visible()

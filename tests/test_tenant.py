@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives import serialization
 
 from auth0_flask.tenant import Fault, Tenant
 from auth0_flask.tenant.keys import ec_key, stranger
-from auth0_flask.tenant.provider import Settings
 from visitor import sign_in
 
 CALLBACK = "http://localhost:1/callback"
@@ -278,21 +277,6 @@ def test_a_refresh_goes_on_after_a_second_factor_that_is_shown_once(
     assert "code" in sent_back(client.fill_in(answer, code=proved["recovery_code"]))
 
 
-def test_a_link_that_was_sent_signs_somebody_new_in_once(
-    client: Client, tenant: Tenant
-) -> None:
-    form = {"connection": "email", "email": "new@example.com", "send": "link"}
-    elsewhere = '{"redirect_uri": "https://elsewhere.example/"}'
-    here = elsewhere.replace("https://elsewhere.example/", CALLBACK)
-    for params, status in ((elsewhere, 400), ("no json", 400), (here, 200)):
-        form["authParams"] = params
-        assert client.post("../passwordless/start", form).status_code == status
-    url = tenant.passwordless_link("new@example.com")
-    claims = claims_of(client.redeem(client.http.get(url).headers["location"]))
-    assert (claims["email"], claims["email_verified"]) == ("new@example.com", True)
-    assert client.http.get(url).status_code == 400
-
-
 def test_a_login_on_a_device_waits_until_it_is_approved_in_the_inbox(
     client: Client, tenant: Tenant
 ) -> None:
@@ -326,25 +310,6 @@ def test_a_mistake_of_a_test_is_told_at_once(tenant: Tenant) -> None:
         tenant.fail("nowhere", Fault.reset())
     with pytest.raises(LookupError, match="zoe"):
         tenant.change_user("zoe")
-
-
-def test_reset_forgets_settings_and_state(client: Client, tenant: Tenant) -> None:
-    token = client.login()["refresh_token"]
-    assert [client.refresh(token).status_code for _ in range(2)] == [200, 403]
-    tenant.add_organization("acme")
-    tenant.client_public_key = pem_of(stranger())
-    tenant.connections.clear()
-    tenant.require_mfa = tenant.require_pushed_authorization_requests = True
-    tenant.api_audience, tenant.audiences = "x", {"y"}
-    tenant.token_response_extra = {"z": 1}
-    tenant.backchannel_answers.append(200)
-    tenant.backchannel_logout_uri = "http://[::1]:1/x"
-    tenant.reset()
-    usual = vars(Settings())
-    assert {name: getattr(tenant, name) for name in usual} == usual
-    assert tenant.reuse_detected == 0
-    assert client.refresh(token).status_code == 403
-    assert "error" in sent_back(client.authorize(organization="acme"))
 
 
 def test_nothing_is_left_behind() -> None:
