@@ -218,21 +218,6 @@ def test_a_refresh_token_is_good_once_and_its_family_as_long_as_no_two_come(
     assert tenant.reuse_detected == 1
 
 
-def test_the_api_takes_its_own_tokens_and_no_others(
-    client: Client, tenant: Tenant
-) -> None:
-    tokens = client.login(audience=tenant.api_audience, scope="openid read:things")
-    own, other = tokens["access_token"], client.login(audience="https://b/")
-    answer = client.get("api/things", own).json()
-    assert answer == {"sub": "auth0|alice", "scope": "openid read:things"}
-    wrong = ("", other["access_token"], tokens["id_token"])
-    for token, seconds in (*((token, 0) for token in wrong), (own, 86401)):
-        tenant.clock_offset = seconds
-        answer = client.get("api/things", token)
-        told = 'Bearer error="invalid_token"' if token else "Bearer"
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, told)
-
-
 def test_the_app_is_told_once_of_a_session_that_ends(
     client: Client, tenant: Tenant, site: str
 ) -> None:

@@ -49,15 +49,13 @@ from flask import Flask
 app = Flask(__name__)
 
 
-@app.get("/")
-def home():
+@app.cli.command("show")
+def show():
     url = f"https://{os.environ['AUTH0_DOMAIN']}/authorize?organization=acme"
     query = f"&client_id={os.environ['AUTH0_CLIENT_ID']}&response_type=code"
     query += f"&code_challenge_method=S256&code_challenge={'x' * 43}"
-    return {**os.environ, "acme": httpx.get(url + query).headers["Location"]}
-
-
-app.cli.command("show")(lambda: print(json.dumps(home())))
+    acme = httpx.get(url + query).headers["Location"]
+    print(json.dumps({**os.environ, "acme": acme}))
 """
 #: An app that has a ``.env`` of its own.
 APP = {".env": DOTENV, "app.py": OWN}
