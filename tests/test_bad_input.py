@@ -91,22 +91,6 @@ def test_a_callback_signs_in_once_and_where_its_login_began(
     assert can_sign_in(mallory)
 
 
-def test_a_token_in_a_callback_is_not_taken(
-    alice: Shopper, app: Flask, tenant: Tenant
-) -> None:
-    """As of the implicit flow; it is genuine, and another user's."""
-    alice.login()
-    with alice.client:
-        alice.client.get("/")
-        token = (auth.auth0.read_session() or {})["id_token"]
-    mallory = Shopper(app, "bob")
-    given = f"access_token=x&id_token={token}&kode="
-    callback = mallory.sign_in().replace("code=", given)
-
-    assert result(mallory.client.get(callback)) == INCOMPLETE
-    assert not is_signed_in(mallory)
-
-
 CODES = {
     **{n: n for n in ("access_denied", "login_required", "interaction_required")},
     **dict.fromkeys(

@@ -6,6 +6,7 @@ import inspect
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from auth0_server_python.auth_server.server_client import ServerClient
@@ -85,11 +86,17 @@ def test_two_set_ups_of_one_app_are_told_and_what_is_left_of_version_1(
             again.init_app(app)
 
 
+def pem_of(key: Any) -> str:
+    public: bytes = key.public_key().public_bytes(
+        pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo
+    )
+    return public.decode()
+
+
 def test_by_a_key_it_logs_in_refreshes_and_logs_out(tenant: Tenant) -> None:
     key, form = stranger(), pem.Encoding.PEM
     private = key.private_bytes(form, pem.PrivateFormat.PKCS8, pem.NoEncryption())
-    public = key.public_key().public_bytes(form, pem.PublicFormat.SubjectPublicKeyInfo)
-    tenant.client_public_key = public.decode()
+    tenant.client_public_key = pem_of(key)
     tenant.require_pushed_authorization_requests = True
     environment = {
         **tenant.environ(f"{SITE}/callback"),
@@ -115,3 +122,6 @@ def test_by_a_key_it_logs_in_refreshes_and_logs_out(tenant: Tenant) -> None:
     assert not alice.client._cookies
     assert tenant.count("/oauth/par") == tenant.count("/oauth/revoke") == 1
     assert tenant.directory.refresh_tokens.grant(token) is None
+
+    tenant.client_public_key = pem_of(tenant.keys.current.private)
+    assert "client_refused" in alice.client.get("/login").text
