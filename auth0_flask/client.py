@@ -15,7 +15,7 @@ from auth0_server_python import error as sdk
 from auth0_server_python.auth_server import ServerClient
 from auth0_server_python.auth_types import LogoutOptions, StartInteractiveLoginOptions
 from auth0_server_python.utils import State
-from flask import abort, redirect
+from flask import abort, has_request_context, redirect
 
 from . import errors, redirects, signals
 from .session_door import (
@@ -272,6 +272,7 @@ class Auth0Client(ServerClient[Any]):
         if state := self.load_session():
             sub = state["user"]["sub"]
             self.sessions.lifetime.end_all(sub=sub)
+            request_state().has_ended = True
             await signals.send(signals.session_revoked, sub=sub, sid=None)
 
     async def sessions_of(self, sub: str) -> list[Device]:
@@ -293,6 +294,8 @@ class Auth0Client(ServerClient[Any]):
             StoreUnavailable: It is not stored yet; this is retried.
         """
         self.sessions.lifetime.end_devices(session_ids)
+        if has_request_context():
+            request_state().has_ended = True
 
     def logout_incomplete(self) -> bool:
         """Tell whether copies of a session may outlive the logout of this request."""

@@ -126,7 +126,7 @@ def requires_claim(name: str, *values: str | int | float | bool) -> Callable[...
         raise TypeError("requires_claim: the name of a claim is a string.")
     if not all(isinstance(v, str | int | float | bool) and v != "" for v in values):
         raise TypeError(
-            "requires_claim: give the values one by one, not as a list: "
+            "requires_claim: give the values one by one, not as a list, none empty: "
             'requires_claim("https://example.com/roles", "admin", "editor")'
         )
 
@@ -200,7 +200,7 @@ def answer_sdk_error(error: sdk.Auth0Error) -> Any:
 
 def before_view(app: Flask, endpoints: Endpoints) -> Any:
     """Answer early, or enforce guards that stand above the route; before every view."""
-    endpoint = request.endpoint
+    known, endpoint = request_state(), request.endpoint
     view = app.view_functions.get(endpoint or "")
     if view is None:
         return None
@@ -208,7 +208,7 @@ def before_view(app: Flask, endpoints: Endpoints) -> Any:
     if role and (answer := answer_early(role)):
         return answer
     if getattr(view, "is_passive", False):
-        request_state().passive = True
+        known.passive = True
     if (checks := _of(view, _checks)) and not _is_answered_by_flask():
         for check in checks:
             check()
@@ -241,7 +241,6 @@ def _views(app: Flask) -> Iterator[tuple[str, Any]]:
 
 def _guard(check: Check, redirect: bool = True) -> Callable[..., Any]:
     """Make of a check what decorates a view, and serves ``before_request`` as well."""
-    mark = {} if redirect else {"never_redirects": True}  # what login_again looks for
 
     def guard(view: Any = None) -> Any:
         if view is None:  # `before_request` calls it so, or it had empty parentheses
@@ -264,7 +263,8 @@ def _guard(check: Check, redirect: bool = True) -> Callable[..., Any]:
                 return view(*args, **kwargs)
 
         _guarded[wrapper] = view
-        vars(wrapper).update(mark)
+        if not redirect or getattr(view, "never_redirects", None) is view:
+            vars(wrapper)["never_redirects"] = wrapper  # by identity as well
         # a guard that a request makes closes nothing for later ones; methods are equal
         # without being the same, and no route has registered the one given here
         inner = None if has_request_context() or ismethod(view) else view
@@ -274,7 +274,8 @@ def _guard(check: Check, redirect: bool = True) -> Callable[..., Any]:
                 inner = _guarded.get(inner)
         return wrapper
 
-    vars(guard).update(mark)
+    if not redirect:
+        vars(guard)["never_redirects"] = guard  # what login_again looks for
     return guard
 
 

@@ -182,7 +182,9 @@ def _is_of_api() -> bool:
     app = current_app
     funcs = [app.before_request_funcs.get(name, ()) for name in request.blueprints]
     view = app.view_functions.get(request.endpoint or "")
-    return any(getattr(f, "never_redirects", False) for f in (view, *chain(*funcs)))
+    method = getattr(getattr(view, "view_class", None), request.method.lower(), None)
+    guards = (view, method, *chain(*funcs))
+    return any(getattr(guard, "never_redirects", False) is guard for guard in guards)
 
 
 def try_silent_login() -> None:
@@ -261,7 +263,8 @@ def return_to(result: Mapping[str, Any] | LoginError) -> str:
 def login_url(error: LoginError) -> str | None:
     """Return where to try a login again, or None where that has parts of its own."""
     # else Auth0 would sign the same user in again, unasked
-    wanted = {"prompt": "login" if isinstance(error, LoginRefused) else None}
+    is_of_user = isinstance(error, LoginRefused) or error.error == "another_user"
+    wanted = {"prompt": "login" if is_of_user else None}
     if isinstance(error.app_state, dict) and not error.app_state.get("remember", True):
         wanted["remember"] = "0"
     with suppress(RuntimeError, BuildError):

@@ -29,13 +29,13 @@ from .errors import (
     error_chain,
     login_error,
 )
-from .redirects import after_silent_login, count_round, home, login_url
+from .redirects import after_silent_login, home, login_url
 from .settings import Settings
 from .signals import Signal, login_failed, send, user_logged_in, user_logged_out
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import RequestState, as_dict
 from .stores.cookies import STATE_KEY, is_ours
-from .stores.encryption import Json
+from .stores.encryption import MAX_CHARACTERS, Json
 from .stores.session import lower_ceiling, renew_id
 from .stores.shared import SessionRejected, digest, shared_store
 from .stores.transactions import (
@@ -200,12 +200,14 @@ class SessionDoor(StateStore):
             with suppress(StoreUnavailable):  # then it expires by itself
                 release()
             raise
-        kept = {"session": self._sessions.load_unchecked(), "app": "{}"}
+        kept = {"session": self._sessions.load_unchecked(), "app": "null"}
         with suppress(TypeError):  # an interface of the app's may keep more than JSON
             app_part = {key: v for key, v in session.items() if not is_ours(key)}
             kept["app"] = session_json_serializer.dumps(app_part)
         kept |= {n: v for n, v in result.items() if n == "connected_account"}
         encrypted = self._sessions.encrypt(name, kept)
+        if len(encrypted) > MAX_CHARACTERS:  # it would not decrypt
+            encrypted = self._sessions.encrypt(name, {**kept, "app": "null"})
         with suppress(StoreUnavailable):  # only a second request needs it
             shared.keep_result(name, encrypted, _CALLBACK_SECONDS)
         return result
@@ -220,14 +222,13 @@ class SessionDoor(StateStore):
             raise own or error
         found.app_state = app_state
         found.login_url = login_url(found)
-        is_unknown = isinstance(error, MissingTransactionError)
-        if is_unknown and "code" in request.args and transaction_keys():
-            # another login took its cookie's place; Auth0 knows the user by now
-            count_round()
-            raise HTTPException(response=redirect(found.login_url or home()))
         if isinstance(found, ProviderDown) or found.error == "invalid_token":
             self._verifier.forget()
         await send(login_failed, error=found)
+        is_unknown = isinstance(error, MissingTransactionError) and app_state is None
+        if is_unknown and "code" in request.args and transaction_keys():
+            # most likely another tab's login took its cookie's place
+            raise HTTPException(response=redirect(home()))
         raise silent or found from (None if found is error else error)
 
     def session_to_end(self) -> Json | None:

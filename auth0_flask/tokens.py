@@ -34,7 +34,7 @@ from .settings import Settings
 from .signals import send, tokens_refreshed
 from .stores import FlaskSessionStateStore, request_state
 from .stores.base import RequestState, SessionTooLarge
-from .stores.cookies import STATE_KEY
+from .stores.cookies import STATE_KEY, SplitSession
 from .stores.session import apply_expiry_margin
 from .stores.shared import SessionRejected, shared_store
 from .verification import Verifier, token_responses
@@ -161,7 +161,7 @@ class Refresher:
             return
         received = getattr(opened, "received", opened)  # with Redis without a session
         try:
-            if STATE_KEY in received and not is_new:
+            if STATE_KEY in received and not (is_new or known.has_ended):
                 self._sessions.lifetime.check(state)
             since = state["session"].get("renewed_at", 0.0)
             is_sent = known.refreshed or getattr(opened, "ours_changed", True)
@@ -185,6 +185,8 @@ class Refresher:
                     self._sessions.save({**state, **new})
         except SessionRejected:  # a newer one may have begun in this browser
             opened[STATE_KEY], opened.modified = received[STATE_KEY], False
+            if isinstance(opened, SplitSession):
+                opened.is_over = True
         except Exception as error:  # the response itself is good
             kind = type(error).__name__
             logger.error("A newer refresh token could not be looked up: %s", kind)

@@ -1,9 +1,10 @@
-"""What the stores are built on: a request's state, encryption, claims kept once."""
+"""What the stores are built on: a request's state, outages, encryption, claims."""
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from asyncio import Timeout
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from .encryption import DecryptionError, Json, decrypt, encrypt, read_json
 
 logger = logging.getLogger(__name__)
 
+#: Seconds after which a request counts as slow.
+_SLOW_SECONDS = 1.0
 _NESTED = (list, dict)
 _OF_A_PAGE = "Location Cache-Control Expires ETag Content-Encoding Content-Disposition"
 
@@ -31,10 +34,10 @@ _OF_A_PAGE = "Location Cache-Control Expires ETag Content-Encoding Content-Dispo
 class RequestState:
     """What one request knows of its session; gone when the request is."""
 
+    began_at = 0.0  # on the monotonic clock
     # the session that was decrypted and checked
     encrypted: object = None  # the value of ``flask.session`` that it stands in
     session: Json | None = None
-    loaded_at = 0.0  # on the monotonic clock
     copy: Json | None = None  # for views, made once
     passive = False  # the request does not count as use of it
     outage: StoreUnavailable | None = None  # it could not be looked up
@@ -55,6 +58,7 @@ class RequestState:
     refreshed = False  # this request asked Auth0 for it
     seen: frozenset[str] = frozenset()  # the tokens of sessions that it replaced
     brought: frozenset[str] = frozenset()  # the tokens that this request obtained
+    has_ended = False  # this request has ended sessions, perhaps its own
     # a response
     logout_incomplete = False  # a session was ended in this browser only
     never_redirect = False  # a browser gets 401, too
@@ -72,8 +76,14 @@ def request_state() -> RequestState:
     state: RequestState | None = getattr(request, "_auth0_state", None)
     if state is None:
         state = RequestState()
+        state.began_at = time.monotonic()
         request._auth0_state = state  # type: ignore[attr-defined]  # ours
     return state
+
+
+def is_slow(known: RequestState) -> bool:
+    """Tell whether other requests may have changed the session since this one came."""
+    return time.monotonic() - known.began_at >= _SLOW_SECONDS
 
 
 def is_answering(handled: TracebackType | None) -> bool:

@@ -48,7 +48,7 @@ CLOCK_TOLERANCE = 60
 #: Seconds that a transaction's cookie lives; longer than the transaction is valid,
 #: so that a login that took too long still leads to the page it was started for.
 _TRANSACTION_COOKIE_SECONDS = 14_400
-#: Bytes of the one cookie that an interface of somebody else's may write, likewise.
+#: Bytes of the one cookie that an interface of somebody else's may write.
 _SINGLE_BYTES = 3_950
 #: Bytes of Set-Cookie in one response that common proxies may not take.
 _LONG_HEADERS = 3_500
@@ -180,6 +180,7 @@ class SplitSession(SecureCookieSession):
     #: Whether ours came in the app's cookie, as version 1.0 wrote them.
     is_legacy: bool
     cookies: OwnCookies
+    is_over = False  # a newer one may have begun in this browser
     _is_touched = False  # asked first, since comparing takes longer
 
     @property
@@ -260,7 +261,7 @@ class SplitSessionInterface(SecureCookieSessionInterface):
             varies = response.headers.get("Vary", "")
             if "cookie" not in varies.lower().replace(",", " ").split():
                 response.headers["Vary"] = f"{varies}, Cookie" if varies else "Cookie"
-        if not (writes_app or writes_ours):
+        if session.is_over or not (writes_app or writes_ours):
             return
         if (left := self.bytes_left(app, session)) < 0:
             logger.error(

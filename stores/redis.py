@@ -228,8 +228,10 @@ class RedisSession(SessionMixin):
 
     @cached_property
     def data(self) -> Json:
-        """The session's entries, fetched from Redis; none after one failure."""
+        """The session's entries, fetched from Redis, which is asked once."""
         handled = sys.exc_info()[2]
+        if self.outage and not is_answering(handled):
+            raise self.outage
         self.stored_as = ""  # an id that is not ours is never taken over
         for sid in () if self.outage else self._sids:
             try:

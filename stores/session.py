@@ -23,6 +23,7 @@ from .base import (
     as_dict,
     copy_json,
     drop_duplicate_claims,
+    is_slow,
     request_state,
     restore_claims,
 )
@@ -33,8 +34,6 @@ from .transactions import forget_transactions
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a request counts as slow.
-_SLOW_SECONDS = 1.0
 _DEFAULT_AUDIENCE = "default"  # what the SDK calls a token without audience
 #: Seconds before its end that a token is not used any more, or a tenth of its life.
 _MARGIN = 30
@@ -135,13 +134,17 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             # perhaps another machine's, which has a newer secret: it stays
             logger.info("Session ignored: %s.", reason)
         except SessionRejected as reason:
-            # it stays: it says whose the app's data is, and the late answer to a page
-            # that was left would take a newer session away
             logger.info("Session rejected: %s.", reason)
+            # else it says whose data is left, or an answer that comes late, as one to
+            # a script in another tab may, would delete the cookies of a newer session
+            is_page = request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+            if is_page and not (_app_keys() or is_slow(known)):
+                self.clear()
+                return None
         except StoreUnavailable as outage:
             known.outage = outage
             raise
-        known.session, known.copy, known.loaded_at = data, None, time.monotonic()
+        known.session, known.copy = data, None
         known.encrypted = encrypted  # last, since a view may have threads
         return data
 
@@ -173,13 +176,15 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
             self.lifetime.register(data, request.user_agent.string)
         return data
 
-    def adopt(self, state: Json, app_part: Json) -> Json:
-        """Keep a session as another request of this browser began it."""
+    def adopt(self, state: Json, app_part: Json | None) -> Json:
+        """Keep a session, and the app's data if known, as another request began it."""
         before = self.load_unchecked()
+        is_other = before and before["user"]["sub"] != state["user"]["sub"]
         is_new = not before or before["session"]["id"] != state["session"]["id"]
         if is_new:
-            self.forget_app_data()
-            session.update(app_part)
+            if is_other or app_part is not None:
+                self.forget_app_data()
+            session.update(app_part or {})
             renew_id()
         self._write(state, is_new)
         return state
@@ -229,8 +234,7 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         kept = current_app.permanent_session_lifetime.total_seconds()
         idle_seconds = min(self.lifetime.idle_seconds, kept)
         unused = time.time() - data["session"]["used_at"]
-        is_slow = time.monotonic() - known.loaded_at > _SLOW_SECONDS
-        if unused <= idle_seconds / (2 if is_slow else 20):
+        if unused <= idle_seconds / (2 if is_slow(known) else 20):
             return
         data["session"]["used_at"] = round(time.time(), 3)
         # both are logged; the response does not fail for them

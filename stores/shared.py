@@ -226,7 +226,8 @@ class SharedStore:
             raise
 
     def _keep_unwritten(self, key: str, encrypted: str, until: float) -> None:
-        self.keep_result(key, encrypted, until - time.time())
+        if not self.result(key):  # else there is a newer one
+            self.keep_result(key, encrypted, until - time.time())
         self._results.pop(key, None)
 
     def kept_result(self, key: str) -> str | None:

@@ -19,6 +19,7 @@ import auth
 from auth0_flask.stores.cookies import TOTAL_BYTES
 from auth0_flask.tenant import Tenant
 from conftest import Clock
+from shop import copy_of_auth, make_shop
 from test_stores import (
     DAY,
     STATE,
@@ -269,13 +270,20 @@ PAGE = "/customers/4711/invoices?from=2026-11-01&to=2026-11-28&sort=-date&page=2
 
 
 @pytest.mark.parametrize(
-    ("page", "leads_to"), [(PAGE, PAGE), (LONG, "/login?return_to=/")]
+    ("bio", "page", "leads_to"), [(0, PAGE, PAGE), (0, LONG, "/"), (3000, "/a", "/a")]
 )
-def test_the_login_of_a_second_tab_leaves_that_of_the_first_one(
-    alice: Shopper, page: str, leads_to: str
+def test_the_logins_of_other_tabs_leave_that_of_the_first_one(
+    tenant: Tenant, clock: Clock, bio: int, page: str, leads_to: str
 ) -> None:
+    """As where a browser restores its tabs, and the session is over."""
+    own = copy_of_auth({**tenant.environ(), "AUTH0_SESSION_IDLE_SECONDS": "30"})
+    alice = Shopper(make_shop(own))
+    own.login_as(alice.client, bio=noise(bio))
+    clock.forward(45)
+    assert alice.client.get("/me").json == {}
     first = alice.sign_in(login := f"/login?{urlencode({'return_to': page})}")
-    alice.start(login)
+    for _ in range(5 if bio else 1):
+        alice.start(login)
     assert alice.client.get(first).location == leads_to
 
 

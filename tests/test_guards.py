@@ -36,6 +36,12 @@ JSON = {"Accept": "application/json"}
 PROBLEM = "application/problem+json"
 
 
+class Orders(MethodView):
+    @auth.login_required(redirect=False)
+    def get(self) -> str:
+        return "of the method"
+
+
 class Comments(MethodView):
     def get(self) -> str:
         return "comments"
@@ -107,9 +113,10 @@ def app() -> Flask:
         "/comments": Comments.as_view("comments"),
         "/class": (of_class := Comments.as_view("class")),
     }
+    api = auth.login_required(redirect=False)
+    views["/methods"] = Orders.as_view("methods")
     for path, view in views.items():
         app.add_url_rule(path, path[1:], view)
-    api = auth.login_required(redirect=False)
     for name, guard in (("inside", auth.login_required), ("api", api)):
         blueprint = Blueprint(name, __name__, url_prefix=f"/{name}")
         blueprint.before_request(guard)
@@ -248,7 +255,7 @@ def test_an_api_answers_401_to_whoever_asks_and_never_redirects(
     if is_guarded:  # by a guard that is asked first, and redirects other views
         app.before_request(auth.login_required)
     stale = *(("/stale", who) for who in (NOBODY, STALE)), ("/within", STALE)
-    for path, who in (("/api/", NOBODY), *stale):
+    for path, who in (("/api/", NOBODY), ("/methods", NOBODY), *stale):
         client = enter(app.test_client(), who)
         for headers in (HTML, {"HX-Request": "true"}):
             answer = client.get(path, headers=headers)

@@ -10,13 +10,11 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from flask import Flask, redirect, request, session
+from flask import Flask, redirect, request
 
 import auth
-from auth0_flask.stores.redis import connect
 from auth0_flask.tenant import Fault, Tenant
 from conftest import SITE, Clock
-from redis_server import RedisServer
 from shop import copy_of_auth, make_shop
 from visitor import Shopper, http_browser, sign_in
 
@@ -283,20 +281,6 @@ def test_an_outage_keeps_nobody_from_the_page_nor_does_an_app_that_refuses_them(
     tenant.fail("discovery", Fault.status(503))
     assert guest.visit("/goods") == "nobody"
     assert guest.way == ["/goods", "/login", "/goods"]
-
-
-def test_an_outage_of_the_store_keeps_no_guest_from_a_page_that_needs_none(
-    own_redis: RedisServer,
-) -> None:
-    with connect(own_redis.url) as redis:
-        shop = make_shop(auth, redis=redis)
-        shop.before_request(auth.login_silently)
-        shop.add_url_rule("/", "home", lambda: "hello")
-        shop.add_url_rule("/cart", "cart", lambda: session.setdefault("cart", "full"))
-        client = shop.test_client()
-        client.get("/cart")
-        own_redis.kill()
-        assert client.get("/", headers=BROWSER).text == "hello"
 
 
 def test_a_browser_that_remembers_nothing_ends_on_a_page_and_does_not_go_round(

@@ -30,8 +30,7 @@ import auth
 from auth import auth0
 from auth0_flask.errors import ProviderDown
 from auth0_flask.refresh_lock import newest_refresh, refresh_once
-from auth0_flask.stores import SharedStore, SqliteStore, shared
-from auth0_flask.stores import session as session_store
+from auth0_flask.stores import SharedStore, SqliteStore, base, shared
 from auth0_flask.stores.encryption import DecryptionError
 from auth0_flask.stores.redis import RedisStore, connect
 from auth0_flask.stores.shared import digest
@@ -250,7 +249,7 @@ def test_a_late_page_that_only_reads_brings_nothing_old_back(
 ) -> None:
     customer.ask(write)
     if page == "reads after an hour":
-        monkeypatch.setattr(session_store, "_SLOW_SECONDS", 0)
+        monkeypatch.setattr(base, "_SLOW_SECONDS", 0)
         customer.clock.forward(10_000)
 
     with customer.during(partial(asyncio.sleep, 0) if page == "is static" else look):
@@ -262,19 +261,33 @@ def test_a_late_page_that_only_reads_brings_nothing_old_back(
     assert customer.refresh(3) == 200
 
 
-@over_every_kind
-def test_a_late_page_writes_nothing_into_the_next_users_session(
-    customer: Customer,
-) -> None:
-    async def looked() -> Any:
-        return session.get("looked")
+async def looked() -> Any:
+    return session.get("looked")
 
+
+def lasting(app: Flask, _: pytest.FixtureRequest) -> dict[str, Any]:
+    app.config["PERMANENT_SESSION_LIFETIME"] = timedelta(days=5)  # which it renews
+    return {}
+
+
+@pytest.mark.parametrize("customer", [*KINDS, lasting], indirect=True)
+def test_a_late_page_writes_nothing_of_the_user_before(customer: Customer) -> None:
     with customer.during(write):
         customer.get("/logout")
         customer.username = "bob"
         customer.login()
 
     assert (customer.user.get("sub"), customer.ask(looked)) == ("auth0|bob", None)
+
+
+@over_every_kind
+def test_who_ends_their_own_session_keeps_what_else_it_has(customer: Customer) -> None:
+    async def end() -> None:
+        await auth0.logout_everywhere()
+        session["looked"] = "signed out"
+
+    customer.ask(end)
+    assert (customer.user, customer.ask(looked)) == ({}, "signed out")
 
 
 async def ask_another() -> str:
