@@ -147,13 +147,14 @@ class Refresher:
                 self._sessions.note_use(known)
             is_written = opened.modified or getattr(opened, "ours_changed", False)
             if known.session and (known.refreshed or is_written):
-                self._take_newest_token(known, known.session, opened)
+                self._check_written(known, known.session, opened)
         known.responded = True
         return response
 
-    def _take_newest_token(
+    def _check_written(
         self, known: RequestState, state: Options, opened: SessionMixin
     ) -> None:
+        """Write nothing of a session that is over by now, and no old token."""
         # one that this login began has it, one that an account was linked to need not
         begun_at = state["session"].get("begun_at", 0)
         is_new = begun_at >= (known.began or float("inf"))
@@ -163,33 +164,39 @@ class Refresher:
         try:
             if STATE_KEY in received and not (is_new or known.has_ended):
                 self._sessions.lifetime.check(state)
-            since = state["session"].get("renewed_at", 0.0)
-            is_sent = known.refreshed or getattr(opened, "ours_changed", True)
-            if (token := state.get("refresh_token") if is_sent else None) and (
-                newest := newest_refresh(shared_store(), self._sessions, token, since)
-            ):
-                claims = newest.get("claims") or {}
-                if claims.get("sub", state["user"]["sub"]) != state["user"]["sub"]:
-                    raise ValueError("it is another user's")
-                known.refresh = newest  # its claims are newer, too
-                token = newest["answer"].get("refresh_token", token)
-                # access tokens from before it are not used again
-                sets = [
-                    t if t["access_token"] in known.brought else {**t, "expires_at": 0}
-                    for t in state["token_sets"]
-                ]
-                new = {"refresh_token": token, "token_sets": sets}
-                try:
-                    self._sessions.save({**state, **new})
-                except SessionTooLarge:  # with the new claims; without them it may fit
-                    self._sessions.save({**state, **new})
+            if known.refreshed or getattr(opened, "ours_changed", True):
+                self._take_newest_token(known, state)
         except SessionRejected:  # a newer one may have begun in this browser
             opened[STATE_KEY], opened.modified = received[STATE_KEY], False
             if isinstance(opened, SplitSession):
                 opened.is_over = True
         except Exception as error:  # the response itself is good
             kind = type(error).__name__
-            logger.error("A newer refresh token could not be looked up: %s", kind)
+            logger.error("A session could not be checked before its write: %s", kind)
+
+    def _take_newest_token(self, known: RequestState, state: Options) -> None:
+        since, token = (
+            state["session"].get("renewed_at", 0.0),
+            state.get("refresh_token"),
+        )
+        newest = token and newest_refresh(shared_store(), self._sessions, token, since)
+        if not newest:
+            return
+        claims = newest.get("claims") or {}
+        if claims.get("sub", state["user"]["sub"]) != state["user"]["sub"]:
+            raise ValueError("it is another user's")
+        known.refresh = newest  # its claims are newer, too
+        # access tokens from before it are not used again
+        sets = [
+            t if t["access_token"] in known.brought else {**t, "expires_at": 0}
+            for t in state["token_sets"]
+        ]
+        token = newest["answer"].get("refresh_token", token)
+        new = {**state, "refresh_token": token, "token_sets": sets}
+        try:
+            self._sessions.save(new)
+        except SessionTooLarge:  # with the new claims; without them it may fit
+            self._sessions.save(new)
 
     async def _once(
         self, options: Options, purpose: str, work: AskAuth0, since: float = 0.0
