@@ -175,10 +175,8 @@ class Refresher:
             logger.error("A session could not be checked before its write: %s", kind)
 
     def _take_newest_token(self, known: RequestState, state: Options) -> None:
-        since, token = (
-            state["session"].get("renewed_at", 0.0),
-            state.get("refresh_token"),
-        )
+        token = state.get("refresh_token")
+        since = state["session"].get("renewed_at", 0.0)
         newest = token and newest_refresh(shared_store(), self._sessions, token, since)
         if not newest:
             return
