@@ -306,7 +306,7 @@ class RedisSessionInterface(SessionInterface):
             name, attributes = self.get_cookie_name(app), session.cookies.attributes
             if session.is_signed_out:  # the browser forgets it whatever Redis says
                 response.delete_cookie(name, **attributes)
-            elif not session.outage or response.status_code < 400:
+            elif not session.outage:  # else it is a page for that already
                 answer_instead(app, response, outage)
 
     def bytes_left(self, app: Flask, session: RedisSession) -> int:

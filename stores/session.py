@@ -122,8 +122,6 @@ class FlaskSessionStateStore(EncryptedStore, StateStore):
         try:
             encrypted = session.get(STATE_KEY)
             if encrypted is None:
-                if outage := getattr(session, "outage", None):  # of Redis, before
-                    raise outage
                 return None
             if known.encrypted == encrypted:
                 return known.session

@@ -156,6 +156,7 @@ def test_while_it_is_away_an_app_shows_its_own_error_pages(
         answer = client.get(where, headers={"Sec-Fetch-Dest": "document"})
         assert (answer.status_code, answer.text) == (status, "Sorry"), where
         assert len(looks) == (gone is not None), where  # each would wait
+        assert not (gone and "Set-Cookie" in answer.headers), where
         looks.clear()
     assert client.get("/logout").status_code == 302
     assert gone is None or client.get_cookie("session") is None
