@@ -318,7 +318,7 @@ _inside: deque[None] = deque()
 
 def _before_fork() -> None:
     _door.acquire()
-    give_up = time.monotonic() + _PATIENCE
+    give_up = time.monotonic() + 2 * _PATIENCE  # more than any of them takes
     while _inside and time.monotonic() < give_up:
         time.sleep(0.001)
 
