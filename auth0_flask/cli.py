@@ -110,7 +110,8 @@ def check() -> None:
         click.echo("\nFor https://manage.auth0.com, Applications, yours, Settings:")
         for name, value in _dashboard_addresses(settings).items():
             click.echo(f"  {name + ':':<25} {value}")
-    sys.exit(int(wrong))
+    if wrong:
+        sys.exit(1)
 
 
 @auth0_commands.command("revoke")
@@ -219,9 +220,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
             for name, text in covered_guards(current_app)
         ),
     }
-    if settings.problems:
-        left = "tenant, callback, cookies, store: need correct settings first"
-    else:
+    left = "tenant, callback, cookies, store: need correct settings first"
+    if not settings.problems:
         left = "client ID and secret: only a login tries them; see client_refused"
         checks |= {
             "AUTH0_SECRET: does not look guessable": _secrets(settings),
